@@ -1,0 +1,45 @@
+-- Maps ai_usage_log to usage events (docs/semantics.md section 3). Edit this file to read other tables.
+
+-- name: events
+-- Grain: one usage event. Input: the rows of [:window_start, :window_end). A field that the table lacks is a typed NULL.
+SELECT
+    id AS event_id,
+    created_at AS occurred_at,
+    user_id AS user_id,
+    user_email AS user_email,
+    customer_id AS customer_id,
+    customer_name AS customer_name,
+    request_type AS request_type,
+    CAST(NULL AS TEXT) AS category,
+    model_used AS model,
+    input_tokens AS input_tokens,
+    output_tokens AS output_tokens,
+    total_tokens AS total_tokens,
+    CASE WHEN cost_basis = 'generated' THEN input_cost_usd END AS input_cost_usd,
+    CASE WHEN cost_basis = 'generated' THEN output_cost_usd END AS output_cost_usd,
+    CASE WHEN cost_basis = 'generated' THEN total_cost_usd ELSE logged_cost_usd END AS total_cost_usd,
+    latency_ms AS latency_ms,
+    status AS status,
+    CAST(NULL AS BIGINT) AS rating,
+    tool_turns AS tool_turns
+FROM ai_usage_log
+WHERE created_at >= :window_start AND created_at < :window_end
+
+-- name: changed
+-- Quarters of an hour that hold rows ingested in [:low, :high), or that a trigger marked then.
+SELECT DISTINCT to_timestamp(floor(extract(EPOCH FROM created_at) / 900) * 900) AS slot_start, 'new rows' AS reason
+FROM ai_usage_log
+WHERE ingest_xid >= CAST(:low AS XID8) AND ingest_xid < CAST(:high AS XID8)
+UNION
+SELECT slot_start, 'rows updated or deleted' AS reason
+FROM usage_dirty_day
+WHERE source = 'ai_usage_log' AND marked_xid < CAST(:high AS XID8)
+
+-- name: position
+-- Every transaction below the snapshot's xmin has ended, and what it wrote is visible: a later commit has a later position.
+SELECT
+    CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) AS position,
+    CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS TEXT) AS BIGINT) AS ceiling
+
+-- name: next_event
+SELECT MIN(created_at) AS occurred_at FROM ai_usage_log WHERE created_at >= :from

@@ -1,0 +1,45 @@
+-- Maps ai_usage_log to usage events (docs/semantics.md section 3). Edit this file to read other tables.
+
+-- name: events
+-- Grain: one usage event. Input: the rows of [:window_start, :window_end).
+SELECT
+    id AS event_id,
+    created_at AS occurred_at,
+    user_id AS user_id,
+    user_email AS user_email,
+    customer_id AS customer_id,
+    customer_name AS customer_name,
+    request_type AS request_type,
+    NULL AS category,
+    model_used AS model,
+    input_tokens AS input_tokens,
+    output_tokens AS output_tokens,
+    total_tokens AS total_tokens,
+    CASE WHEN cost_basis = 'generated' THEN input_cost_nanos END AS input_cost_nanos,
+    CASE WHEN cost_basis = 'generated' THEN output_cost_nanos END AS output_cost_nanos,
+    CASE WHEN cost_basis = 'generated' THEN total_cost_nanos ELSE logged_cost_nanos END AS total_cost_nanos,
+    latency_ms AS latency_ms,
+    status AS status,
+    NULL AS rating,
+    tool_turns AS tool_turns
+FROM ai_usage_log
+WHERE created_at >= :window_start AND created_at < :window_end
+
+-- name: changed
+-- Quarters of an hour that hold rows ingested in [:low, :high), or that a trigger marked.
+SELECT DISTINCT strftime('%Y-%m-%dT%H:%M:%S.000000Z', unixepoch(created_at) / 900 * 900, 'unixepoch') AS slot_start, 'new rows' AS reason
+FROM ai_usage_log
+WHERE ingest_seq >= :low AND ingest_seq < :high
+UNION
+SELECT slot_start, 'rows updated or deleted' AS reason
+FROM usage_dirty_day
+WHERE source = 'ai_usage_log'
+
+-- name: position
+-- AUTOINCREMENT never gives a number twice, and there is one writer at a time: the next row's number is the position.
+SELECT COALESCE(MAX(seq), 0) + 1 AS position, COALESCE(MAX(seq), 0) + 1 AS ceiling
+FROM sqlite_sequence
+WHERE name = 'ai_usage_log'
+
+-- name: next_event
+SELECT MIN(created_at) AS occurred_at FROM ai_usage_log WHERE created_at >= :from

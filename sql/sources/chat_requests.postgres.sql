@@ -1,0 +1,65 @@
+-- Maps chat_requests to usage events (docs/semantics.md section 3). Edit this file to read other tables.
+
+-- name: events
+-- Grain: one usage event. Input: the rows of [:window_start, :window_end). A field that the table lacks is a typed NULL.
+SELECT
+    request.id AS event_id,
+    request.created_at AS occurred_at,
+    request.user_id AS user_id,
+    users.email AS user_email,
+    CAST(NULL AS BIGINT) AS customer_id,
+    CAST(NULL AS TEXT) AS customer_name,
+    COALESCE(analytics.request_type, 'chat') AS request_type,
+    analytics.category AS category,
+    request.model AS model,
+    analytics.tokens_input AS input_tokens,
+    analytics.tokens_output AS output_tokens,
+    CASE
+        WHEN analytics.id IS NULL THEN CAST(request.tokens_used AS BIGINT)
+        ELSE CAST(COALESCE(analytics.tokens_input, 0) AS BIGINT) + COALESCE(analytics.tokens_output, 0)
+    END AS total_tokens,
+    CAST(NULL AS NUMERIC) AS input_cost_usd,
+    CAST(NULL AS NUMERIC) AS output_cost_usd,
+    CAST(request.cost AS NUMERIC) / 100 AS total_cost_usd,
+    request.duration AS latency_ms,
+    CASE request.status WHEN 'completed' THEN 'success' ELSE 'error' END AS status,
+    analytics.user_rating AS rating,
+    CAST(0 AS BIGINT) AS tool_turns
+FROM chat_requests AS request
+LEFT JOIN users ON users.id = request.user_id
+-- Nothing keeps a request from having several analytics rows; the latest one describes it.
+LEFT JOIN LATERAL (
+    SELECT
+        one.id AS id,
+        one.request_type AS request_type,
+        one.category AS category,
+        one.tokens_input AS tokens_input,
+        one.tokens_output AS tokens_output,
+        one.user_rating AS user_rating
+    FROM request_analytics AS one
+    WHERE one.request_id = request.id
+    ORDER BY one.created_at DESC, one.id DESC
+    LIMIT 1
+) AS analytics ON TRUE
+-- A pending request is not an event yet; its update marks the day.
+WHERE request.created_at >= :window_start AND request.created_at < :window_end
+    AND request.status IN ('completed', 'failed')
+
+-- name: changed
+-- Quarters of an hour that hold rows ingested in [:low, :high), or that a trigger marked then.
+SELECT DISTINCT to_timestamp(floor(extract(EPOCH FROM created_at) / 900) * 900) AS slot_start, 'new rows' AS reason
+FROM chat_requests
+WHERE ingest_xid >= CAST(:low AS XID8) AND ingest_xid < CAST(:high AS XID8)
+UNION
+SELECT slot_start, 'rows updated or deleted' AS reason
+FROM usage_dirty_day
+WHERE source = 'chat_requests' AND marked_xid < CAST(:high AS XID8)
+
+-- name: position
+-- Every transaction below the snapshot's xmin has ended, and what it wrote is visible: a later commit has a later position.
+SELECT
+    CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) AS position,
+    CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS TEXT) AS BIGINT) AS ceiling
+
+-- name: next_event
+SELECT MIN(created_at) AS occurred_at FROM chat_requests WHERE created_at >= :from

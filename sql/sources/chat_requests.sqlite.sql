@@ -1,0 +1,59 @@
+-- Maps chat_requests to usage events (docs/semantics.md section 3). Edit this file to read other tables.
+
+-- name: events
+-- Grain: one usage event. Input: the rows of [:window_start, :window_end).
+SELECT
+    request.id AS event_id,
+    request.created_at AS occurred_at,
+    request.user_id AS user_id,
+    users.email AS user_email,
+    CAST(NULL AS BIGINT) AS customer_id,
+    CAST(NULL AS TEXT) AS customer_name,
+    COALESCE(analytics.request_type, 'chat') AS request_type,
+    analytics.category AS category,
+    request.model AS model,
+    analytics.tokens_input AS input_tokens,
+    analytics.tokens_output AS output_tokens,
+    CASE
+        WHEN analytics.id IS NULL THEN request.tokens_used
+        ELSE COALESCE(analytics.tokens_input, 0) + COALESCE(analytics.tokens_output, 0)
+    END AS total_tokens,
+    NULL AS input_cost_nanos,
+    NULL AS output_cost_nanos,
+    request.cost * 10000000 AS total_cost_nanos,
+    request.duration AS latency_ms,
+    CASE request.status WHEN 'completed' THEN 'success' ELSE 'error' END AS status,
+    analytics.user_rating AS rating,
+    CAST(0 AS BIGINT) AS tool_turns
+FROM chat_requests AS request
+LEFT JOIN users ON users.id = request.user_id
+-- Nothing keeps a request from having several analytics rows; the latest one describes it.
+LEFT JOIN request_analytics AS analytics ON analytics.id = (
+    SELECT one.id
+    FROM request_analytics AS one
+    WHERE one.request_id = request.id
+    ORDER BY one.created_at DESC, one.id DESC
+    LIMIT 1
+)
+-- A pending request is not an event yet; its update marks the day.
+WHERE request.created_at >= :window_start AND request.created_at < :window_end
+    AND request.status IN ('completed', 'failed')
+
+-- name: changed
+-- Quarters of an hour that hold rows ingested in [:low, :high), or that a trigger marked.
+SELECT DISTINCT strftime('%Y-%m-%dT%H:%M:%S.000000Z', unixepoch(created_at) / 900 * 900, 'unixepoch') AS slot_start, 'new rows' AS reason
+FROM chat_requests
+WHERE ingest_seq >= :low AND ingest_seq < :high
+UNION
+SELECT slot_start, 'rows updated or deleted' AS reason
+FROM usage_dirty_day
+WHERE source = 'chat_requests'
+
+-- name: position
+-- AUTOINCREMENT never gives a number twice, and there is one writer at a time: the next row's number is the position.
+SELECT COALESCE(MAX(seq), 0) + 1 AS position, COALESCE(MAX(seq), 0) + 1 AS ceiling
+FROM sqlite_sequence
+WHERE name = 'chat_requests'
+
+-- name: next_event
+SELECT MIN(created_at) AS occurred_at FROM chat_requests WHERE created_at >= :from

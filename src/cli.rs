@@ -1,0 +1,123 @@
+//! The command line: arguments in, tables and exit codes out. No domain logic.
+
+mod check;
+mod demo;
+mod import;
+mod init;
+mod list_jobs;
+mod migrate;
+mod output;
+mod run_job;
+mod runs;
+mod session;
+mod shell;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use self::session::Session;
+use crate::failure;
+
+/// Turns AI usage logs and seat ledgers into summaries that finance can bill from.
+#[derive(Debug, Parser)]
+#[command(name = "tallyroll", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// Folder of `tallyroll.toml`, `schedules.toml`, `jobs/` and `sql/`; what it lacks is built in
+    #[arg(long, short = 'C', global = true, value_name = "DIR", default_value = ".", env = "TALLYROLL_PROJECT")]
+    project: PathBuf,
+    /// Database to use instead of `database.url`
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Print JSON: one document, or one per line for lists
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an SQLite database with a realistic log, run every job on it, and show what came out
+    #[command(after_help = "Example:\n  tallyroll demo --dir demo --events 100000")]
+    Demo(demo::Arguments),
+    /// Write the built-in settings, schedules, jobs and SQL, to edit
+    #[command(after_help = "Example:\n  tallyroll init usage-project")]
+    Init(init::Arguments),
+    /// Create or upgrade the schema, the triggers and the views
+    #[command(after_help = "Example:\n  DATABASE_URL=postgres://owner@db/app tallyroll migrate --dry-run")]
+    Migrate(migrate::Arguments),
+    /// Check settings, schedules, jobs, SQL and schema; tell all problems at once
+    #[command(after_help = "Example:\n  tallyroll check --show")]
+    Check(check::Arguments),
+    /// List the jobs: what they read and write, when they run, what is due
+    #[command(after_help = "Example:\n  tallyroll list-jobs --json | jq -r .name")]
+    ListJobs,
+    /// Run one job over its due windows, or over those named
+    #[command(after_help = "Examples:\n  tallyroll run-job usage_daily --downstream\n  \
+        tallyroll run-job usage_daily --from 2026-03-01 --to 2026-04-01 --dry-run\n  tallyroll run-job usage_monthly_user --month 2026-03")]
+    RunJob(run_job::Arguments),
+    /// Show past runs, newest first
+    #[command(after_help = "Example:\n  tallyroll runs --job usage_daily --failed --limit 5")]
+    Runs(runs::Arguments),
+    /// Show, for each job, how many windows are done, due, failed and missing
+    #[command(after_help = "Example:\n  tallyroll status")]
+    Status,
+    /// Take files into the source tables; a row that is there already stays as it is
+    #[command(subcommand)]
+    Import(import::What),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  tallyroll completions bash > /etc/bash_completion.d/tallyroll")]
+    Completions(shell::Arguments),
+    /// Print the manual page
+    #[command(after_help = "Example:\n  tallyroll man | man -l -")]
+    Man,
+}
+
+/// Parses the arguments, runs the command, prints an error once, and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::error(&anyhow::Error::new(error).context("The runtime could not start"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(cli));
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(failure::exit_code(&error))
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Completions(arguments) => shell::completions(&arguments),
+        Command::Man => shell::man(),
+        Command::Init(arguments) => init::run(&arguments, global.json),
+        Command::Demo(arguments) => demo::run(global, &arguments).await,
+        Command::Check(arguments) => check::run(&global, &arguments).await,
+        Command::ListJobs => list_jobs::run(&global).await,
+        Command::Migrate(arguments) => migrate::run(Session::load(&global)?, &arguments).await,
+        Command::RunJob(arguments) => run_job::run(Session::load(&global)?, &arguments).await,
+        Command::Runs(arguments) => runs::run(Session::load(&global)?, &arguments).await,
+        Command::Status => status::run(Session::load(&global)?).await,
+        Command::Import(import::What::Usage(arguments)) => import::run(Session::load(&global)?, &arguments).await,
+    }
+}

@@ -1,0 +1,87 @@
+//! `check`: every problem at once.
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::session::Session;
+use super::{Global, output};
+use crate::clock::Clock;
+use crate::failure::{self, Failure};
+use crate::job::Jobs;
+use crate::run::{self, Operator};
+use crate::store::{Create, format_instant};
+use crate::{config, schedule};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Print every setting in force, secrets masked, and where it came from
+    #[arg(long)]
+    show: bool,
+}
+
+pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
+    let session = Session::load(global)?;
+    if arguments.show {
+        show(&session.loaded, session.json)?;
+    }
+    let (jobs, mut problems) = Jobs::read(&session.project)?;
+    let (schedules, schedule_problems) = schedule::read(&session.project, &jobs)?;
+    problems.extend(schedule_problems);
+    if let Err(error) = session.loaded.config.price_book(&session.project) {
+        problems.push(explained(&error));
+    }
+    if let Err(error) = check_database(&session, &jobs, &mut problems).await {
+        problems.push(explained(&error));
+    }
+    if session.json {
+        output::json(&json!({ "problems": problems }))?;
+    } else if problems.is_empty() {
+        let now = Clock::system().now();
+        for (job, schedule) in &schedules {
+            let fires: Vec<String> = schedule.next_fires(now, 3).into_iter().map(format_instant).collect();
+            output::line(&format!("{job}: {} ({}); next {}", schedule.cron.describe(), schedule.timezone, fires.join(", ")))?;
+        }
+        output::line(&format!("No problems: settings, prices, {} jobs, {} schedules, SQL and schema fit together", jobs.iter().count(), schedules.len()))?;
+    }
+    match problems.len() {
+        0 => Ok(()),
+        count => Err(Failure::config(format!("{count} problem(s)\n{}", problems.join("\n"))).into()),
+    }
+}
+
+async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<String>) -> Result<()> {
+    let store = session.open(Create::Never).await?;
+    store.require_migrated().await?;
+    for job in jobs.iter() {
+        let checked = match run::load_operator(&session.project, &session.loaded.config, &store, job).await {
+            Ok(Operator::Sql(select)) => select.check_table(&store, job).await,
+            other => other.map(|_| ()),
+        };
+        if let Err(error) = checked {
+            problems.push(format!("job `{}`: {}", job.name, explained(&error)));
+        }
+    }
+    store.close().await;
+    Ok(())
+}
+
+/// An error and its next step, on one line.
+fn explained(error: &anyhow::Error) -> String {
+    match failure::find(error).and_then(|failure| failure.hint.as_ref()) {
+        Some(hint) => format!("{error:#} (hint: {hint})"),
+        None => format!("{error:#}"),
+    }
+}
+
+fn show(loaded: &config::Loaded, is_json: bool) -> Result<()> {
+    let settings = &loaded.settings;
+    if is_json {
+        return settings
+            .iter()
+            .try_for_each(|setting| output::json(&json!({ "key": setting.key, "value": setting.value, "origin": setting.origin })));
+    }
+    let rows: Vec<Vec<String>> =
+        settings.iter().map(|setting| vec![setting.key.clone(), setting.value.clone(), setting.origin.clone()]).collect();
+    output::line(&output::table(&["key", "value", "from"], &[], &rows))
+}

@@ -1,0 +1,110 @@
+//! `demo`: everything once, on made-up data.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::session::Session;
+use super::{Global, output};
+use crate::demo;
+use crate::failure::Failure;
+use crate::money::format_usd;
+use crate::plan::Request;
+use crate::run::{self, Binding};
+use crate::store::Create;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Folder to make
+    #[arg(long, default_value = "tallyroll-demo")]
+    dir: PathBuf,
+    /// Events in the log
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]
+    events: u64,
+    /// Another seed gives another log
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
+    let dir = &arguments.dir;
+    let database = dir.join("tallyroll.db");
+    let stamp = dir.join("demo.json");
+    let made_of = json!({ "events": arguments.events, "seed": arguments.seed }).to_string();
+    if database.exists() && fs::read_to_string(&stamp).ok().as_ref() != Some(&made_of) {
+        return Err(Failure::usage(format!("`{}` holds another database", dir.display()))
+            .hint("choose another folder with `--dir`, or remove that one")
+            .into());
+    }
+    fs::create_dir_all(dir).with_context(|| format!("Failed to make `{}`", dir.display()))?;
+    write_if_missing(&dir.join("tallyroll.toml"), "[database]\nurl = \"sqlite://tallyroll.db\"\n")?;
+    write_if_missing(&dir.join("prices.toml"), demo::PRICES)?;
+    fs::write(&stamp, &made_of)?;
+
+    let session = Session::load(&Global { project: dir.clone(), database_url: Some("sqlite://tallyroll.db".to_owned()), ..global })?;
+    let store = session.open(Create::IfMissing).await?;
+    store.migrate(false).await?;
+    demo::write(&store, arguments.events, arguments.seed).await?;
+    store.close().await;
+
+    let context = session.context().await?;
+    let job = context.jobs.get("usage_daily")?;
+    let request = Request { as_of: demo::as_of(), downstream: true, ..Request::default() };
+    let reports = run::run(&context, job, &request, &Binding { lock_wait: Duration::ZERO, resume: None }).await?;
+    if let Some(failure) = reports.into_iter().find_map(|report| report.failure) {
+        return Err(failure);
+    }
+    let summary = context.store.query(SUMMARY, &[]).await?;
+    let quarantined = context.store.query("SELECT COUNT(*) AS row_count FROM quarantined_event", &[]).await?;
+    let quarantined = quarantined.first().map_or(Ok(0), |row| row.int("row_count"))?;
+    context.store.close().await;
+
+    let mut rows = Vec::new();
+    for row in summary {
+        let count = |column: &str| row.int(column).map(output::grouped);
+        let cost = format_usd(row.int("total_cost_nanos")?.into(), 6);
+        let month = row.text("month")?;
+        if session.json {
+            output::json(&json!({
+                "month": month, "days": row.int("days")?, "users": row.int("users")?, "customers": row.int("customers")?,
+                "requests": row.int("requests")?, "unpriced": row.int("unpriced")?, "total_tokens": row.int("total_tokens")?, "cost_usd": cost,
+            }))?;
+        }
+        rows.push(vec![
+            month,
+            count("days")?,
+            count("users")?,
+            count("customers")?,
+            count("requests")?,
+            count("unpriced")?,
+            count("total_tokens")?,
+            cost,
+        ]);
+    }
+    if session.json {
+        return Ok(());
+    }
+    let header = ["month", "days", "users", "customers", "requests", "unpriced", "tokens", "cost USD"];
+    output::line(&output::table(&header, &header[1..], &rows))?;
+    let shown = dir.display();
+    output::line(&format!(
+        "{quarantined} event(s) with a negative latency are in quarantine; no total holds them.\n\n\
+         Settings   {shown}/tallyroll.toml\nPrices     {shown}/prices.toml\nDatabase   {shown}/tallyroll.db\n\n\
+         Try next:\n  tallyroll -C {shown} status\n  tallyroll -C {shown} run-job usage_daily --day 2026-03-02 --downstream\n  \
+         sqlite3 {shown}/tallyroll.db 'SELECT * FROM ai_usage_summary LIMIT 5'"
+    ))
+}
+
+/// One row a month and one for all of them, from the summaries.
+const SUMMARY: &str = include_str!("../../sql/demo_summary.sql");
+
+fn write_if_missing(path: &std::path::Path, text: &str) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    fs::write(path, text).with_context(|| format!("Failed to write `{}`", path.display()))
+}

@@ -1,0 +1,72 @@
+//! `list-jobs`: what there is to run.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::session::Session;
+use super::status::{self, JobStatus};
+use super::{Global, output};
+use crate::clock::Clock;
+use crate::job::Jobs;
+use crate::schedule;
+use crate::store::format_instant;
+
+pub(super) async fn run(global: &Global) -> Result<()> {
+    let session = Session::load(global)?;
+    let jobs = Jobs::load(&session.project)?;
+    let (schedules, problems) = schedule::read(&session.project, &jobs)?;
+    for problem in problems {
+        tracing::warn!(problem, "A schedule cannot be used");
+    }
+    // The jobs are worth listing also where there is no database yet.
+    let statuses: BTreeMap<String, JobStatus> = match status::all(&session).await {
+        Ok(statuses) => statuses.into_iter().map(|status| (status.job.clone(), status)).collect(),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "What is due is not known");
+            BTreeMap::new()
+        }
+    };
+    let now = Clock::system().now();
+    let mut rows = Vec::new();
+    for job in jobs.iter() {
+        let schedule = schedules.get(&job.name);
+        let status = statuses.get(&job.name);
+        let next_fires = schedule.map(|schedule| schedule.next_fires(now, 3)).unwrap_or_default();
+        if session.json {
+            output::json(&json!({
+                "name": job.name,
+                "description": job.description,
+                "operator": job.operator.name(),
+                "reads": job.reads,
+                "writes": job.writes,
+                "grain": job.grain,
+                "window": job.window,
+                "schedule": schedule.map(|schedule| &schedule.settings.cron),
+                "timezone": schedule.map(|schedule| schedule.timezone.name()),
+                "next_fires": next_fires,
+                "last_success_at": status.and_then(|status| status.last_success_at),
+                "windows_due": status.map(|status| status.due + status.failed),
+            }))?;
+            continue;
+        }
+        let upstream_schedule = || {
+            let scheduled = |upstream: &&crate::job::Job| schedules.get(&upstream.name).is_some_and(|schedule| schedule.settings.downstream);
+            jobs.upstream_of(job).iter().find(|upstream| scheduled(upstream)).map_or("-".to_owned(), |upstream| format!("after {}", upstream.name))
+        };
+        rows.push(vec![
+            job.name.clone(),
+            job.reads.join("\n"),
+            job.writes.clone(),
+            job.window.to_string(),
+            schedule.map_or_else(upstream_schedule, |schedule| format!("{} {}", schedule.settings.cron, schedule.timezone)),
+            status.and_then(|status| status.last_success_at).map_or("never".to_owned(), format_instant),
+            status.map_or("?".to_owned(), |status| (status.due + status.failed).to_string()),
+        ]);
+    }
+    if session.json {
+        return Ok(());
+    }
+    output::line(&output::table(&["job", "reads", "writes", "window", "schedule", "last success", "due"], &["due"], &rows))
+}

@@ -1,0 +1,128 @@
+//! Printing: tables and JSON on stdout, errors and progress on stderr. The only place that prints.
+#![allow(clippy::print_stderr, reason = "this is where an error is printed")]
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::Mutex;
+
+use anyhow::Result;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::failure;
+use crate::run::Event;
+
+/// Writes a text and a line end to stdout. A reader that went away wants no more.
+pub(super) fn line(text: &str) -> Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Writes a value as one line of JSON.
+pub(super) fn json(value: &impl Serialize) -> Result<()> {
+    line(&serde_json::to_string(value)?)
+}
+
+/// Prints an error with what caused it, once, and the next step on a line of its own.
+pub(super) fn error(error: &anyhow::Error) {
+    let (label, hint) = if is_coloured(&io::stderr()) { ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhint:\x1b[0m") } else { ("error:", "hint:") };
+    eprintln!("{label} {error:#}");
+    if let Some(text) = failure::find(error).and_then(|failure| failure.hint.as_ref()) {
+        eprintln!("{hint} {text}");
+    }
+}
+
+/// Whether to colour what goes to a stream: only a terminal, and not against `NO_COLOR`.
+pub(super) fn is_coloured(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A table: the columns named `right` hold numbers.
+pub(super) fn table(header: &[&str], right: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row.iter().map(|text| Cell::new(printable(text))).collect::<Vec<_>>());
+    }
+    for (index, name) in header.iter().enumerate() {
+        if let (true, Some(column)) = (right.contains(name), table.column_mut(index)) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.to_string()
+}
+
+/// A text that cannot steer a terminal: control characters and those that turn the reading direction are shown as such.
+pub(super) fn printable(text: &str) -> String {
+    let is_hidden = |character: char| {
+        (character.is_control() && character != '\n') || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character }).collect()
+}
+
+/// `1234567` as `1,234,567`.
+pub(super) fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0 { format!("-{text}") } else { text }
+}
+
+/// Milliseconds as seconds.
+pub(super) fn seconds(duration_ms: i64) -> String {
+    format!("{}.{:01} s", duration_ms / 1_000, duration_ms % 1_000 / 100)
+}
+
+/// Draws a progress bar on a terminal: windows done, rows a second, time left.
+pub(super) fn progress(is_text: bool) -> Box<dyn Fn(&Event) + Send + Sync> {
+    if !is_text || !io::stderr().is_terminal() {
+        return Box::new(|_| {});
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = "{msg} {wide_bar} {pos}/{len} windows, {eta} left";
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let job_and_rows = Mutex::new((String::new(), 0_i64));
+    Box::new(move |event| {
+        let Ok(mut state) = job_and_rows.lock() else { return };
+        match event {
+            Event::Planned { job, window_count } => {
+                *state = (job.clone(), 0);
+                bar.reset();
+                bar.set_length(*window_count as u64);
+                bar.set_message(job.clone());
+            }
+            Event::WindowDone { rows_in } => {
+                state.1 += rows_in;
+                bar.inc(1);
+                #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a rate for the eye")]
+                let rate = (state.1 as f64 / bar.elapsed().as_secs_f64().max(0.001)) as i64;
+                bar.set_message(format!("{}: {} rows/s", state.0, grouped(rate)));
+            }
+            Event::JobDone => bar.finish_and_clear(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(-1_234_567), "-1,234,567");
+    }
+
+    #[test]
+    fn a_hostile_text_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2J\u{202e}b\0"), "a\u{fffd}[2J\u{fffd}b\u{fffd}");
+    }
+}

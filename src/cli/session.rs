@@ -1,0 +1,95 @@
+//! What most commands begin with: project, settings, logging, jobs, and the signal that stops them.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use super::{Global, output};
+use crate::clock::Clock;
+use crate::config::{self, LogFormat};
+use crate::failure::Failure;
+use crate::job::Jobs;
+use crate::project::Project;
+use crate::run::Context;
+use crate::store::{Create, Store};
+
+/// A loaded project.
+pub(super) struct Session {
+    pub(super) project: Project,
+    pub(super) loaded: config::Loaded,
+    pub(super) json: bool,
+}
+
+impl Session {
+    /// Loads settings and starts logging.
+    pub(super) fn load(global: &Global) -> Result<Self> {
+        if !global.project.is_dir() {
+            return Err(Failure::config(format!("There is no project folder `{}`", global.project.display()))
+                .hint("`tallyroll init DIR` makes one")
+                .into());
+        }
+        let project = Project::new(&global.project);
+        let flags: Vec<(&str, String)> = global.database_url.iter().map(|url| ("database.url", url.clone())).collect();
+        let loaded = config::load(&project, std::env::vars(), &flags)?;
+        start_logging(loaded.config.log.format);
+        Ok(Self { project, loaded, json: global.json })
+    }
+
+    pub(super) async fn open(&self, create: Create) -> Result<Store> {
+        Store::open(&self.project, &self.loaded.config, create).await
+    }
+
+    /// Everything a run needs, with a progress bar on a terminal.
+    pub(super) async fn context(&self) -> Result<Arc<Context>> {
+        let jobs = Jobs::load(&self.project)?;
+        let store = self.open(Create::Never).await?;
+        store.require_migrated().await?;
+        Ok(Arc::new(Context {
+            project: self.project.clone(),
+            config: self.loaded.config.clone(),
+            store,
+            jobs,
+            clock: Clock::system(),
+            stop: stop_signal()?,
+            observe: output::progress(self.loaded.config.log.format == LogFormat::Text),
+        }))
+    }
+}
+
+/// Becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.
+pub(super) fn stop_signal() -> Result<watch::Receiver<Option<i32>>> {
+    let (sender, receiver) = watch::channel(None);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            let number = tokio::select! {
+                _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+                _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
+            };
+            if sender.borrow().is_some() {
+                // Open transactions are rolled back by the database.
+                std::process::exit(128 + number);
+            }
+            tracing::warn!(signal = number, "Stopping after the windows at work; a second signal stops at once");
+            sender.send_replace(Some(number));
+        }
+    });
+    Ok(receiver)
+}
+
+/// Logs go to stderr: quiet on a terminal, where a progress bar and a table say the same.
+fn start_logging(format: LogFormat) {
+    let level = if std::io::stderr().is_terminal() && format == LogFormat::Text { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},sqlx=warn")));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second start, in tests, leaves the first in place.
+    let _ = match format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(output::is_coloured(&std::io::stderr())).try_init(),
+    };
+}

@@ -1,0 +1,91 @@
+//! `status`: how far each job is.
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::output;
+use super::session::Session;
+use crate::plan::{Plan, Request};
+use crate::run;
+use crate::store::format_instant;
+
+/// Windows of one job, counted by state.
+#[derive(Debug, Serialize)]
+pub(super) struct JobStatus {
+    pub(super) job: String,
+    pub(super) done: usize,
+    /// To be written at the next run, failed ones aside.
+    pub(super) due: usize,
+    pub(super) failed: usize,
+    /// Of those due, the ones that were never written.
+    pub(super) missing: usize,
+    /// Their raw rows are gone; the old result stays.
+    pub(super) kept: usize,
+    pub(super) first_window: Option<String>,
+    pub(super) last_window: Option<String>,
+    pub(super) last_success_at: Option<DateTime<Utc>>,
+    pub(super) last_error: Option<String>,
+}
+
+pub(super) async fn run(session: Session) -> Result<()> {
+    let statuses = all(&session).await?;
+    if session.json {
+        return statuses.iter().try_for_each(output::json);
+    }
+    let rows: Vec<Vec<String>> = statuses
+        .iter()
+        .map(|status| {
+            vec![
+                status.job.clone(),
+                status.done.to_string(),
+                status.due.to_string(),
+                status.failed.to_string(),
+                status.missing.to_string(),
+                status.kept.to_string(),
+                status.first_window.clone().unwrap_or_else(|| "-".to_owned()),
+                status.last_window.clone().unwrap_or_else(|| "-".to_owned()),
+                status.last_success_at.map_or("never".to_owned(), format_instant),
+            ]
+        })
+        .collect();
+    let header = ["job", "done", "due", "failed", "missing", "kept", "first", "last", "last success"];
+    output::line(&output::table(&header, &["done", "due", "failed", "missing", "kept"], &rows))?;
+    for status in &statuses {
+        if let Some(error) = &status.last_error {
+            output::line(&format!("{}: {}", status.job, output::printable(error)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The status of every job.
+pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
+    let context = session.context().await?;
+    let request = Request { as_of: context.clock.now(), ..Request::default() };
+    let mut statuses = Vec::new();
+    for job in context.jobs.iter() {
+        let operator = run::load_operator(&context.project, &context.config, &context.store, job).await?;
+        let mut tx = context.store.begin_read().await?;
+        let plan = Plan::make(&context, &mut tx, job, &operator, &request).await?;
+        drop(tx);
+        let states = &plan.states;
+        let count = |state: &str| states.values().filter(|window| window.state == state).count();
+        let is_failed = |planned: &&crate::plan::Planned| states.get(&planned.window).is_some_and(|state| state.state == "failed");
+        let last_success = context.store.last_success(&job.name).await?;
+        statuses.push(JobStatus {
+            job: job.name.clone(),
+            done: count("done") - plan.windows.iter().filter(|planned| states.get(&planned.window).is_some_and(|state| state.state == "done")).count(),
+            due: plan.windows.iter().filter(|planned| !is_failed(planned)).count(),
+            failed: plan.windows.iter().filter(is_failed).count(),
+            missing: plan.windows.iter().filter(|planned| states.get(&planned.window).is_none_or(|state| state.write_count == 0)).count(),
+            kept: count("kept"),
+            first_window: states.keys().next().map(ToString::to_string),
+            last_window: states.keys().next_back().map(ToString::to_string),
+            last_success_at: last_success,
+            last_error: states.values().filter(|state| state.state == "failed").find_map(|state| state.error_text.clone()),
+        });
+    }
+    context.store.close().await;
+    Ok(statuses)
+}

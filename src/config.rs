@@ -1,0 +1,408 @@
+//! Settings: built-in defaults < `tallyroll.toml` < environment < flags (`docs/interface.md`, "Configuration").
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use chrono_tz::Tz;
+use config::builder::DefaultState;
+use config::{ConfigBuilder, File, FileFormat, Value, ValueKind};
+use serde::Deserialize;
+
+use crate::failure::{self, Failure};
+use crate::price::{PriceBook, Pricing};
+use crate::project::Project;
+
+/// Effective settings of one process.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub database: Database,
+    pub output: Output,
+    pub reporting: Reporting,
+    pub billing: Billing,
+    pub usage: Usage,
+    pub quarantine: Quarantine,
+    pub engine: Engine,
+    pub serve: Serve,
+    pub log: Log,
+    pub metrics: Metrics,
+    pub notify: Notify,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Database {
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Output {
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Reporting {
+    pub timezone: Tz,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Billing {
+    pub grace_hours: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Usage {
+    pub sources: Vec<String>,
+    pub pricing: Pricing,
+    pub change_tracking: ChangeTracking,
+    pub lookback_days: u32,
+    pub price_book: String,
+}
+
+/// How a changed day is found (`docs/semantics.md` section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeTracking {
+    /// By the ingest watermark and the triggers that Tallyroll installs.
+    Ingest,
+    /// The last `usage.lookback_days` days are redone at every run.
+    Lookback,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Quarantine {
+    pub max_ratio: f64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Engine {
+    pub windows_at_once: u32,
+    pub lock_lease_seconds: u32,
+    pub batch_rows: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Serve {
+    pub bind: String,
+    pub token: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Log {
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Metrics {
+    pub textfile: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Notify {
+    pub webhook_url: String,
+}
+
+/// Every key, with its default as TOML.
+const KEYS: &[(&str, &str)] = &[
+    ("billing.grace_hours", "72"),
+    ("database.url", "\"sqlite://tallyroll.db\""),
+    ("engine.batch_rows", "65536"),
+    ("engine.lock_lease_seconds", "60"),
+    ("engine.windows_at_once", "2"),
+    ("log.format", "\"text\""),
+    ("metrics.textfile", "\"\""),
+    ("notify.webhook_url", "\"\""),
+    ("output.url", "\"./out\""),
+    ("quarantine.max_ratio", "0.01"),
+    ("reporting.timezone", "\"UTC\""),
+    ("serve.bind", "\"127.0.0.1:8080\""),
+    ("serve.token", "\"\""),
+    ("usage.change_tracking", "\"ingest\""),
+    ("usage.lookback_days", "3"),
+    ("usage.price_book", "\"prices.toml\""),
+    ("usage.pricing", "\"log\""),
+    ("usage.sources", "[\"ai_usage_log\", \"chat_requests\"]"),
+];
+
+const CONFIG_FILE: &str = "tallyroll.toml";
+const ENV_PREFIX: &str = "TALLYROLL__";
+
+/// One effective setting, for `check --show`.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub key: String,
+    pub value: String,
+    pub origin: String,
+}
+
+/// A [`Config`] with the origin of each of its values.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    pub settings: Vec<Setting>,
+}
+
+/// Loads the settings of a project folder.
+///
+/// `environment` is the process's own (`std::env::vars`), `flags` what the command line sets, as (key, value).
+///
+/// # Errors
+/// A [`Failure`] of kind config: unreadable file, TOML that does not parse, an unknown key (with the nearest known one),
+/// a value of the wrong type or out of range. Each names where the value came from.
+pub fn load(
+    project: &Project,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &[(&str, String)],
+) -> Result<Loaded> {
+    let mut origins: BTreeMap<String, String> = BTreeMap::new();
+    let mut builder = config::Config::builder().add_source(File::from_str(&defaults()?, FileFormat::Toml));
+
+    let path = project.dir.join(CONFIG_FILE);
+    if let Some(text) = read_optional(&path)? {
+        let origin = path.display().to_string();
+        let table: toml::Table = toml::from_str(&text)
+            .map_err(|error| Failure::config(format!("`{origin}` is not TOML")).caused_by(error))?;
+        for key in leaf_keys(&table) {
+            check_known(&key, &origin)?;
+            origins.insert(key, origin.clone());
+        }
+        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+    }
+    for (key, value, origin) in overrides(environment)? {
+        check_known(&key, &origin)?;
+        builder = set(builder, &key, &value)?;
+        origins.insert(key, origin);
+    }
+    for (key, value) in flags {
+        builder = set(builder, key, value)?;
+        origins.insert((*key).to_owned(), "the command line".to_owned());
+    }
+
+    let built = builder.build().map_err(|error| Failure::config("The configuration cannot be read").caused_by(error))?;
+    let settings = KEYS.iter().map(|(key, _)| setting(&built, key, &origins)).collect();
+    // One key at a time, so that a value of the wrong type is reported with its key and origin.
+    let config: Config = built.try_deserialize().map_err(|error| wrong_value(&error, &origins))?;
+    check_ranges(&config, &origins)?;
+    Ok(Loaded { config, settings })
+}
+
+impl Config {
+    /// The price book that `usage.price_book` names, or an empty one where the file does not exist.
+    ///
+    /// # Errors
+    /// As [`PriceBook::parse`]; and where `usage.pricing` needs a book that is not there.
+    pub fn price_book(&self, project: &Project) -> Result<PriceBook> {
+        let path = project.dir.join(&self.usage.price_book);
+        match read_optional(&path)? {
+            Some(text) => PriceBook::parse(&text, &path.display().to_string()),
+            None if self.usage.pricing == Pricing::PriceBook => Err(Failure::config(format!(
+                "`usage.pricing` is `price_book`, but there is no `{}`",
+                path.display()
+            ))
+            .hint("write the price book there, or set `usage.price_book` to its path")
+            .into()),
+            None => Ok(PriceBook::default()),
+        }
+    }
+}
+
+fn defaults() -> Result<String> {
+    let mut table = toml::Table::new();
+    for (key, value) in KEYS {
+        let (section, name) = key.split_once('.').with_context(|| format!("`{key}` has no section"))?;
+        let parsed: toml::Table = toml::from_str(&format!("value = {value}"))?;
+        let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
+        if let (Some(section), Some(value)) = (section.as_table_mut(), parsed.get("value")) {
+            section.insert(name.to_owned(), value.clone());
+        }
+    }
+    Ok(table.to_string())
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::config(format!("Failed to read `{}`", path.display())).caused_by(error).into()),
+    }
+}
+
+fn leaf_keys(table: &toml::Table) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (section, value) in table {
+        match value {
+            toml::Value::Table(inner) => keys.extend(inner.keys().map(|name| format!("{section}.{name}"))),
+            _ => keys.push(section.clone()),
+        }
+    }
+    keys
+}
+
+fn check_known(key: &str, origin: &str) -> Result<()> {
+    if KEYS.iter().any(|(known, _)| *known == key) {
+        return Ok(());
+    }
+    let failure = Failure::config(format!("Unknown key `{key}` in {origin}"));
+    Err(match failure::nearest(key, KEYS.iter().map(|(known, _)| *known)) {
+        Some(nearest) => failure.hint(format!("did you mean `{nearest}`?")),
+        None => failure.hint("`tallyroll check --show` lists every key"),
+    }
+    .into())
+}
+
+/// `DATABASE_URL` and `TALLYROLL__SECTION__KEY`, each also as `…_FILE`, the path of a file that holds the value.
+fn overrides(environment: impl IntoIterator<Item = (String, String)>) -> Result<Vec<(String, String, String)>> {
+    let mut found = Vec::new();
+    for (name, value) in environment {
+        let (base, from_file) = match name.strip_suffix("_FILE") {
+            Some(base) => (base, true),
+            None => (name.as_str(), false),
+        };
+        let key = match base.strip_prefix(ENV_PREFIX) {
+            Some(rest) => rest.to_lowercase().replace("__", "."),
+            None if base == "DATABASE_URL" => "database.url".to_owned(),
+            None => continue,
+        };
+        let value = if from_file {
+            let text = fs::read_to_string(&value).map_err(|error| {
+                Failure::config(format!("Failed to read `{value}`, which `{name}` names")).caused_by(error)
+            })?;
+            text.trim_end().to_owned()
+        } else {
+            value
+        };
+        found.push((key, value, format!("environment `{name}`")));
+    }
+    // DATABASE_URL sorts first: the specific TALLYROLL__DATABASE__URL wins.
+    found.sort_by(|left, right| left.2.cmp(&right.2));
+    Ok(found)
+}
+
+fn set(builder: ConfigBuilder<DefaultState>, key: &str, text: &str) -> Result<ConfigBuilder<DefaultState>> {
+    let value = if key == "usage.sources" {
+        Value::from(text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect::<Vec<_>>())
+    } else {
+        Value::from(text.to_owned())
+    };
+    Ok(builder.set_override(key, value)?)
+}
+
+fn setting(built: &config::Config, key: &str, origins: &BTreeMap<String, String>) -> Setting {
+    let value = built.get::<Value>(key).map(|value| show(&value)).unwrap_or_default();
+    let value = match key {
+        "serve.token" if !value.is_empty() => "********".to_owned(),
+        "notify.webhook_url" if !value.is_empty() => "********".to_owned(),
+        "database.url" => mask_password(&value),
+        _ => value,
+    };
+    let origin = origins.get(key).cloned().unwrap_or_else(|| "default".to_owned());
+    Setting { key: key.to_owned(), value, origin }
+}
+
+fn show(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::Array(items) => items.iter().map(show).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// A database URL with its password, if any, as `********`.
+#[must_use]
+pub fn mask_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    // A password may hold a raw `@`: the last one ends the user part.
+    let Some(at) = rest[..end].rfind('@') else { return url.to_owned() };
+    match rest[..at].split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:********{}", &rest[at..]),
+        None => url.to_owned(),
+    }
+}
+
+fn wrong_value(error: &config::ConfigError, origins: &BTreeMap<String, String>) -> anyhow::Error {
+    let text = error.to_string();
+    let key = KEYS.iter().map(|(key, _)| *key).find(|key| text.contains(*key));
+    let origin = key.and_then(|key| origins.get(key)).map_or_else(String::new, |origin| format!(" in {origin}"));
+    Failure::config(format!("The configuration{origin} has a wrong value: {text}"))
+        .hint("`tallyroll check --show` prints every value and where it came from, once they can be read")
+        .into()
+}
+
+fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<()> {
+    let problems = [
+        ("quarantine.max_ratio", !(0.0..=1.0).contains(&config.quarantine.max_ratio), "must lie between 0 and 1"),
+        ("engine.windows_at_once", !(1..=16).contains(&config.engine.windows_at_once), "must lie between 1 and 16"),
+        ("engine.batch_rows", !(1..=1_048_576).contains(&config.engine.batch_rows), "must lie between 1 and 1048576"),
+        ("engine.lock_lease_seconds", !(2..=3_600).contains(&config.engine.lock_lease_seconds), "must lie between 2 and 3600"),
+        ("usage.sources", config.usage.sources.is_empty(), "must name at least one source"),
+        ("usage.lookback_days", config.usage.lookback_days > 3_660, "must be at most 3660"),
+    ];
+    match problems.into_iter().find(|(_, wrong, _)| *wrong) {
+        Some((key, _, rule)) => {
+            let origin = origins.get(key).map_or("the defaults", String::as_str);
+            Err(Failure::config(format!("`{key}` in {origin} {rule}")).into())
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_with(file: &str, environment: &[(&str, &str)]) -> Result<Loaded> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(CONFIG_FILE), file).unwrap();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        load(&Project::new(dir.path()), environment, &[])
+    }
+
+    fn error_of(file: &str, environment: &[(&str, &str)]) -> String {
+        format!("{:#}", load_with(file, environment).unwrap_err())
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
+        let file = "[usage]\nlookback_days = 5\npricing = \"price_book\"\n";
+        let loaded = load_with(file, &[("TALLYROLL__USAGE__LOOKBACK_DAYS", "9"), ("TALLYROLL__USAGE__SOURCES", "a, b")]).unwrap();
+        assert_eq!(loaded.config.usage.lookback_days, 9);
+        assert_eq!(loaded.config.usage.pricing, Pricing::PriceBook);
+        assert_eq!(loaded.config.usage.sources, ["a", "b"]);
+        assert_eq!(loaded.config.billing.grace_hours, 72);
+        let origin = |key: &str| loaded.settings.iter().find(|setting| setting.key == key).unwrap().origin.clone();
+        assert_eq!(origin("usage.lookback_days"), "environment `TALLYROLL__USAGE__LOOKBACK_DAYS`");
+        assert!(origin("usage.pricing").ends_with(CONFIG_FILE));
+        assert_eq!(origin("billing.grace_hours"), "default");
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_are_never_shown() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        fs::write(secret.path(), "postgres://app:p@ss:w0rd@db.internal/usage\n").unwrap();
+        let loaded = load_with("", &[("DATABASE_URL_FILE", secret.path().to_str().unwrap())]).unwrap();
+        assert_eq!(loaded.config.database.url, "postgres://app:p@ss:w0rd@db.internal/usage");
+        let shown = loaded.settings.iter().find(|setting| setting.key == "database.url").unwrap();
+        assert_eq!(shown.value, "postgres://app:********@db.internal/usage");
+    }
+
+    #[test]
+    fn a_wrong_setting_names_its_key_its_origin_and_the_nearest_key() {
+        assert!(error_of("[usage]\nsource = []", &[]).contains("Unknown key `usage.source` in"));
+        assert!(error_of("", &[("TALLYROLL__DATABASE__ULR", "x")]).contains("environment `TALLYROLL__DATABASE__ULR`"));
+        assert!(error_of("[billing]\ngrace_hours = \"long\"", &[]).contains("grace_hours"));
+        assert!(error_of("[reporting]\ntimezone = \"Mars/Olympus\"", &[]).contains("Mars/Olympus"));
+        assert!(error_of("[quarantine]\nmax_ratio = 2.0", &[]).contains("between 0 and 1"));
+        assert!(error_of("[usage", &[]).contains("is not TOML"));
+        let failure = load_with("[usage]\nsource = []", &[]).unwrap_err();
+        assert_eq!(failure::exit_code(&failure), 78);
+        assert_eq!(failure::find(&failure).unwrap().hint.as_deref(), Some("did you mean `usage.sources`?"));
+    }
+}

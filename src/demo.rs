@@ -1,0 +1,210 @@
+//! The demo's usage: made up, realistic in shape, the same for the same seed.
+
+use anyhow::Result;
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use uuid::Uuid;
+
+use crate::store::{Store, Value};
+
+/// Days that the demo's log covers, from its first on.
+pub const DAYS: u64 = 90;
+
+/// First day of the demo's log.
+#[must_use]
+pub fn first_day() -> NaiveDate {
+    NaiveDate::from_ymd_opt(2026, 1, 1).unwrap_or_default()
+}
+
+/// The instant that the demo's runs are as of: the end of its last day.
+#[must_use]
+pub fn as_of() -> DateTime<Utc> {
+    (first_day() + Days::new(DAYS)).and_time(chrono::NaiveTime::MIN).and_utc()
+}
+
+/// The demo's price book: chat requests of one model log no cost and are priced by it; those of another stay unpriced.
+pub const PRICES: &str = r#"# USD for one million tokens. A new price is a new entry; old days keep theirs.
+[[price]]
+model = "gpt-4o-mini"
+effective_from = "2025-01-01"
+input_usd_per_million = "0.15"
+output_usd_per_million = "0.60"
+
+[[price]]
+model = "gpt-4o-mini"
+effective_from = "2026-02-01"
+input_usd_per_million = "0.12"
+output_usd_per_million = "0.48"
+"#;
+
+const CUSTOMERS: [&str; 24] = [
+    "Acme Freight", "Birch & Sons", "Cobalt Labs", "Dune Travel", "Ember Health", "Fjord Bank", "Grove Foods", "Harbor Legal", "Iris Media",
+    "Juniper Energy", "Kite Robotics", "Lumen Optics", "Maple Schools", "Nimbus Air", "Orchard Retail", "Pike Mining", "Quill Press",
+    "Rowan Homes", "Slate Insurance", "Tern Marine", "Umber Studio", "Vale Pharma", "Willow Care", "Zephyr Wind",
+];
+const USERS: u64 = 180;
+const CHAT_USERS: u64 = 40;
+const ROWS_PER_STATEMENT: usize = 1_000;
+
+/// Writes `event_count` events; those that are there already stay.
+///
+/// # Errors
+/// What the database says.
+pub async fn write(store: &Store, event_count: u64, seed: u64) -> Result<()> {
+    let mut random = SplitMix64(seed);
+    let users: Vec<Uuid> = (0..USERS).map(|_| random.uuid()).collect();
+    let mut tx = store.begin().await?;
+    let user_rows: Vec<Vec<Value>> = users
+        .iter()
+        .enumerate()
+        .map(|(index, user)| vec![(*user).into(), email(index as u64).into(), format!("User {index}").into()])
+        .collect();
+    tx.insert_rows("users", &["id", "email", "name"], &user_rows, "ON CONFLICT DO NOTHING").await?;
+
+    let mut log = Vec::new();
+    let mut chats = Vec::new();
+    let mut analytics = Vec::new();
+    for _ in 0..event_count {
+        if random.below(10) == 0 {
+            chat(&mut random, &users, &mut chats, &mut analytics);
+        } else {
+            log.push(logged(&mut random, &users));
+        }
+        if log.len() >= ROWS_PER_STATEMENT {
+            tx.insert_rows("ai_usage_log", &LOG_COLUMNS, &std::mem::take(&mut log), "ON CONFLICT DO NOTHING").await?;
+        }
+    }
+    tx.insert_rows("ai_usage_log", &LOG_COLUMNS, &log, "ON CONFLICT DO NOTHING").await?;
+    tx.insert_rows("chat_requests", &CHAT_COLUMNS, &chats, "ON CONFLICT DO NOTHING").await?;
+    tx.insert_rows("request_analytics", &ANALYTICS_COLUMNS, &analytics, "ON CONFLICT DO NOTHING").await?;
+    tx.commit().await
+}
+
+const LOG_COLUMNS: [&str; 13] = [
+    "id", "user_id", "user_email", "customer_id", "customer_name", "request_type", "session_id", "input_tokens", "output_tokens", "latency_ms",
+    "tool_turns", "status", "created_at",
+];
+const CHAT_COLUMNS: [&str; 8] = ["id", "user_id", "model", "tokens_used", "cost", "duration", "status", "created_at"];
+const ANALYTICS_COLUMNS: [&str; 9] =
+    ["id", "user_id", "request_id", "request_type", "category", "tokens_input", "tokens_output", "user_rating", "created_at"];
+
+fn email(index: u64) -> String {
+    format!("user{index}@example.com")
+}
+
+fn logged(random: &mut SplitMix64, users: &[Uuid]) -> Vec<Value> {
+    let id = random.uuid();
+    let user = random.skewed(USERS);
+    let occurred_at = random.instant();
+    // Most users work for one customer, the support team (the first few) for any, now and then for none.
+    let customer = if user < 6 { random.below(CUSTOMERS.len() as u64) } else { user % CUSTOMERS.len() as u64 };
+    let customer = (random.below(20) != 0).then_some(customer);
+    // One customer changed its name half-way: a rename never splits it.
+    let name = customer.map(|index| match CUSTOMERS.get(usize::try_from(index).unwrap_or(0)) {
+        Some(&"Acme Freight") if occurred_at > as_of() - TimeDelta::days(45) => "Acme Logistics",
+        Some(name) => name,
+        None => "",
+    });
+    let is_error = random.below(40) == 0;
+    let request_type = ["report", "report", "report", "insight", "insight", "widget", "scheduled"][random.index(7)];
+    // A clock that ran backwards, now and then: such a row goes to the quarantine.
+    let latency = if random.below(5_000) == 0 { -1 } else { 300 + random.small(6_000) };
+    vec![
+        id.into(),
+        users.get(usize::try_from(user).unwrap_or(0)).copied().into(),
+        email(user).into(),
+        customer.map(|index| 100 + index.cast_signed()).into(),
+        name.map(str::to_owned).into(),
+        request_type.into(),
+        format!("session-{}", random.below(5_000)).into(),
+        (200 + random.small(9_000)).into(),
+        if is_error { 0 } else { 50 + random.small(2_000) }.into(),
+        latency.into(),
+        random.small(4).into(),
+        if is_error { "error" } else { "success" }.into(),
+        occurred_at.into(),
+    ]
+}
+
+fn chat(random: &mut SplitMix64, users: &[Uuid], chats: &mut Vec<Vec<Value>>, analytics: &mut Vec<Vec<Value>>) {
+    let id = random.uuid();
+    let user: Value = users.get(usize::try_from(random.skewed(CHAT_USERS)).unwrap_or(0)).copied().into();
+    let occurred_at = random.instant();
+    let (input, output) = (100 + random.small(2_000), 20 + random.small(800));
+    let model = ["gpt-4", "gpt-4o-mini", "gpt-4o-mini", "in-house"][random.index(4)];
+    let status = ["completed", "completed", "completed", "completed", "failed", "pending"][random.index(6)];
+    let cost: Value = if model == "gpt-4" { (1 + random.small(30)).into() } else { Value::Null };
+    let duration: Value = if status == "pending" { Value::Null } else { (400 + random.small(4_000)).into() };
+    chats.push(vec![
+        id.into(),
+        user.clone(),
+        model.into(),
+        (input + output).into(),
+        cost,
+        duration,
+        status.into(),
+        occurred_at.into(),
+    ]);
+    if random.below(8) != 0 {
+        let category = ["nft", "token", "marketplace", "dao"][random.index(4)];
+        let rating: Value = if random.below(3) == 0 { (1 + random.small(5)).into() } else { Value::Null };
+        analytics.push(vec![
+            random.uuid().into(),
+            user,
+            id.into(),
+            ["chat", "code_generation", "analysis"][random.index(3)].into(),
+            category.into(),
+            input.into(),
+            output.into(),
+            rating,
+            occurred_at.into(),
+        ]);
+    }
+}
+
+/// Sebastiano Vigna's SplitMix64: a handful of lines that give the same numbers in every version of every library.
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn index(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).unwrap_or(0)
+    }
+
+    /// Small numbers more often than large ones, all below `end`.
+    fn skewed(&mut self, end: u64) -> u64 {
+        let first = self.below(end);
+        self.below(first + 1)
+    }
+
+    fn small(&mut self, end: u64) -> i64 {
+        self.skewed(end).cast_signed()
+    }
+
+    fn uuid(&mut self) -> Uuid {
+        uuid::Builder::from_random_bytes((u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()).into_uuid()
+    }
+
+    fn instant(&mut self) -> DateTime<Utc> {
+        let start = first_day().and_time(chrono::NaiveTime::MIN).and_utc();
+        // Weekends are quiet, and so are nights.
+        loop {
+            let day = self.below(DAYS);
+            let micros = self.below(86_400_000_000).midpoint(self.below(86_400_000_000));
+            let weekday = (day + 3) % 7;
+            if weekday < 5 || self.below(4) == 0 {
+                return start + TimeDelta::days(day.cast_signed()) + TimeDelta::microseconds(micros.cast_signed());
+            }
+        }
+    }
+}

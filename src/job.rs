@@ -1,0 +1,247 @@
+//! Jobs as data: `jobs/<name>.toml`, from the project folder or built in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use crate::failure::{self, Failure};
+use crate::project::Project;
+use crate::window::WindowKind;
+
+/// What one job does: reads these, writes that, one window at a time.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// The file's stem; also the table, the SQL stem, the schedule key and the metric label.
+    #[serde(skip)]
+    pub name: String,
+    /// The file it was read from, as an error should name it.
+    #[serde(skip)]
+    pub origin: String,
+    pub description: String,
+    pub operator: OperatorKind,
+    /// Tables and sources that it reads; those that another job writes make it due.
+    pub reads: Vec<String>,
+    /// The result table; the job's own name unless set.
+    #[serde(default)]
+    pub writes: String,
+    /// Columns that identify a row of the result.
+    pub grain: Vec<String>,
+    pub window: WindowKind,
+    /// The column of the result that says which window a row is in; the grain's first unless set.
+    #[serde(default)]
+    pub window_column: String,
+    /// Statements that must return no row once a window is written; each row they do return is a failure.
+    #[serde(default)]
+    pub checks: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperatorKind {
+    /// Raw usage events, aggregated by polars: `src/operator/usage_rollup.rs`.
+    UsageRollup,
+    /// A SELECT that runs inside the database: `src/operator/sql.rs`.
+    Sql,
+}
+
+impl OperatorKind {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UsageRollup => "usage_rollup",
+            Self::Sql => "sql",
+        }
+    }
+}
+
+/// Every job of a project.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    jobs: BTreeMap<String, Job>,
+}
+
+impl Jobs {
+    /// Loads the built-in jobs and those of the project folder; the folder's win.
+    ///
+    /// # Errors
+    /// All problems of all job files at once, each with its file.
+    pub fn load(project: &Project) -> Result<Self> {
+        let (jobs, problems) = Self::read(project)?;
+        if problems.is_empty() { Ok(jobs) } else { Err(Failure::config(problems.join("\n")).into()) }
+    }
+
+    /// As [`Self::load`], with the problems beside the jobs that can be used.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn read(project: &Project) -> Result<(Self, Vec<String>)> {
+        let mut jobs = BTreeMap::new();
+        let mut problems = Vec::new();
+        for (name, file) in project.read_all("jobs", "toml")? {
+            match toml::from_str::<Job>(&file.text) {
+                Ok(mut job) => {
+                    job.name.clone_from(&name);
+                    job.origin = file.origin;
+                    if job.writes.is_empty() {
+                        job.writes.clone_from(&name);
+                    }
+                    if job.window_column.is_empty() {
+                        job.window_column = job.grain.first().cloned().unwrap_or_default();
+                    }
+                    problems.extend(job.problems());
+                    jobs.insert(name, job);
+                }
+                Err(error) => problems.push(format!("`{}`: {}", file.origin, error.to_string().trim_end())),
+            }
+        }
+        let jobs = Self { jobs };
+        problems.extend(jobs.graph_problems());
+        Ok((jobs, problems))
+    }
+
+    /// The job called `name`.
+    ///
+    /// # Errors
+    /// A [`Failure`] of kind usage that suggests the nearest name.
+    pub fn get(&self, name: &str) -> Result<&Job> {
+        self.jobs.get(name).ok_or_else(|| {
+            let failure = Failure::usage(format!("There is no job `{name}`"));
+            match failure::nearest(name, self.jobs.keys().map(String::as_str)) {
+                Some(nearest) => failure.hint(format!("did you mean `{nearest}`?")),
+                None => failure.hint("`tallyroll list-jobs` lists them"),
+            }
+            .into()
+        })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// The jobs whose tables `job` reads.
+    #[must_use]
+    pub fn upstream_of(&self, job: &Job) -> Vec<&Job> {
+        self.jobs.values().filter(|other| other.name != job.name && job.reads.contains(&other.writes)).collect()
+    }
+
+    /// Every job that reads what `job` writes, directly or not, each after all that it reads.
+    #[must_use]
+    pub fn downstream_of(&self, job: &Job) -> Vec<&Job> {
+        let mut reached: BTreeSet<&str> = BTreeSet::from([job.name.as_str()]);
+        let mut ordered = Vec::new();
+        // Each pass takes the jobs whose upstream jobs that are reachable at all have been taken: at most one pass per job.
+        let reachable = self.reachable_from(job);
+        for _ in 0..self.jobs.len() {
+            for candidate in self.jobs.values() {
+                let ready = self
+                    .upstream_of(candidate)
+                    .iter()
+                    .all(|upstream| reached.contains(upstream.name.as_str()) || !reachable.contains(upstream.name.as_str()));
+                if ready && reachable.contains(candidate.name.as_str()) && reached.insert(&candidate.name) {
+                    ordered.push(candidate);
+                }
+            }
+        }
+        ordered
+    }
+
+    fn reachable_from(&self, job: &Job) -> BTreeSet<&str> {
+        let mut reachable: BTreeSet<&str> = BTreeSet::new();
+        for _ in 0..self.jobs.len() {
+            for candidate in self.jobs.values() {
+                let upstream = self.upstream_of(candidate);
+                if upstream.iter().any(|up| up.name == job.name || reachable.contains(up.name.as_str())) {
+                    reachable.insert(&candidate.name);
+                }
+            }
+        }
+        reachable
+    }
+
+    fn graph_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut writers: BTreeMap<&str, &Job> = BTreeMap::new();
+        for job in self.jobs.values() {
+            if let Some(other) = writers.insert(&job.writes, job) {
+                problems.push(format!("`{}`: `writes = \"{}\"` is also what `{}` writes", job.origin, job.writes, other.origin));
+            }
+            if self.reachable_from(job).contains(job.name.as_str()) {
+                problems.push(format!("`{}`: `{}` reads, through other jobs, what it writes", job.origin, job.name));
+            }
+        }
+        problems
+    }
+}
+
+impl Job {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut say = |problem: String| problems.push(format!("`{}`: {problem}", self.origin));
+        let plain = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !plain(&self.name) {
+            say(format!("a job's name is letters, digits and `_`, not `{}`", self.name));
+        }
+        if !plain(&self.writes) {
+            say(format!("`writes` must be a plain table name, not `{}`", self.writes));
+        }
+        if self.grain.is_empty() {
+            say("`grain` must name at least one column".to_owned());
+        }
+        for column in self.grain.iter().chain([&self.window_column]) {
+            if !plain(column) {
+                say(format!("`{column}` is no plain column name"));
+            }
+        }
+        if self.reads.is_empty() {
+            say("`reads` must name at least one table".to_owned());
+        }
+        if self.reads.contains(&self.writes) {
+            say(format!("it reads `{}`, which it writes", self.writes));
+        }
+        if self.window == WindowKind::BillingMonth && self.operator == OperatorKind::Sql {
+            say("`window = \"billing_month\"` is for seat jobs; use `month`".to_owned());
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn built_in_jobs_load_and_follow_their_reads() {
+        let project = Project::new(tempfile::tempdir().unwrap().path());
+        let jobs = Jobs::load(&project).unwrap();
+        let downstream: Vec<_> = jobs.downstream_of(jobs.get("usage_daily").unwrap()).iter().map(|job| job.name.clone()).collect();
+        assert_eq!(
+            downstream,
+            ["usage_daily_customer", "usage_daily_user", "usage_monthly_customer", "usage_monthly_user"]
+        );
+    }
+
+    #[test]
+    fn a_chain_runs_in_the_order_of_what_it_reads_and_a_circle_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("jobs")).unwrap();
+        let write = |name: &str, reads: &str| {
+            let text = format!("description = \"d\"\noperator = \"sql\"\nreads = [\"{reads}\"]\ngrain = [\"d\"]\nwindow = \"day\"\n");
+            fs::write(dir.path().join(format!("jobs/{name}.toml")), text).unwrap();
+        };
+        write("a_last", "b_middle");
+        write("b_middle", "usage_daily");
+        let project = Project::new(dir.path());
+        let jobs = Jobs::load(&project).unwrap();
+        let order: Vec<_> = jobs.downstream_of(jobs.get("usage_daily").unwrap()).iter().map(|job| job.name.clone()).collect();
+        let at = |name: &str| order.iter().position(|job| job == name).unwrap();
+        assert!(at("b_middle") < at("a_last"), "{order:?}");
+        write("b_middle", "a_last");
+        let error = Jobs::load(&project).unwrap_err();
+        assert!(error.to_string().contains("reads, through other jobs, what it writes"), "{error}");
+        assert_eq!(failure::exit_code(&error), 78);
+    }
+}

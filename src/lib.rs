@@ -1,0 +1,24 @@
+//! Tallyroll: scheduled batch aggregation of usage logs and seat ledgers.
+//!
+//! `schedules.toml` says when, `jobs/` says what, `sql/` says how to read and derive, and this crate turns due windows into
+//! replaced windows. Start with `ARCHITECTURE.md`; what every number means is in `docs/semantics.md`.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod failure;
+pub mod fingerprint;
+pub mod import;
+pub mod job;
+pub mod money;
+pub mod operator;
+pub mod plan;
+pub mod price;
+pub mod project;
+pub mod run;
+pub mod schedule;
+pub mod source;
+pub mod sql_text;
+pub mod store;
+pub mod window;

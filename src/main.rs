@@ -1,0 +1,7 @@
+//! The `tallyroll` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tallyroll::cli::main()
+}

@@ -1,0 +1,4 @@
+//! Operators: how a job turns one window's input into its rows.
+
+pub mod sql;
+pub mod usage_rollup;

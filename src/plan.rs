@@ -1,0 +1,342 @@
+//! Which windows of a job are due, and why (`docs/semantics.md` section 5). Planning reads; [`Plan::keep`] makes it last.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::config::ChangeTracking;
+use crate::failure::Failure;
+use crate::fingerprint;
+use crate::job::{Job, OperatorKind};
+use crate::operator::usage_rollup::UsageRollup;
+use crate::operator::usage_rollup::quarantine::{OCCURRED_IN_FUTURE, latest_occurred_at};
+use crate::run::{Context, Operator};
+use crate::source::Source;
+use crate::store::state::WindowState;
+use crate::store::{Tx, Value};
+use crate::window::{Window, WindowKind, day_of, next_day, start_of_day};
+
+/// What a run is asked to do.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Request {
+    /// First day, inclusive, of the windows asked for.
+    pub from: Option<NaiveDate>,
+    /// Last day, exclusive.
+    pub to: Option<NaiveDate>,
+    pub as_of: DateTime<Utc>,
+    /// Also run what reads it.
+    pub downstream: bool,
+    /// Write windows that are not due, and windows whose raw rows are gone.
+    pub force: bool,
+    /// Forget the watermark and redo every window: another time zone, a restored database.
+    pub rebuild: bool,
+}
+
+impl Request {
+    /// What a job downstream is asked: whatever has become due.
+    #[must_use]
+    pub fn for_downstream(&self) -> Self {
+        Self { from: None, to: None, force: false, ..self.clone() }
+    }
+}
+
+/// A window to be written, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    #[serde(serialize_with = "as_text")]
+    pub window: Window,
+    pub reason: String,
+}
+
+fn as_text<S: serde::Serializer>(window: &Window, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(window)
+}
+
+/// The windows that one run of one job will write.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub windows: Vec<Planned>,
+    /// Windows as they were when the plan was made.
+    pub states: BTreeMap<Window, WindowState>,
+    /// How far each source was looked at to find them.
+    positions: Vec<(String, i64)>,
+}
+
+impl Plan {
+    /// Makes the plan: nothing is changed.
+    ///
+    /// # Errors
+    /// What the database says; [`Failure`] of kind config when the windows were written in another time zone, or the database
+    /// is a restored one.
+    pub async fn make(context: &Context, tx: &mut Tx, job: &Job, operator: &Operator, request: &Request) -> Result<Self> {
+        let states = tx.windows(&job.name).await?;
+        let mut plan = Self { states, ..Self::default() };
+        plan.check_timezone(context, tx, job, request).await?;
+        let mut due: BTreeMap<Window, String> = BTreeMap::new();
+        if let Some(from) = request.from {
+            let to = request.to.map_or_else(|| day_of(request.as_of, context.config.reporting.timezone).and_then(next_day), Ok)?;
+            for window in Window::covering(job.window, from, to)? {
+                due.insert(window, "asked for".to_owned());
+            }
+        } else {
+            match operator {
+                Operator::UsageRollup(rollup) => plan.find_raw(context, tx, job, rollup, request, &mut due).await?,
+                Operator::Sql(_) => plan.find_derived(context, tx, job, request, &mut due).await?,
+            }
+        }
+        plan.windows = due.into_iter().map(|(window, reason)| Planned { window, reason }).collect();
+        Ok(plan)
+    }
+
+    /// Makes the plan last: its windows stay due until they are written, and only then is the watermark moved past what
+    /// made them so. The caller commits.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn keep(&self, context: &Context, tx: &mut Tx, job: &Job, now: DateTime<Utc>) -> Result<()> {
+        let due: Vec<(Window, String)> = self.windows.iter().map(|planned| (planned.window, planned.reason.clone())).collect();
+        tx.mark_due(&job.name, &due, context.config.reporting.timezone.name()).await?;
+        for (source, position) in &self.positions {
+            tx.set_watermark(source, *position, now).await?;
+            let sql = context.store.pick(
+                "DELETE FROM usage_dirty_day WHERE source = $1 AND marked_xid < CAST($2 AS XID8)",
+                "DELETE FROM usage_dirty_day WHERE source = $1 AND $2 = $2",
+            );
+            tx.execute(sql, &[source.as_str().into(), position.to_string().into()]).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_timezone(&self, context: &Context, tx: &mut Tx, job: &Job, request: &Request) -> Result<()> {
+        if request.rebuild {
+            return Ok(());
+        }
+        let timezone = context.config.reporting.timezone.name();
+        // A summary's own windows are rewritten once what they read is: only that counts.
+        let mut written: Vec<String> = Vec::new();
+        for upstream in context.jobs.upstream_of(job) {
+            written.extend(tx.windows(&upstream.name).await?.into_values().map(|state| state.timezone));
+        }
+        if job.operator == OperatorKind::UsageRollup {
+            written.extend(self.states.values().map(|state| state.timezone.clone()));
+        }
+        match written.into_iter().find(|zone| zone != timezone) {
+            Some(zone) => Err(Failure::config(format!(
+                "The windows of job `{}` were written with `reporting.timezone` = `{zone}`, and it is `{timezone}` now",
+                job.name
+            ))
+            .hint("set it back, or redo every day with `tallyroll run-job usage_daily --rebuild --downstream`")
+            .into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Windows of the raw log: those whose rows changed, that were left undone, or whose prices changed.
+    async fn find_raw(
+        &mut self,
+        context: &Context,
+        tx: &mut Tx,
+        job: &Job,
+        rollup: &UsageRollup,
+        request: &Request,
+        due: &mut BTreeMap<Window, String>,
+    ) -> Result<()> {
+        let timezone = rollup.timezone;
+        let mut days: BTreeMap<NaiveDate, String> = BTreeMap::new();
+        let mut first_raw_day: Option<NaiveDate> = None;
+        for source in &rollup.sources {
+            let tracked = context.config.usage.change_tracking == ChangeTracking::Ingest;
+            let watermark = if request.rebuild || !tracked { None } else { tx.watermark(&source.name).await? };
+            if tracked {
+                let (position, ceiling) = position(tx, source).await?;
+                self.positions.push((source.name.clone(), position));
+                if let Some(low) = watermark {
+                    check_not_restored(source, low, ceiling)?;
+                    find_changed(context, tx, source, rollup, (low, position), &mut days).await?;
+                    continue;
+                }
+            }
+            let all = days_with_events(tx, source, rollup).await?;
+            first_raw_day = [first_raw_day, all.first().copied()].into_iter().flatten().min();
+            let recent = day_of(request.as_of, timezone)? - Days::new(context.config.usage.lookback_days.saturating_sub(1).into());
+            for day in all {
+                if tracked || !self.states.contains_key(&Window::containing(WindowKind::Day, day)?) {
+                    days.insert(day, if request.rebuild { "rebuild" } else { "never written" }.to_owned());
+                } else if day >= recent {
+                    days.insert(day, "lookback".to_owned());
+                }
+            }
+        }
+        for (day, reason) in days {
+            due.insert(Window::containing(WindowKind::Day, day)?, reason);
+        }
+        self.find_left_undone(rollup, request, due)?;
+        if request.rebuild {
+            self.find_rebuilt(first_raw_day, request, due)?;
+        }
+        let sql = "SELECT DISTINCT usage_date FROM quarantined_event \
+             WHERE reason = $1 AND occurred_at <= $2 AND usage_date IS NOT NULL";
+        for row in tx.query(sql, &[OCCURRED_IN_FUTURE.into(), latest_occurred_at(request.as_of).into()]).await? {
+            let window = Window::containing(job.window, row.date("usage_date")?)?;
+            due.entry(window).or_insert_with(|| "quarantined events are no longer in the future".to_owned());
+        }
+        Ok(())
+    }
+
+    fn find_left_undone(&self, rollup: &UsageRollup, request: &Request, due: &mut BTreeMap<Window, String>) -> Result<()> {
+        for (window, state) in &self.states {
+            let reason = match state.state.as_str() {
+                "due" => state.due_reason.clone().unwrap_or_else(|| "left undone".to_owned()),
+                "failed" => "failed before".to_owned(),
+                "done" if state.input_fingerprint.as_deref() != Some(&rollup.rules_fingerprint(*window)?) => {
+                    "sources or prices changed".to_owned()
+                }
+                "done" | "kept" if request.force => "forced".to_owned(),
+                _ => continue,
+            };
+            due.entry(*window).or_insert(reason);
+        }
+        Ok(())
+    }
+
+    fn find_rebuilt(&self, first_raw_day: Option<NaiveDate>, request: &Request, due: &mut BTreeMap<Window, String>) -> Result<()> {
+        // A day to spare: another time zone moves events by up to a day.
+        let gone = |window: &Window| first_raw_day.is_none_or(|first| window.end_date < first);
+        let lost: Vec<&WindowState> = self.states.values().filter(|state| state.rows_in > 0 && gone(&state.window)).collect();
+        if let (Some(first), false) = (lost.first(), request.force) {
+            return Err(Failure::bad_data(format!(
+                "A rebuild would empty {} window(s) from {} on: their raw rows are gone",
+                lost.len(),
+                first.window
+            ))
+            .hint("restore the raw rows first, or give up those results with `--force`")
+            .into());
+        }
+        for window in self.states.keys() {
+            due.entry(*window).or_insert_with(|| "rebuild".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Windows of a summary: those whose upstream windows were written since.
+    async fn find_derived(
+        &mut self,
+        context: &Context,
+        tx: &mut Tx,
+        job: &Job,
+        request: &Request,
+        due: &mut BTreeMap<Window, String>,
+    ) -> Result<()> {
+        for (window, input) in upstream_fingerprints(context, tx, job).await? {
+            let reason = match self.states.get(&window) {
+                None => "never written",
+                Some(state) if state.state == "due" => "left undone",
+                Some(state) if state.state == "failed" => "failed before",
+                Some(state) if state.input_fingerprint.as_deref() != Some(&input) => "upstream windows were rewritten",
+                Some(_) if request.force || request.rebuild => "forced",
+                Some(_) => continue,
+            };
+            due.insert(window, reason.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// For each window of `job` that has written upstream windows: a digest of which writes of them it would read.
+///
+/// # Errors
+/// What the database says.
+pub async fn upstream_fingerprints(context: &Context, tx: &mut Tx, job: &Job) -> Result<BTreeMap<Window, String>> {
+    let mut inputs: BTreeMap<Window, Vec<String>> = BTreeMap::new();
+    for upstream in context.jobs.upstream_of(job) {
+        for (window, state) in tx.windows(&upstream.name).await? {
+            if state.write_count == 0 {
+                continue;
+            }
+            let read = format!("{} {} {}", upstream.name, window.start_date, state.write_count);
+            for reader in readers_of(job.window, window)? {
+                inputs.entry(reader).or_default().push(read.clone());
+            }
+        }
+    }
+    Ok(inputs.into_iter().map(|(window, reads)| (window, fingerprint::of(reads))).collect())
+}
+
+/// The windows of `kind` that read an upstream window.
+///
+/// # Errors
+/// Only at the end of the calendar.
+pub fn readers_of(kind: WindowKind, upstream: Window) -> Result<Vec<Window>> {
+    if kind == WindowKind::All || upstream == Window::containing(WindowKind::All, upstream.start_date)? {
+        return Ok(vec![Window::containing(WindowKind::All, upstream.start_date)?]);
+    }
+    Window::covering(kind, upstream.start_date, upstream.end_date)
+}
+
+async fn position(tx: &mut Tx, source: &Source) -> Result<(i64, i64)> {
+    let rows = tx.query(source.position_sql()?, &[]).await.map_err(|error| source.explain(error))?;
+    match rows.first() {
+        Some(row) => Ok((row.int("position")?, row.int("ceiling")?)),
+        None => Err(Failure::config(format!("The position statement of `{}` gives no row", source.origin)).into()),
+    }
+}
+
+fn check_not_restored(source: &Source, low: i64, ceiling: i64) -> Result<()> {
+    if low <= ceiling {
+        return Ok(());
+    }
+    Err(Failure::config(format!(
+        "The database counts transactions up to {ceiling}, but `{}` was read up to {low}: it is a restored copy",
+        source.name
+    ))
+    .hint("rows could be missed; redo every day with `tallyroll run-job usage_daily --rebuild --downstream`")
+    .into())
+}
+
+async fn find_changed(
+    context: &Context,
+    tx: &mut Tx,
+    source: &Source,
+    rollup: &UsageRollup,
+    (low, high): (i64, i64),
+    days: &mut BTreeMap<NaiveDate, String>,
+) -> Result<()> {
+    let changed = source.changed_sql()?;
+    // A transaction id has no integer type in PostgreSQL: it goes in as text.
+    let bound = |position: i64| context.store.pick(Value::Text(position.to_string()), Value::Int(position));
+    let parameters: Vec<Value> = changed.names.iter().map(|name| bound(if name == "low" { low } else { high })).collect();
+    for row in tx.query(&changed.sql, &parameters).await.map_err(|error| source.explain(error))? {
+        let slot_start = row.instant("slot_start")?;
+        let reason = row.text("reason")?;
+        // In every zone of today a quarter of an hour lies in one day; in some of the past it may touch two.
+        let slot_last = slot_start + TimeDelta::minutes(15) - TimeDelta::microseconds(1);
+        for instant in [slot_start, slot_last] {
+            days.entry(day_of(instant, rollup.timezone)?).or_insert_with(|| reason.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Every day that has events, by hopping from each day's end to the next event: a handful of index look-ups.
+async fn days_with_events(tx: &mut Tx, source: &Source, rollup: &UsageRollup) -> Result<Vec<NaiveDate>> {
+    let next_event = source.next_event_sql()?;
+    let mut days = Vec::new();
+    let mut from = DateTime::<Utc>::from_timestamp(EARLIEST_SECONDS, 0).unwrap_or_default();
+    while days.len() <= crate::window::MAX_WINDOWS {
+        let rows = tx.query(&next_event.sql, &[from.into()]).await.map_err(|error| source.explain(error))?;
+        let Some(occurred_at) = rows.first().map(|row| row.opt_instant("occurred_at")).transpose()?.flatten() else {
+            return Ok(days);
+        };
+        let day = day_of(occurred_at, rollup.timezone)?;
+        days.push(day);
+        from = start_of_day(next_day(day)?, rollup.timezone)?;
+    }
+    Err(Failure::bad_data(format!("Source `{}` holds events of more than {} days", source.name, crate::window::MAX_WINDOWS))
+        .hint("run it for a range, with `--from` and `--to`")
+        .into())
+}
+
+/// 0001-01-01: the first day that both databases and every time zone can count.
+const EARLIEST_SECONDS: i64 = -62_135_510_400;

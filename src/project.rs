@@ -1,0 +1,103 @@
+//! The project folder: jobs, SQL and settings that a user may edit, each with the built-in one behind it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Every built-in file, by its path in a project folder. `tallyroll init` writes these out.
+macro_rules! built_in_files {
+    ($($path:literal),* $(,)?) => {
+        pub const BUILT_IN_FILES: &[(&str, &str)] = &[$(($path, include_str!(concat!("../", $path)))),*];
+    };
+}
+
+built_in_files![
+    "tallyroll.toml",
+    "schedules.toml",
+    "jobs/usage_daily.toml",
+    "jobs/usage_daily_customer.toml",
+    "jobs/usage_daily_user.toml",
+    "jobs/usage_monthly_customer.toml",
+    "jobs/usage_monthly_user.toml",
+    "sql/usage_daily_customer.sql",
+    "sql/usage_daily_user.sql",
+    "sql/usage_monthly_customer.sql",
+    "sql/usage_monthly_user.sql",
+    "sql/sources/ai_usage_log.postgres.sql",
+    "sql/sources/ai_usage_log.sqlite.sql",
+    "sql/sources/chat_requests.postgres.sql",
+    "sql/sources/chat_requests.sqlite.sql",
+];
+
+/// A folder that may hold `tallyroll.toml`, `schedules.toml`, `prices.toml`, `jobs/` and `sql/`.
+#[derive(Debug, Clone)]
+pub struct Project {
+    pub dir: PathBuf,
+}
+
+/// A file's text and where it came from, as an error should name it.
+#[derive(Debug, Clone)]
+pub struct ProjectFile {
+    pub text: String,
+    pub origin: String,
+}
+
+impl Project {
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The first of `paths` that the folder holds, else the first that is built in; `None` when neither has any.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be read as UTF-8 text.
+    pub fn read_first(&self, paths: &[String]) -> Result<Option<ProjectFile>> {
+        for path in paths {
+            let file = self.dir.join(path);
+            match fs::read_to_string(&file) {
+                Ok(text) => return Ok(Some(ProjectFile { text, origin: file.display().to_string() })),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(error).with_context(|| format!("Failed to read `{}`", file.display())),
+            }
+        }
+        let built_in = paths.iter().find_map(|path| BUILT_IN_FILES.iter().find(|(known, _)| known == path));
+        Ok(built_in.map(|(path, text)| ProjectFile { text: (*text).to_owned(), origin: format!("{path} (built in)") }))
+    }
+
+    /// Every file `folder/<stem>.<extension>`, the folder's own in place of the built-in of the same name, sorted by stem.
+    ///
+    /// # Errors
+    /// When the folder or one of its files cannot be read.
+    pub fn read_all(&self, folder: &str, extension: &str) -> Result<BTreeMap<String, ProjectFile>> {
+        let mut files = BTreeMap::new();
+        for (path, text) in BUILT_IN_FILES {
+            if let Some(stem) = stem_in(Path::new(path), folder, extension) {
+                files.insert(stem, ProjectFile { text: (*text).to_owned(), origin: format!("{path} (built in)") });
+            }
+        }
+        let dir = self.dir.join(folder);
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(files),
+            Err(error) => return Err(error).with_context(|| format!("Failed to list `{}`", dir.display())),
+        };
+        for entry in entries {
+            let path = entry.with_context(|| format!("Failed to list `{}`", dir.display()))?.path();
+            let relative = Path::new(folder).join(path.file_name().unwrap_or_default());
+            if let Some(stem) = stem_in(&relative, folder, extension) {
+                let text = fs::read_to_string(&path).with_context(|| format!("Failed to read `{}`", path.display()))?;
+                files.insert(stem, ProjectFile { text, origin: path.display().to_string() });
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn stem_in(path: &Path, folder: &str, extension: &str) -> Option<String> {
+    let matches = path.parent() == Some(Path::new(folder)) && path.extension().is_some_and(|found| found == extension);
+    matches.then(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+}

@@ -1,0 +1,499 @@
+//! Running a plan: each due window is computed, then replaced in one transaction.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::failure::{self, Failure, Kind};
+use crate::job::{Job, Jobs, OperatorKind};
+use crate::operator::sql::SqlSelect;
+use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
+use crate::plan::{Plan, Planned, Request, readers_of, upstream_fingerprints};
+use crate::project::Project;
+use crate::source::Source;
+use crate::store::lock::JobLock;
+use crate::store::state::{NewRun, Outcome, Progress, WindowState, Written};
+use crate::store::{Store, Tx};
+use crate::window::Window;
+
+/// What every run of a process shares.
+pub struct Context {
+    pub project: Project,
+    pub config: Config,
+    pub store: Store,
+    pub jobs: Jobs,
+    pub clock: Clock,
+    /// The signal that asked the process to stop, once one did.
+    pub stop: watch::Receiver<Option<i32>>,
+    /// Told of what happens, for progress bars.
+    pub observe: Box<dyn Fn(&Event) + Send + Sync>,
+}
+
+/// Something a person may want to see while it happens.
+#[derive(Debug)]
+pub enum Event {
+    Planned { job: String, window_count: usize },
+    WindowDone { rows_in: i64 },
+    JobDone,
+}
+
+/// A job's operator, its files loaded and checked.
+#[derive(Debug, Clone)]
+pub enum Operator {
+    UsageRollup(Arc<UsageRollup>),
+    Sql(Arc<SqlSelect>),
+}
+
+/// What a run of one job did.
+#[derive(Debug, Serialize)]
+pub struct JobReport {
+    pub job: String,
+    /// None when nothing was due: then nothing was written, not even a record of the run.
+    pub run_id: Option<String>,
+    pub windows: Vec<Planned>,
+    pub windows_done: i64,
+    pub rows_in: i64,
+    pub rows_out: i64,
+    pub quarantined_count: i64,
+    pub duration_ms: i64,
+    #[serde(skip)]
+    pub failure: Option<anyhow::Error>,
+}
+
+/// How a run is bound to other runs.
+#[derive(Debug, Clone, Default)]
+pub struct Binding {
+    /// How long to wait for another run of the same job.
+    pub lock_wait: Duration,
+    /// Windows that this run has written already are left out.
+    pub resume: Option<String>,
+}
+
+/// Runs one job over its due windows or those asked for, then, where asked, what reads it.
+///
+/// A job that fails in some of its windows still lets the jobs downstream run over the others; the report has its failure.
+///
+/// # Errors
+/// Where nothing could be run: configuration, lock, connection.
+pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: &Binding) -> Result<Vec<JobReport>> {
+    let mut reports = vec![run_one(context, job, request, binding, None).await?];
+    if !request.downstream {
+        return Ok(reports);
+    }
+    let parent = reports[0].run_id.clone();
+    for job in context.jobs.downstream_of(job) {
+        if reports.iter().filter_map(|report| report.failure.as_ref()).any(is_final) {
+            break;
+        }
+        let binding = Binding { lock_wait: binding.lock_wait, resume: None };
+        reports.push(run_one(context, job, &request.for_downstream(), &binding, parent.clone()).await?);
+    }
+    Ok(reports)
+}
+
+/// Loads a job's SQL and settings and checks them against the database.
+///
+/// # Errors
+/// [`Failure`] of kind config.
+pub async fn load_operator(project: &Project, config: &Config, store: &Store, job: &Job) -> Result<Operator> {
+    match job.operator {
+        OperatorKind::UsageRollup => {
+            let mut sources = Vec::new();
+            for name in &config.usage.sources {
+                let source = Source::load(project, name, store.engine())?;
+                source.check(store).await?;
+                sources.push(source);
+            }
+            Ok(Operator::UsageRollup(Arc::new(UsageRollup {
+                sources,
+                pricing: config.usage.pricing,
+                prices: config.price_book(project)?,
+                timezone: config.reporting.timezone,
+                max_quarantined_ratio: config.quarantine.max_ratio,
+                batch_rows: usize::try_from(config.engine.batch_rows)?,
+            })))
+        }
+        OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, job, config.reporting.timezone).await?))),
+    }
+}
+
+/// Plans jobs, each after those it reads, and tells what a run would do; nothing is changed.
+///
+/// # Errors
+/// As [`Plan::make`].
+pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Result<Vec<ExpectedWindow>> {
+    let mut expected = Vec::new();
+    let mut planned: BTreeMap<&str, Vec<Window>> = BTreeMap::new();
+    for (index, job) in jobs.iter().enumerate() {
+        let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
+        let mut tx = context.store.begin_read().await?;
+        let request = if index == 0 { request.clone() } else { request.for_downstream() };
+        let mut plan = Plan::make(context, &mut tx, job, &operator, &request).await?;
+        // What the plan above it would rewrite makes a window due as well.
+        for upstream in context.jobs.upstream_of(job) {
+            for rewritten in planned.get(upstream.name.as_str()).into_iter().flatten() {
+                for window in readers_of(job.window, *rewritten)? {
+                    if plan.windows.iter().all(|known| known.window != window) {
+                        plan.windows.push(Planned { window, reason: format!("reads windows of {} above", upstream.name) });
+                    }
+                }
+            }
+        }
+        plan.windows.sort_by_key(|planned| planned.window);
+        for Planned { window, reason } in &plan.windows {
+            let state = plan.states.get(window).map_or("new", |state| state.state.as_str()).to_owned();
+            let rows_in = expected_rows(context, &mut tx, job, &operator, *window, reason).await?;
+            expected.push(ExpectedWindow { job: job.name.clone(), window: window.to_string(), reason: reason.clone(), state, rows_in });
+        }
+        planned.insert(&job.name, plan.windows.into_iter().map(|planned| planned.window).collect());
+    }
+    Ok(expected)
+}
+
+async fn expected_rows(context: &Context, tx: &mut Tx, job: &Job, operator: &Operator, window: Window, reason: &str) -> Result<Option<i64>> {
+    let Operator::UsageRollup(rollup) = operator else {
+        // Rows that the windows above it will hold are not known yet.
+        return if reason.ends_with("above") { Ok(None) } else { upstream_rows(context, tx, job, window).await.map(Some) };
+    };
+    let (start, end) = window.instants(rollup.timezone)?;
+    let mut rows = 0;
+    for source in &rollup.sources {
+        let sql = format!("SELECT COUNT(*) AS row_count FROM ({}) AS events", source.events_sql(&context.store, start, end)?);
+        rows += tx.query(&sql, &[]).await?.first().map_or(Ok(0), |row| row.int("row_count"))?;
+    }
+    Ok(Some(rows))
+}
+
+/// A line of `run-job --dry-run`.
+#[derive(Debug, Serialize)]
+pub struct ExpectedWindow {
+    pub job: String,
+    pub window: String,
+    pub reason: String,
+    /// `new`, or the state in `job_window`.
+    pub state: String,
+    /// Rows that it would read, where they are known before.
+    pub rows_in: Option<i64>,
+}
+
+/// Fails once a signal has asked the process to stop.
+///
+/// # Errors
+/// [`Failure`] of kind interrupted.
+pub fn check_stop(stop: &watch::Receiver<Option<i32>>) -> Result<()> {
+    match *stop.borrow() {
+        Some(signal) => Err(Failure::new(Kind::Interrupted(signal), "Interrupted; nothing is half-written")
+            .hint("windows that were not written are still due: run the same command again")
+            .into()),
+        None => Ok(()),
+    }
+}
+
+/// Whether an error ends the whole run, not only one window.
+fn is_final(error: &anyhow::Error) -> bool {
+    matches!(failure::find(error).map(|failure| failure.kind), Some(Kind::Interrupted(_) | Kind::TryAgain | Kind::Config))
+}
+
+async fn run_one(
+    context: &Arc<Context>,
+    job: &Job,
+    request: &Request,
+    binding: &Binding,
+    parent_run_id: Option<String>,
+) -> Result<JobReport> {
+    let started_at = context.clock.now();
+    let mut report = JobReport {
+        job: job.name.clone(),
+        run_id: None,
+        windows: Vec::new(),
+        windows_done: 0,
+        rows_in: 0,
+        rows_out: 0,
+        quarantined_count: 0,
+        duration_ms: 0,
+        failure: None,
+    };
+    let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
+    if let Operator::Sql(select) = &operator {
+        select.ensure_table(&context.store, job).await?;
+    }
+    // A look first: where nothing is due, nothing is locked and nothing is written.
+    let mut tx = context.store.begin_read().await?;
+    if Plan::make(context, &mut tx, job, &operator, request).await?.windows.is_empty() {
+        return Ok(report);
+    }
+    drop(tx);
+
+    let run = NewRun {
+        run_id: Uuid::now_v7().to_string(),
+        job: job.name.clone(),
+        parent_run_id,
+        trigger: "manual",
+        request: serde_json::to_string(request)?,
+        as_of: request.as_of,
+    };
+    let lease = TimeDelta::seconds(context.config.engine.lock_lease_seconds.into());
+    let lock = JobLock::acquire(&context.store, &context.clock, &run, lease, binding.lock_wait).await?;
+    report.run_id = Some(run.run_id.clone());
+    let span = tracing::info_span!("run", run_id = run.run_id, job = job.name);
+    let progress = Arc::new(Mutex::new(Progress::default()));
+    let heart = beat(context, &run.run_id, &progress);
+    let outcome = run_windows(context, job, &operator, request, binding, &lock, &progress, &mut report).instrument(span.clone()).await;
+    heart.abort();
+
+    let done = progress.lock().map_or_else(|poisoned| *poisoned.into_inner(), |progress| *progress);
+    report.windows_done = done.windows_done;
+    report.rows_in = done.rows_in;
+    report.rows_out = done.rows_out;
+    report.quarantined_count = done.quarantined_count;
+    let now = context.clock.now();
+    report.duration_ms = (now - started_at).num_milliseconds();
+    report.failure = outcome.err();
+
+    let error_text = report.failure.as_ref().map(|error| format!("{error:#}"));
+    let error_class = report.failure.as_ref().map(failure::class);
+    let state = match error_class {
+        None => "success",
+        Some("interrupted") => "interrupted",
+        Some(_) => "failed",
+    };
+    context.store.heartbeat(&run.run_id, now, done).await?;
+    let outcome = Outcome { state, error_class, error_text: error_text.as_deref() };
+    context.store.finish_run(&run.run_id, now, started_at, outcome).await?;
+    lock.release(&context.store).await?;
+    (context.observe)(&Event::JobDone);
+    span.in_scope(|| {
+        tracing::info!(
+            state,
+            windows = report.windows_done,
+            rows_in = report.rows_in,
+            rows_out = report.rows_out,
+            quarantined = report.quarantined_count,
+            duration_ms = report.duration_ms,
+            "Run ended"
+        );
+    });
+    Ok(report)
+}
+
+/// Shows, four times in a lease, that the run is alive.
+fn beat(context: &Arc<Context>, run_id: &str, progress: &Arc<Mutex<Progress>>) -> AbortHandle {
+    let (context, run_id, progress) = (Arc::clone(context), run_id.to_owned(), Arc::clone(progress));
+    let period = Duration::from_secs(context.config.engine.lock_lease_seconds.into()) / 4;
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(period).await;
+            let now = progress.lock().map_or_else(|poisoned| *poisoned.into_inner(), |progress| *progress);
+            if let Err(error) = context.store.heartbeat(&run_id, context.clock.now(), now).await {
+                tracing::warn!(error = format!("{error:#}"), "The run's heartbeat could not be written");
+            }
+        }
+    })
+    .abort_handle()
+}
+
+/// One window's work, with everything it needs.
+struct Work {
+    context: Arc<Context>,
+    job: Job,
+    operator: Operator,
+    request: Request,
+    lock: JobLock,
+    run_id: String,
+}
+
+#[expect(clippy::too_many_arguments, reason = "called once; a struct for it would only rename the arguments")]
+async fn run_windows(
+    context: &Arc<Context>,
+    job: &Job,
+    operator: &Operator,
+    request: &Request,
+    binding: &Binding,
+    lock: &JobLock,
+    progress: &Arc<Mutex<Progress>>,
+    report: &mut JobReport,
+) -> Result<()> {
+    let mut tx = context.store.begin().await?;
+    let mut plan = Plan::make(context, &mut tx, job, operator, request).await?;
+    if let Some(resumed) = &binding.resume {
+        plan.windows.retain(|planned| {
+            let written = plan.states.get(&planned.window);
+            written.is_none_or(|state| state.run_id.as_ref() != Some(resumed) || state.state != "done")
+        });
+    }
+    plan.keep(context, &mut tx, job, context.clock.now()).await?;
+    lock.assert_held(&context.store, &mut tx).await?;
+    tx.commit().await?;
+    report.windows.clone_from(&plan.windows);
+    if let Ok(mut progress) = progress.lock() {
+        progress.windows_planned = i64::try_from(plan.windows.len())?;
+    }
+    (context.observe)(&Event::Planned { job: job.name.clone(), window_count: plan.windows.len() });
+    tracing::info!(windows = plan.windows.len(), "Windows are due");
+
+    let work = Arc::new(Work {
+        context: Arc::clone(context),
+        job: job.clone(),
+        operator: operator.clone(),
+        request: request.clone(),
+        lock: lock.clone(),
+        run_id: report.run_id.clone().unwrap_or_default(),
+    });
+    let mut states = plan.states;
+    let mut waiting = plan.windows.into_iter();
+    let mut at_work: JoinSet<(Window, Result<Written>)> = JoinSet::new();
+    let mut failures: BTreeMap<Window, anyhow::Error> = BTreeMap::new();
+    let at_once = usize::try_from(context.config.engine.windows_at_once)?;
+    loop {
+        let may_start = !failures.values().any(is_final) && check_stop(&context.stop).is_ok();
+        while may_start && at_work.len() < at_once {
+            let Some(planned) = waiting.next() else { break };
+            let (work, before) = (Arc::clone(&work), states.remove(&planned.window));
+            let span = tracing::info_span!("window", window = %planned.window);
+            at_work.spawn(async move { (planned.window, work.window(planned.window, before.as_ref()).await) }.instrument(span));
+        }
+        let Some(ended) = at_work.join_next().await else { break };
+        match ended.context("A window's task died")? {
+            (window, Ok(written)) => {
+                if let Ok(mut progress) = progress.lock() {
+                    progress.windows_done += 1;
+                    progress.rows_in += written.rows_in;
+                    progress.rows_out += written.rows_out;
+                    progress.quarantined_count += written.quarantined_count;
+                }
+                (context.observe)(&Event::WindowDone { rows_in: written.rows_in });
+                tracing::info!(%window, rows_in = written.rows_in, rows_out = written.rows_out, quarantined = written.quarantined_count, "Window written");
+            }
+            (window, Err(error)) => {
+                failures.insert(window, error);
+            }
+        }
+    }
+    let failed_count = failures.len();
+    // The one that ended the run, if any did, says most.
+    let chosen = failures.iter().find(|(_, error)| is_final(error)).or_else(|| failures.iter().next()).map(|(window, _)| *window);
+    match chosen.and_then(|window| failures.remove(&window).map(|error| (window, error))) {
+        None => check_stop(&context.stop),
+        Some((_, error)) if matches!(failure::find(&error).map(|failure| failure.kind), Some(Kind::Interrupted(_))) => Err(error),
+        Some((window, error)) => Err(error.context(format!("{failed_count} of {} windows failed, the first {window}", report.windows.len()))),
+    }
+}
+
+impl Work {
+    /// Computes and replaces one window; a failure is recorded with it.
+    async fn window(&self, window: Window, before: Option<&WindowState>) -> Result<Written> {
+        let result = match &self.operator {
+            Operator::UsageRollup(rollup) => self.roll_up(rollup, window, before).await,
+            Operator::Sql(select) => self.derive(select, window).await,
+        };
+        if let Err(error) = &result {
+            tracing::warn!(error = format!("{error:#}"), "The window was not written");
+            // A run that is to stop, or lost its lock, leaves the window due.
+            if !is_final(error) {
+                let state = if error.is::<RawRowsGone>() { "kept" } else { "failed" };
+                self.fail(window, state, &format!("{error:#}")).await?;
+            }
+        }
+        result
+    }
+
+    async fn fail(&self, window: Window, state: &str, error: &str) -> Result<()> {
+        let timezone = self.context.config.reporting.timezone.name();
+        self.context.store.fail_window(&self.job.name, window, state, error, timezone).await
+    }
+
+    async fn roll_up(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>) -> Result<Written> {
+        let store = &self.context.store;
+        let as_of = self.request.as_of;
+        let input_fingerprint = rollup.rules_fingerprint(window)?;
+        let computed = rollup.compute(store, window, as_of, &self.context.stop).await?;
+        let rows_before = before.map_or(0, |state| state.rows_in);
+        if computed.rows_in == 0 && rows_before > 0 && !self.request.force && !self.request.rebuild {
+            return Err(anyhow::Error::from(Failure::bad_data(format!(
+                "The {rows_before} raw rows of {window} are gone; its old result stays"
+            ))
+            .hint(format!("if they were deleted by mistake, restore them; to empty the window: `tallyroll run-job {} --day {window} --force`", self.job.name)))
+            .context(RawRowsGone));
+        }
+        if window.instants(rollup.timezone)?.0 > quarantine::latest_occurred_at(as_of) {
+            return self.postpone(window, &computed).await;
+        }
+        if let Err(error) = rollup.check_quarantine(window, &computed) {
+            // What is wrong with the rows must be seen although their window is not written.
+            self.quarantine(window, &computed).await?;
+            return Err(error);
+        }
+        let now = self.context.clock.now();
+        let mut tx = store.begin().await?;
+        rollup.write(&mut tx, &self.job, window, &computed, &self.run_id, now).await?;
+        let written = Written {
+            rows_in: computed.rows_in,
+            rows_out: i64::try_from(computed.rows.num_rows())?,
+            quarantined_count: i64::try_from(computed.quarantined.len())?,
+            input_fingerprint,
+        };
+        self.commit(tx, window, written, now).await
+    }
+
+    async fn derive(&self, select: &SqlSelect, window: Window) -> Result<Written> {
+        let context = &self.context;
+        let mut tx = context.store.begin().await?;
+        // Taken before the rows are read: an upstream window that is rewritten in between makes this one due again.
+        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job).await?.remove(&window).unwrap_or_default();
+        let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
+        let rows_out = select.write(&mut tx, &self.job, window, self.request.as_of).await?;
+        let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
+        self.commit(tx, window, written, context.clock.now()).await
+    }
+
+    async fn commit(&self, mut tx: Tx, window: Window, written: Written, now: DateTime<Utc>) -> Result<Written> {
+        let timezone = self.context.config.reporting.timezone.name();
+        tx.record_window(&self.job.name, window, &self.run_id, &written, timezone, now).await?;
+        self.lock.assert_held(&self.context.store, &mut tx).await?;
+        tx.commit().await?;
+        Ok(written)
+    }
+
+    /// A window that has not begun: its events wait in the quarantine until `as_of` reaches them.
+    async fn postpone(&self, window: Window, computed: &Rollup) -> Result<Written> {
+        self.quarantine(window, computed).await?;
+        self.fail(window, "future", "it holds only events of the future").await?;
+        Ok(Written { rows_in: computed.rows_in, quarantined_count: i64::try_from(computed.quarantined.len())?, ..Written::default() })
+    }
+
+    async fn quarantine(&self, window: Window, computed: &Rollup) -> Result<()> {
+        let mut tx = self.context.store.begin().await?;
+        quarantine::replace(&mut tx, window, &computed.quarantined, &self.run_id, self.context.clock.now()).await?;
+        self.lock.assert_held(&self.context.store, &mut tx).await?;
+        tx.commit().await
+    }
+}
+
+/// Marks an error: the window keeps its old result, and is not tried again until its rows change.
+#[derive(Debug, Clone, Copy)]
+struct RawRowsGone;
+
+impl std::fmt::Display for RawRowsGone {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Raw rows have vanished")
+    }
+}
+
+async fn upstream_rows(context: &Context, tx: &mut Tx, job: &Job, window: Window) -> Result<i64> {
+    let mut rows = 0;
+    for upstream in context.jobs.upstream_of(job) {
+        let states = tx.windows(&upstream.name).await?;
+        rows += states.iter().filter(|(upstream, _)| window.contains(upstream)).map(|(_, state)| state.rows_out).sum::<i64>();
+    }
+    Ok(rows)
+}

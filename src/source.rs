@@ -1,0 +1,146 @@
+//! Sources: tables that hold raw usage events, each mapped by one SQL file to the event's fields
+//! (`docs/semantics.md` section 3), read as Arrow batches.
+
+mod batch;
+mod copy_binary;
+mod postgres;
+mod sqlite;
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use arrow::array::RecordBatch;
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc;
+
+use crate::failure::{self, Failure};
+use crate::project::Project;
+use crate::sql_text;
+use crate::store::Store;
+
+pub use batch::{EventColumns, event_schema};
+
+/// One mapped table.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub name: String,
+    /// The SQL file, as an error should name it.
+    pub origin: String,
+    statements: BTreeMap<String, String>,
+}
+
+/// Rows of the raw log whose `occurred_at` lies in `[:window_start, :window_end)`, as event fields.
+const EVENTS: &str = "events";
+/// Quarters of an hour (`slot_start`) in which rows with `:low <= position < :high` lie, and those marked by triggers.
+const CHANGED: &str = "changed";
+/// How far the table has been written (`position`), and the largest position there could be (`ceiling`).
+const POSITION: &str = "position";
+/// The earliest `occurred_at` at or after `:from`, NULL when there is none.
+const NEXT_EVENT: &str = "next_event";
+
+/// Batches read ahead of their use, per window.
+const BATCHES_AHEAD: usize = 2;
+
+impl Source {
+    /// Loads `sql/sources/<name>.<engine>.sql` from the project folder, or built in.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config when there is none, or a statement is missing in it.
+    pub fn load(project: &Project, name: &str, engine: &str) -> Result<Self> {
+        let path = format!("sql/sources/{name}.{engine}.sql");
+        let Some(file) = project.read_first(std::slice::from_ref(&path))? else {
+            let failure = Failure::config(format!("There is no source `{name}`: neither `{}` nor a built-in one", project.dir.join(&path).display()));
+            let known = ["ai_usage_log", "chat_requests"];
+            return Err(match failure::nearest(name, known) {
+                Some(nearest) => failure.hint(format!("did you mean `{nearest}` in `usage.sources`?")),
+                None => failure.hint("write that file; `tallyroll init` writes the built-in ones as examples"),
+            }
+            .into());
+        };
+        let source = Self { name: name.to_owned(), origin: file.origin, statements: sql_text::statements(&file.text) };
+        for needed in [EVENTS, CHANGED, POSITION, NEXT_EVENT] {
+            source.statement(needed)?;
+        }
+        Ok(source)
+    }
+
+    fn statement(&self, name: &str) -> Result<&str> {
+        self.statements.get(name).map(String::as_str).ok_or_else(|| {
+            Failure::config(format!("`{}` lacks the statement `-- name: {name}`", self.origin))
+                .hint("`tallyroll init` writes the built-in sources as examples")
+                .into()
+        })
+    }
+
+    /// The statement that finds changed quarters of an hour, with `$1 = low`, `$2 = high`.
+    ///
+    /// # Errors
+    /// A parameter other than these.
+    pub fn changed_sql(&self) -> Result<sql_text::Numbered> {
+        sql_text::number_parameters(self.statement(CHANGED)?, &["low", "high"])
+    }
+
+    /// The statement that tells how far the table has been written.
+    ///
+    /// # Errors
+    /// When the file lacks it.
+    pub fn position_sql(&self) -> Result<&str> {
+        self.statement(POSITION)
+    }
+
+    /// The statement that finds the next event, with `$1 = from`.
+    ///
+    /// # Errors
+    /// A parameter other than this.
+    pub fn next_event_sql(&self) -> Result<sql_text::Numbered> {
+        sql_text::number_parameters(self.statement(NEXT_EVENT)?, &["from"])
+    }
+
+    /// The events statement with the window written into it.
+    ///
+    /// # Errors
+    /// A parameter other than `:window_start` and `:window_end`.
+    pub fn events_sql(&self, store: &Store, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<String> {
+        sql_text::replace_parameters(self.statement(EVENTS)?, &["window_start", "window_end"], |name| {
+            let text = crate::store::format_instant(if name == "window_start" { start } else { end });
+            store.pick(format!("TIMESTAMPTZ '{text}'"), format!("'{text}'"))
+        })
+    }
+
+    /// Checks that the events statement gives every field of an event.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config that lists the missing columns, with the file.
+    pub async fn check(&self, store: &Store) -> Result<()> {
+        let epoch = DateTime::<Utc>::default();
+        let given = store.columns_of(&self.events_sql(store, epoch, epoch)?).await.map_err(|error| self.explain(error))?;
+        batch::require_fields(&given, &self.origin)
+    }
+
+    /// Reads the events of `[start, end)` in batches of at most `batch_rows` rows; a few are read ahead.
+    ///
+    /// The last item may be an error; after it nothing comes.
+    pub fn read(&self, store: &Store, start: DateTime<Utc>, end: DateTime<Utc>, batch_rows: usize) -> mpsc::Receiver<Result<RecordBatch>> {
+        let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+        let (source, store) = (self.clone(), store.clone());
+        tokio::spawn(async move {
+            let result = match source.events_sql(&store, start, end) {
+                Ok(sql) => match &store {
+                    Store::Postgres { pool, .. } => postgres::read(pool, &sql, &source.origin, batch_rows, &sender).await,
+                    Store::Sqlite { file, .. } => sqlite::read(file, sql, &source.origin, batch_rows, &sender).await,
+                },
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                // A receiver that is gone wants no error either.
+                let _ = sender.send(Err(source.explain(error))).await;
+            }
+        });
+        receiver
+    }
+
+    /// Names the SQL file in what the database says of it.
+    pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        error.context(format!("Failed to read source `{}` with `{}`", self.name, self.origin))
+    }
+}

@@ -1,0 +1,75 @@
+//! Usage events out of SQLite, by a reading connection of their own: four times as fast as row by row through the pool.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use arrow::array::RecordBatch;
+use chrono::DateTime;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::mpsc::Sender;
+
+use super::batch::{self, BatchBuilder, Target};
+use crate::failure::Failure;
+use crate::money;
+
+pub(super) async fn read(file: &Path, sql: String, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
+    let (file, origin, sender) = (file.to_owned(), origin.to_owned(), sender.clone());
+    tokio::task::spawn_blocking(move || read_blocking(&file, &sql, &origin, batch_rows, &sender)).await?
+}
+
+fn read_blocking(file: &Path, sql: &str, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .with_context(|| format!("Failed to open `{}`", file.display()))?;
+    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    let mut statement = connection.prepare(sql).map_err(|error| {
+        Failure::config(format!("The events statement of `{origin}` does not fit the database"))
+            .caused_by(error)
+            .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
+    })?;
+    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let targets = batch::targets(&names, origin)?;
+    let mut builder = BatchBuilder::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        for (index, target) in targets.iter().enumerate() {
+            let Some(target) = *target else { continue };
+            put(&mut builder, target, &names[index], row.get_ref(index)?)
+                .with_context(|| format!("`{origin}` gives a `{}` that is none", names[index]))?;
+        }
+        builder.end_row();
+        if builder.row_count() >= batch_rows && sender.blocking_send(Ok(builder.finish()?)).is_err() {
+            return Ok(());
+        }
+    }
+    if builder.row_count() > 0 {
+        // A receiver that is gone has stopped for its own reason.
+        let _ = sender.blocking_send(Ok(builder.finish()?));
+    }
+    Ok(())
+}
+
+fn put(builder: &mut BatchBuilder, target: Target, name: &str, value: ValueRef<'_>) -> Result<()> {
+    match value {
+        ValueRef::Null => builder.put_null(target),
+        ValueRef::Text(text) if target == Target::OccurredAt => {
+            let text = std::str::from_utf8(text)?;
+            let instant = DateTime::parse_from_rfc3339(text).with_context(|| format!("`{text}` is no instant"))?;
+            builder.put_instant(target, instant.timestamp_micros())?;
+        }
+        ValueRef::Text(text) if matches!(target, Target::Cost(_)) && name.ends_with("_usd") => {
+            builder.put_cost(target, money::parse_usd_nanos(std::str::from_utf8(text)?).ok())?;
+        }
+        ValueRef::Text(text) => builder.put_text(target, std::str::from_utf8(text)?)?,
+        ValueRef::Integer(usd) if matches!(target, Target::Cost(_)) && name.ends_with("_usd") => {
+            builder.put_cost(target, usd.checked_mul(money::NANOS_PER_USD))?;
+        }
+        ValueRef::Integer(value) => builder.put_int(target, value)?,
+        ValueRef::Real(usd) if matches!(target, Target::Cost(_)) && name.ends_with("_usd") => {
+            builder.put_cost(target, money::parse_usd_nanos(&usd.to_string()).ok())?;
+        }
+        ValueRef::Real(value) => bail!("{value} is a float"),
+        ValueRef::Blob(_) => bail!("a blob"),
+    }
+    Ok(())
+}

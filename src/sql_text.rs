@@ -1,0 +1,145 @@
+//! SQL files as text: named statements, and `:name` parameters turned into `$1`, `$2`, ….
+//!
+//! A file may hold one statement, or several, each under a line `-- name: <name>`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+
+/// The statements of a file by name; one without a `-- name:` line is called `""`.
+#[must_use]
+pub fn statements(text: &str) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    let mut name = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.trim().strip_prefix("-- name:") {
+            rest.trim().clone_into(&mut name);
+            found.entry(name.clone()).or_default();
+        } else {
+            let statement = found.entry(name.clone()).or_default();
+            statement.push_str(line);
+            statement.push('\n');
+        }
+    }
+    for statement in found.values_mut() {
+        *statement = statement.trim().trim_end_matches(';').to_owned();
+    }
+    if found.len() > 1 {
+        found.remove("");
+    }
+    found
+}
+
+/// A statement with numbered parameters, and the values' order: `$1` is `names[0]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbered {
+    pub sql: String,
+    pub names: Vec<String>,
+}
+
+/// Replaces each `:name` outside of strings, quoted identifiers, comments and `::casts` by `$n`.
+///
+/// # Errors
+/// A parameter that is not in `known`.
+pub fn number_parameters(sql: &str, known: &[&str]) -> Result<Numbered> {
+    let mut names: Vec<String> = Vec::new();
+    let sql = replace_parameters(sql, known, |name| {
+        let index = names.iter().position(|known| known == name).unwrap_or_else(|| {
+            names.push(name.to_owned());
+            names.len() - 1
+        });
+        format!("${}", index + 1)
+    })?;
+    Ok(Numbered { sql, names })
+}
+
+/// Replaces each `:name` by what `replacement` gives for it: literals, where a statement takes no parameters.
+///
+/// # Errors
+/// A parameter that is not in `known`.
+pub fn replace_parameters(sql: &str, known: &[&str], mut replacement: impl FnMut(&str) -> String) -> Result<String> {
+    let mut output = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let skipped = opaque_length(rest);
+        if skipped > 0 {
+            output.push_str(&rest[..skipped]);
+            rest = &rest[skipped..];
+            continue;
+        }
+        let name_length = match rest.strip_prefix(':') {
+            Some(after) => after.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count(),
+            None => 0,
+        };
+        if name_length == 0 {
+            output.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let name = &rest[1..=name_length];
+        if !known.contains(&name) {
+            let all = known.iter().map(|name| format!("`:{name}`")).collect::<Vec<_>>().join(", ");
+            bail!("Unknown parameter `:{name}`; a statement may use {all}");
+        }
+        output.push_str(&replacement(name));
+        rest = &rest[name_length + 1..];
+    }
+    Ok(output)
+}
+
+/// Bytes of the string, quoted identifier, comment or `::` that `sql` begins with; 0 when it begins with none.
+fn opaque_length(sql: &str) -> usize {
+    let through = |open: usize, close: &str| sql[open..].find(close).map_or(sql.len(), |at| open + at + close.len());
+    if sql.starts_with("::") {
+        2
+    } else if sql.starts_with("--") {
+        through(2, "\n")
+    } else if sql.starts_with("/*") {
+        through(2, "*/")
+    } else if sql.starts_with('\'') {
+        through(1, "'")
+    } else if sql.starts_with('"') {
+        through(1, "\"")
+    } else if sql.starts_with('$') {
+        let tag = sql[1..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+        if sql[tag + 1..].starts_with('$') { through(tag + 2, &sql[..tag + 2]) } else { 0 }
+    } else {
+        0
+    }
+}
+
+/// Puts `name` between double quotes, as an SQL identifier on either database.
+#[must_use]
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_numbered_once_each_and_only_where_they_are_parameters() {
+        let sql = "SELECT ':a', \":a\", x::text, $$ :a $$, $t$ :a $t$ -- :a\n/* :a */ FROM t WHERE d >= :a AND d < :b AND e = :a";
+        let numbered = number_parameters(sql, &["a", "b"]).unwrap();
+        assert_eq!(numbered.names, ["a", "b"]);
+        assert!(numbered.sql.ends_with("FROM t WHERE d >= $1 AND d < $2 AND e = $1"), "{}", numbered.sql);
+        assert!(numbered.sql.contains("':a', \":a\", x::text, $$ :a $$, $t$ :a $t$ -- :a\n/* :a */"), "{}", numbered.sql);
+        assert_eq!(number_parameters("SELECT 'it''s :a', :a", &["a"]).unwrap().sql, "SELECT 'it''s :a', $1");
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_an_error_that_lists_the_known_ones() {
+        let error = number_parameters("SELECT :window_strt", &["window_start"]).unwrap_err().to_string();
+        assert_eq!(error, "Unknown parameter `:window_strt`; a statement may use `:window_start`");
+    }
+
+    #[test]
+    fn a_file_splits_into_named_statements() {
+        let parts = statements("-- about\n-- name: one\nSELECT 1;\n\n-- name: two\n-- why\nSELECT 2\n");
+        assert_eq!(parts.len(), 2);
+        assert_eq!(parts["one"], "SELECT 1");
+        assert_eq!(parts["two"], "-- why\nSELECT 2");
+        assert_eq!(statements("SELECT 1;")[""], "SELECT 1");
+    }
+}

@@ -1,0 +1,275 @@
+//! The database: the only module that knows there are two of them.
+//!
+//! SQL is written once, with `$1`, `$2`, … for parameters, wherever both databases understand it; [`Store::pick`] chooses
+//! where they differ.
+
+pub mod bulk;
+pub mod lock;
+mod migrate;
+mod postgres;
+mod sqlite;
+pub mod state;
+pub mod value;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use sqlx::postgres::PgPool;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{AssertSqlSafe, Column, Executor, Postgres, SqlSafeStr, Sqlite, Statement, Transaction};
+
+pub use migrate::Migrated;
+pub use value::{Row, Value, format_instant};
+
+use crate::config::{Config, mask_password};
+use crate::failure::Failure;
+use crate::project::Project;
+
+/// A pool of connections to one of the two databases.
+#[derive(Debug, Clone)]
+pub enum Store {
+    Postgres { pool: PgPool, shown_url: String },
+    Sqlite { pool: SqlitePool, file: PathBuf },
+}
+
+/// A transaction; dropped without [`Tx::commit`], it leaves nothing.
+#[derive(Debug)]
+pub enum Tx {
+    Postgres(Transaction<'static, Postgres>),
+    Sqlite(Transaction<'static, Sqlite>),
+}
+
+/// Whether [`Store::open`] may make a database that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    IfMissing,
+    Never,
+}
+
+/// Connections beside those of the windows: the lock, its heartbeat, the run's record.
+const SPARE_CONNECTIONS: u32 = 3;
+
+impl Store {
+    /// Opens the database that `database.url` names.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config or try-again; see the two databases' `connect`.
+    pub async fn open(project: &Project, config: &Config, create: Create) -> Result<Self> {
+        let url = &config.database.url;
+        let connections = config.engine.windows_at_once * 2 + SPARE_CONNECTIONS;
+        if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            let shown_url = mask_password(url);
+            Ok(Self::Postgres { pool: postgres::connect(url, &shown_url, connections).await?, shown_url })
+        } else if url.starts_with("sqlite:") {
+            let file = sqlite::file_of(url, &project.dir)?;
+            Ok(Self::Sqlite { pool: sqlite::connect(&file, create == Create::IfMissing, connections).await?, file })
+        } else {
+            Err(Failure::config(format!("`database.url` = `{}` is for neither of the two databases", mask_password(url)))
+                .hint("it starts with `sqlite://` or `postgres://`")
+                .into())
+        }
+    }
+
+    /// The name of the database in file names: `sql/<stem>.<engine>.sql`.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        self.pick("postgres", "sqlite")
+    }
+
+    /// Where it is, without any password.
+    #[must_use]
+    pub fn location(&self) -> String {
+        match self {
+            Self::Postgres { shown_url, .. } => shown_url.clone(),
+            Self::Sqlite { file, .. } => file.display().to_string(),
+        }
+    }
+
+    /// The value for this database.
+    pub fn pick<T>(&self, postgres: T, sqlite: T) -> T {
+        match self {
+            Self::Postgres { .. } => postgres,
+            Self::Sqlite { .. } => sqlite,
+        }
+    }
+
+    /// The rows of one statement.
+    ///
+    /// # Errors
+    /// What the database says, with a kind and the next step where they are known ([`classify`]).
+    pub async fn query(&self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>> {
+        match self {
+            Self::Postgres { pool, .. } => postgres::query(pool, sql, parameters).await,
+            Self::Sqlite { pool, .. } => sqlite::query(pool, sql, parameters).await,
+        }
+        .map_err(classify)
+    }
+
+    /// Runs one statement; how many rows it changed.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn execute(&self, sql: &str, parameters: &[Value]) -> Result<u64> {
+        match self {
+            Self::Postgres { pool, .. } => postgres::execute(pool, sql, parameters).await,
+            Self::Sqlite { pool, .. } => sqlite::execute(pool, sql, parameters).await,
+        }
+        .map_err(classify)
+    }
+
+    /// Begins a transaction that may write. On SQLite it is the only one until it ends.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn begin(&self) -> Result<Tx> {
+        match self {
+            Self::Postgres { pool, .. } => pool.begin().await.map(Tx::Postgres),
+            Self::Sqlite { pool, .. } => pool.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
+        }
+        .map_err(classify)
+    }
+
+    /// Begins a transaction that only reads, and keeps no writer waiting.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn begin_read(&self) -> Result<Tx> {
+        match self {
+            Self::Postgres { pool, .. } => pool.begin_with("BEGIN READ ONLY").await.map(Tx::Postgres),
+            Self::Sqlite { pool, .. } => pool.begin().await.map(Tx::Sqlite),
+        }
+        .map_err(classify)
+    }
+
+    /// The names of the columns that a SELECT gives, found without running it.
+    ///
+    /// # Errors
+    /// As [`Self::query`]: the statement does not parse, or names what is not there.
+    pub async fn columns_of(&self, sql: &str) -> Result<Vec<String>> {
+        let sql = AssertSqlSafe(sql.to_owned()).into_sql_str();
+        match self {
+            Self::Postgres { pool, .. } => {
+                let mut connection = pool.acquire().await.map_err(classify)?;
+                let statement = connection.prepare(sql).await.map_err(classify)?;
+                Ok(statement.columns().iter().map(|column| column.name().to_owned()).collect())
+            }
+            Self::Sqlite { pool, .. } => {
+                let mut connection = pool.acquire().await.map_err(classify)?;
+                let statement = connection.prepare(sql).await.map_err(classify)?;
+                Ok(statement.columns().iter().map(|column| column.name().to_owned()).collect())
+            }
+        }
+    }
+
+    /// The columns of a table, or none when there is no such table.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn table_columns(&self, table: &str) -> Result<Vec<String>> {
+        let sql = self.pick(
+            "SELECT attname::TEXT AS name FROM pg_attribute \
+             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            "SELECT name FROM pragma_table_xinfo($1)",
+        );
+        let quoted = self.pick(crate::sql_text::quote_identifier(table), table.to_owned());
+        self.query(sql, &[quoted.into()]).await?.iter().map(|row| row.text("name")).collect()
+    }
+
+    /// The SQLite file, for readers that open it themselves.
+    #[must_use]
+    pub fn sqlite_file(&self) -> Option<&Path> {
+        match self {
+            Self::Postgres { .. } => None,
+            Self::Sqlite { file, .. } => Some(file),
+        }
+    }
+
+    /// Closes every connection; SQLite folds its log back into the file.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres { pool, .. } => pool.close().await,
+            Self::Sqlite { pool, .. } => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// As [`Store::query`].
+    ///
+    /// # Errors
+    /// As [`Store::query`].
+    pub async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>> {
+        match self {
+            Self::Postgres(tx) => postgres::query(&mut **tx, sql, parameters).await,
+            Self::Sqlite(tx) => sqlite::query(&mut **tx, sql, parameters).await,
+        }
+        .map_err(classify)
+    }
+
+    /// As [`Store::execute`].
+    ///
+    /// # Errors
+    /// As [`Store::query`].
+    pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64> {
+        match self {
+            Self::Postgres(tx) => postgres::execute(&mut **tx, sql, parameters).await,
+            Self::Sqlite(tx) => sqlite::execute(&mut **tx, sql, parameters).await,
+        }
+        .map_err(classify)
+    }
+
+    /// Makes everything since the beginning permanent, all at once.
+    ///
+    /// # Errors
+    /// As [`Store::query`]; then nothing is.
+    pub async fn commit(self) -> Result<()> {
+        match self {
+            Self::Postgres(tx) => tx.commit().await,
+            Self::Sqlite(tx) => tx.commit().await,
+        }
+        .map_err(classify)
+    }
+}
+
+/// Turns what the database says into an error with a kind and the next step, where they are known.
+#[must_use]
+pub fn classify(error: sqlx::Error) -> anyhow::Error {
+    let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned()).unwrap_or_default();
+    let text = error.to_string();
+    let failure = if is_read_only(&error) {
+        Failure::config("The database is read-only").hint("connect to the primary, as a role or user that may write")
+    } else if code == "42P01" || text.contains("no such table") {
+        Failure::config("The database lacks a table").hint("`tallyroll migrate` creates or upgrades the schema")
+    } else if code == "42703" || text.contains("no such column") {
+        Failure::config("The database lacks a column")
+            .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
+    } else if code == "42501" {
+        Failure::config("The database role lacks a right").hint("grant it, or connect as the role that owns the tables")
+    } else if may_pass(&error) {
+        Failure::try_again("The database could not do it this time").hint("this command can be repeated as it is")
+    } else {
+        return anyhow::Error::new(error).context("The database refused a statement");
+    };
+    failure.caused_by(error).into()
+}
+
+fn is_read_only(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    // 25006: PostgreSQL's read_only_sql_transaction. 8: SQLITE_READONLY, with its extended codes 8 + 256 n.
+    code == "25006" || (code.len() < 5 && code.parse::<u32>().is_ok_and(|code| code & 0xff == 8))
+}
+
+/// Whether another try may pass: lost connections, serialization failures, a server that starts or is full, a busy file.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            let sqlite_busy = code.len() < 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
+            sqlite_busy
+                || code.starts_with("08")
+                || matches!(code.as_ref(), "40001" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "53300" | "25P03")
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,204 @@
+//! Many rows in at once: Arrow batches by binary COPY on PostgreSQL, values by multi-row INSERT on both.
+//!
+//! Layout of the binary COPY stream: PostgreSQL documentation, COPY, "Binary Format".
+
+use anyhow::{Context, Result, bail};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type};
+use chrono::{DateTime, Days, NaiveDate};
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::value::Value;
+use super::{Tx, classify};
+use crate::sql_text::quote_identifier;
+
+/// Metadata of a text field that the database keeps as a UUID.
+const UUID_MARK: (&str, &str) = ("tallyroll", "uuid");
+
+/// Bytes sent to PostgreSQL at once.
+const COPY_CHUNK_BYTES: usize = 1 << 20;
+
+/// Parameters of one INSERT: below SQLite's limit of 32,766 and PostgreSQL's of 65,535.
+const INSERT_PARAMETERS: usize = 30_000;
+
+/// Days and microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
+const POSTGRES_EPOCH_DAYS: i32 = 10_957;
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// A text field whose values are UUIDs, written in the database's own form.
+#[must_use]
+pub fn uuid_field(name: &str, data_type: DataType, nullable: bool) -> Field {
+    let mark = [(UUID_MARK.0.to_owned(), UUID_MARK.1.to_owned())];
+    Field::new(name, data_type, nullable).with_metadata(mark.into())
+}
+
+impl Tx {
+    /// Appends the rows of `batch` to `table`, column by name.
+    ///
+    /// Types: Int64, Date32, Timestamp(µs), and Utf8 behind UInt32 dictionary keys.
+    ///
+    /// # Errors
+    /// What the database says; a column type that is none of these.
+    pub async fn insert_batch(&mut self, table: &str, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let schema = batch.schema();
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        match self {
+            Self::Postgres(tx) => copy_batch(tx, table, &columns, batch).await,
+            Self::Sqlite(_) => {
+                let readers = readers(batch)?;
+                let row_count = (INSERT_PARAMETERS / columns.len()).max(1);
+                let mut start = 0;
+                while start < batch.num_rows() {
+                    let end = (start + row_count).min(batch.num_rows());
+                    let rows: Vec<Vec<Value>> = (start..end)
+                        .map(|row| readers.iter().map(|reader| reader.value(row)).collect::<Result<_>>())
+                        .collect::<Result<_>>()?;
+                    self.insert_rows(table, &columns, &rows, "").await?;
+                    start = end;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Inserts rows of values, `suffix` (such as `ON CONFLICT DO NOTHING`) behind each statement; how many were inserted.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn insert_rows(&mut self, table: &str, columns: &[&str], rows: &[Vec<Value>], suffix: &str) -> Result<u64> {
+        let names = columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
+        let mut inserted = 0;
+        for chunk in rows.chunks((INSERT_PARAMETERS / columns.len()).max(1)) {
+            let mut sql = format!("INSERT INTO {} ({names}) VALUES ", quote_identifier(table));
+            for row in 0..chunk.len() {
+                sql.push_str(if row == 0 { "(" } else { ", (" });
+                for column in 0..columns.len() {
+                    sql.push_str(if column == 0 { "$" } else { ", $" });
+                    sql.push_str(&(row * columns.len() + column + 1).to_string());
+                }
+                sql.push(')');
+            }
+            sql.push(' ');
+            sql.push_str(suffix);
+            let parameters: Vec<Value> = chunk.iter().flatten().cloned().collect();
+            inserted += self.execute(&sql, &parameters).await?;
+        }
+        Ok(inserted)
+    }
+}
+
+async fn copy_batch(connection: &mut PgConnection, table: &str, columns: &[&str], batch: &RecordBatch) -> Result<()> {
+    let names = columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
+    let statement = format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", quote_identifier(table));
+    let readers = readers(batch)?;
+    let field_count = i16::try_from(readers.len()).context("A table has too many columns for COPY")?.to_be_bytes();
+
+    let mut copy = connection.copy_in_raw(&statement).await.map_err(classify)?;
+    let mut buffer: Vec<u8> = Vec::with_capacity(COPY_CHUNK_BYTES + 4_096);
+    buffer.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+    for row in 0..batch.num_rows() {
+        buffer.extend_from_slice(&field_count);
+        for reader in &readers {
+            reader.encode(row, &mut buffer)?;
+        }
+        if buffer.len() >= COPY_CHUNK_BYTES {
+            copy.send(buffer.as_slice()).await.map_err(classify)?;
+            buffer.clear();
+        }
+    }
+    buffer.extend_from_slice(&(-1_i16).to_be_bytes());
+    copy.send(buffer.as_slice()).await.map_err(classify)?;
+    copy.finish().await.map_err(classify)?;
+    Ok(())
+}
+
+/// One column of a batch, ready to be read row by row.
+struct Reader<'a> {
+    array: &'a ArrayRef,
+    cells: Cells<'a>,
+}
+
+enum Cells<'a> {
+    Int(&'a [i64]),
+    Date(&'a [i32]),
+    Instant(&'a [i64]),
+    Text { keys: &'a [u32], values: Vec<&'a str> },
+    Uuid { keys: &'a [u32], values: Vec<Uuid> },
+}
+
+fn readers(batch: &RecordBatch) -> Result<Vec<Reader<'_>>> {
+    let schema = batch.schema();
+    batch.columns().iter().zip(schema.fields()).map(|(array, field)| reader(array, field)).collect()
+}
+
+fn reader<'a>(array: &'a ArrayRef, field: &Field) -> Result<Reader<'a>> {
+    let cells = match array.data_type() {
+        DataType::Int64 => Cells::Int(array.as_primitive::<Int64Type>().values()),
+        DataType::Date32 => Cells::Date(array.as_primitive::<Date32Type>().values()),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Cells::Instant(array.as_primitive::<TimestampMicrosecondType>().values()),
+        DataType::Dictionary(_, _) => {
+            let dictionary = array.as_dictionary::<UInt32Type>();
+            let keys = dictionary.keys().values();
+            let texts = dictionary.values().as_string::<i32>();
+            let values: Vec<&str> = (0..texts.len()).map(|index| texts.value(index)).collect();
+            if field.metadata().get(UUID_MARK.0).is_some_and(|mark| mark == UUID_MARK.1) {
+                let parse = |text: &&str| Uuid::parse_str(text).with_context(|| format!("`{}` = `{text}` is no UUID", field.name()));
+                Cells::Uuid { keys, values: values.iter().map(parse).collect::<Result<_>>()? }
+            } else {
+                Cells::Text { keys, values }
+            }
+        }
+        other => bail!("Column `{}` has type {other}, which cannot be written", field.name()),
+    };
+    Ok(Reader { array, cells })
+}
+
+impl Reader<'_> {
+    fn value(&self, row: usize) -> Result<Value> {
+        if self.array.is_null(row) {
+            return Ok(Value::Null);
+        }
+        Ok(match &self.cells {
+            Cells::Int(values) => Value::Int(values[row]),
+            Cells::Date(values) => Value::Date(date_of(values[row])?),
+            Cells::Instant(values) => {
+                Value::Instant(DateTime::from_timestamp_micros(values[row]).context("An instant is out of range")?)
+            }
+            Cells::Text { keys, values } => Value::Text(values[keys[row] as usize].to_owned()),
+            Cells::Uuid { keys, values } => Value::Uuid(values[keys[row] as usize]),
+        })
+    }
+
+    fn encode(&self, row: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        if self.array.is_null(row) {
+            buffer.extend_from_slice(&(-1_i32).to_be_bytes());
+            return Ok(());
+        }
+        match &self.cells {
+            Cells::Int(values) => put(buffer, &values[row].to_be_bytes()),
+            Cells::Date(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_DAYS).to_be_bytes()),
+            Cells::Instant(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_MICROS).to_be_bytes()),
+            Cells::Text { keys, values } => put(buffer, values[keys[row] as usize].as_bytes()),
+            Cells::Uuid { keys, values } => put(buffer, values[keys[row] as usize].as_bytes()),
+        }
+    }
+}
+
+fn put(buffer: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    let length = i32::try_from(bytes.len()).context("A value is larger than COPY allows")?;
+    buffer.extend_from_slice(&length.to_be_bytes());
+    buffer.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// The date that lies `days` after 1970-01-01.
+fn date_of(days: i32) -> Result<NaiveDate> {
+    let epoch = NaiveDate::default();
+    let distance = Days::new(days.unsigned_abs().into());
+    let date = if days < 0 { epoch.checked_sub_days(distance) } else { epoch.checked_add_days(distance) };
+    date.context("A date is out of range")
+}

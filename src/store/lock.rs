@@ -1,0 +1,115 @@
+//! One run of a job at a time: a row in `job_lock`, fenced.
+//!
+//! Each holder gets a larger fence than the one before, and a window is committed only under the newest. So a run that was
+//! paused, taken for dead and resumed writes nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::TimeDelta;
+use rustix::process::{Pid, test_kill_process};
+
+use super::state::{self, NewRun};
+use super::{Store, Tx, format_instant};
+use crate::clock::Clock;
+use crate::failure::Failure;
+
+/// The right to write a job's windows, until another run takes over.
+#[derive(Debug, Clone)]
+pub struct JobLock {
+    job: String,
+    run_id: String,
+    fence: i64,
+}
+
+/// How long a waiting run sleeps between two tries.
+const POLL: Duration = Duration::from_millis(250);
+
+impl JobLock {
+    /// Takes the lock and writes the run's record, in one transaction.
+    ///
+    /// A holder is passed over when it has ended, when its process is gone from this host, or when it has shown no sign of
+    /// life for `lease`.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind try-again that names the holder, when it still works after `wait`.
+    pub async fn acquire(store: &Store, clock: &Clock, run: &NewRun, lease: TimeDelta, wait: Duration) -> Result<Self> {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            match Self::try_acquire(store, clock, run, lease).await? {
+                Ok(lock) => return Ok(lock),
+                Err(holder) if tokio::time::Instant::now() >= deadline => {
+                    return Err(Failure::try_again(format!("Job `{}` is locked by {holder}", run.job))
+                        .hint("wait for it with `--lock-wait SECONDS`, or run this command again later")
+                        .into());
+                }
+                Err(_) => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    async fn try_acquire(store: &Store, clock: &Clock, run: &NewRun, lease: TimeDelta) -> Result<Result<Self, String>> {
+        let now = clock.now();
+        let mut tx = store.begin().await?;
+        tx.execute("INSERT INTO job_lock (job, fence) VALUES ($1, 0) ON CONFLICT DO NOTHING", &[run.job.as_str().into()]).await?;
+        let for_update = store.pick("FOR UPDATE", "");
+        let sql = format!("SELECT run_id, fence, acquired_at FROM job_lock WHERE job = $1 {for_update}");
+        let rows = tx.query(&sql, &[run.job.as_str().into()]).await?;
+        let Some(row) = rows.first() else { return Err(Failure::try_again("The lock's row is gone").into()) };
+        let fence = row.int("fence")? + 1;
+        if let Some(holder_id) = row.opt_text("run_id")? {
+            let since = row.opt_instant("acquired_at")?.map(format_instant).unwrap_or_default();
+            if let Some(holder) = state::running(&mut tx, &holder_id).await? {
+                let silent = now - holder.heartbeat_at >= lease;
+                if !silent && !is_gone(&holder) {
+                    return Ok(Err(format!("run {holder_id} (process {} on {}) since {since}", holder.pid, holder.host)));
+                }
+                state::interrupt(&mut tx, &holder_id, now, &format!("Its process ended or fell silent; run {} took over", run.run_id)).await?;
+                tracing::warn!(job = run.job, taken_over = holder_id, "A run that ended without saying so is taken over");
+            }
+        }
+        state::insert_run(&mut tx, run, now).await?;
+        let parameters = [run.job.as_str().into(), run.run_id.as_str().into(), fence.into(), now.into()];
+        tx.execute("UPDATE job_lock SET run_id = $2, fence = $3, acquired_at = $4 WHERE job = $1", &parameters).await?;
+        tx.commit().await?;
+        Ok(Ok(Self { job: run.job.clone(), run_id: run.run_id.clone(), fence }))
+    }
+
+    /// Proves that this run still holds the lock, and keeps it so until `tx` ends. The last statement before a commit.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind try-again when another run took over.
+    pub async fn assert_held(&self, store: &Store, tx: &mut Tx) -> Result<()> {
+        let for_share = store.pick("FOR SHARE", "");
+        let sql = format!("SELECT fence FROM job_lock WHERE job = $1 AND fence = $2 {for_share}");
+        if tx.query(&sql, &[self.job.as_str().into(), self.fence.into()]).await?.is_empty() {
+            return Err(Failure::try_again(format!("Run {} lost the lock of job `{}` and writes nothing", self.run_id, self.job))
+                .hint("another run took over after this one had shown no sign of life for `engine.lock_lease_seconds`")
+                .into());
+        }
+        Ok(())
+    }
+
+    /// Gives the lock back, unless another run has taken it.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn release(&self, store: &Store) -> Result<()> {
+        let sql = "UPDATE job_lock SET run_id = NULL WHERE job = $1 AND fence = $2";
+        store.execute(sql, &[self.job.as_str().into(), self.fence.into()]).await?;
+        Ok(())
+    }
+}
+
+/// Whether the process of a run on this host is no more. Of other hosts only the lease tells.
+fn is_gone(holder: &state::Running) -> bool {
+    if holder.host != state::host() {
+        return false;
+    }
+    // A container's first process has the same number each time: a record of our own number is a dead namesake's.
+    if i64::from(std::process::id()) == holder.pid {
+        return true;
+    }
+    let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid).is_err_and(|error| error == rustix::io::Errno::SRCH))
+}

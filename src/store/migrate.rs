@@ -1,0 +1,132 @@
+//! Creating and upgrading the schema, by plain SQL under `sql/migrations/<engine>/`.
+
+use anyhow::Result;
+use sqlx::migrate::{MigrateError, Migrator};
+
+use super::{Store, classify};
+use crate::failure::Failure;
+
+/// A table of its own: the application may keep `_sqlx_migrations` for itself.
+const HISTORY_TABLE: &str = "tallyroll_migration";
+
+static POSTGRES: Migrator = sqlx::migrate!("sql/migrations/postgres");
+static SQLITE: Migrator = sqlx::migrate!("sql/migrations/sqlite");
+
+/// One migration and whether it was there before.
+#[derive(Debug, Clone)]
+pub struct Migrated {
+    pub version: i64,
+    pub description: String,
+    pub already_applied: bool,
+}
+
+impl Store {
+    /// Applies what is missing; with `dry_run`, only tells it.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config when the database is newer than this version or holds a table that does not fit.
+    pub async fn migrate(&self, dry_run: bool) -> Result<Vec<Migrated>> {
+        let migrator = migrator(self.pick(&POSTGRES, &SQLITE));
+        let applied = self.applied_migrations().await?;
+        if let Some(unknown) = applied.iter().find(|version| !migrator.version_exists(**version)) {
+            return Err(Failure::config(format!("The database has migration {unknown}, which this version does not know"))
+                .hint("use the version of tallyroll that upgraded it, or a newer one")
+                .into());
+        }
+        let plan = migrator
+            .iter()
+            .map(|migration| Migrated {
+                version: migration.version,
+                description: migration.description.to_string(),
+                already_applied: applied.contains(&migration.version),
+            })
+            .collect();
+        if !dry_run {
+            self.forget_half_built_indexes().await?;
+            match self {
+                Self::Postgres { pool, .. } => migrator.run(pool).await,
+                Self::Sqlite { pool, .. } => migrator.run(pool).await,
+            }
+            .map_err(|error| explain(error, self))?;
+        }
+        Ok(plan)
+    }
+
+    /// Whether every migration of this version is there.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn is_migrated(&self) -> Result<bool> {
+        let applied = self.applied_migrations().await?;
+        Ok(self.pick(&POSTGRES, &SQLITE).iter().all(|migration| applied.contains(&migration.version)))
+    }
+
+    /// Fails with the next step where the schema is not this version's.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config.
+    pub async fn require_migrated(&self) -> Result<()> {
+        if self.is_migrated().await? {
+            return Ok(());
+        }
+        Err(Failure::config(format!("The database at `{}` lacks tables of this version", self.location()))
+            .hint("`tallyroll migrate` creates or upgrades them; `tallyroll migrate --dry-run` says which")
+            .into())
+    }
+
+    async fn applied_migrations(&self) -> Result<Vec<i64>> {
+        if self.table_columns(HISTORY_TABLE).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let succeeded = self.pick("success", "success = 1");
+        let sql = format!("SELECT version FROM {HISTORY_TABLE} WHERE {succeeded}");
+        self.query(&sql, &[]).await?.iter().map(|row| row.int("version")).collect()
+    }
+
+    /// Makes an interrupted `CREATE INDEX CONCURRENTLY` repeatable: its invalid index and its half record go.
+    async fn forget_half_built_indexes(&self) -> Result<()> {
+        let Self::Postgres { .. } = self else { return Ok(()) };
+        if self.table_columns(HISTORY_TABLE).await?.is_empty() {
+            return Ok(());
+        }
+        if self.execute(&format!("DELETE FROM {HISTORY_TABLE} WHERE NOT success"), &[]).await? == 0 {
+            return Ok(());
+        }
+        let sql = "SELECT indexrelid::regclass::TEXT AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
+             WHERE NOT indisvalid AND relname IN \
+             ('idx_ai_usage_log_ingest_xid', 'idx_chat_requests_ingest_xid', 'idx_chat_requests_created', 'idx_request_analytics_request')";
+        for row in self.query(sql, &[]).await? {
+            self.execute(&format!("DROP INDEX CONCURRENTLY {}", row.text("name")?), &[]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The migrations of one engine, their history kept in our own table.
+fn migrator(migrations: &Migrator) -> Migrator {
+    let mut migrator = Migrator::with_migrations(migrations.iter().cloned().collect());
+    migrator.dangerous_set_table_name(HISTORY_TABLE);
+    migrator
+}
+
+fn explain(error: MigrateError, store: &Store) -> anyhow::Error {
+    match error {
+        MigrateError::VersionMismatch(version) => {
+            Failure::config(format!("Migration {version} was applied with another text than this version's"))
+                .hint("use the version of tallyroll that upgraded the database, or a newer one")
+                .into()
+        }
+        MigrateError::ExecuteMigration(source, version) => {
+            let text = source.to_string();
+            let classified = classify(source);
+            if crate::failure::find(&classified).is_some() {
+                return classified.context(format!("Migration {version} failed"));
+            }
+            Failure::config(format!("Migration {version} does not fit the tables that `{}` holds: {text}", store.location()))
+                .hint("rename or mend the table in the way, then run `tallyroll migrate` again; what was applied stays")
+                .into()
+        }
+        MigrateError::Execute(source) => classify(source),
+        other => anyhow::Error::new(other).context("The schema could not be upgraded"),
+    }
+}

@@ -1,0 +1,141 @@
+//! PostgreSQL behind [`Store`](super::Store): connecting, binding, decoding.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Column, ColumnIndex, Decode, Encode, Executor, PgExecutor, Postgres, Row as _, Type, TypeInfo, ValueRef};
+use uuid::Uuid;
+
+use super::value::{Row, Value};
+use crate::failure::Failure;
+
+/// What every session is told: results must not depend on the server's or the role's settings; a role that row-level security
+/// would show fewer rows gets an error instead; a run that hangs inside a transaction is cut off and cannot keep a window.
+const SESSION_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET row_security = off; \
+     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
+
+/// A connection that cannot be opened is tried this often, with growing pauses, before exit code 75.
+const CONNECT_ATTEMPTS: u32 = 3;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens a pool and proves that one connection works.
+///
+/// # Errors
+/// [`Failure`] of kind try-again when the server cannot be reached, of kind config when it refuses.
+pub(super) async fn connect(url: &str, shown_url: &str, connections: u32) -> Result<PgPool> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|error| Failure::config(format!("`database.url` = `{shown_url}` is no PostgreSQL URL")).caused_by(error))?
+        .application_name("tallyroll");
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                connection.execute(SESSION_SETTINGS).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options);
+    let mut attempt = 1;
+    loop {
+        match pool.acquire().await {
+            Ok(_) => return Ok(pool),
+            Err(error) if attempt < CONNECT_ATTEMPTS && super::may_pass(&error) => {
+                tracing::warn!(attempt, %error, "The database cannot be reached; trying again");
+                tokio::time::sleep(Duration::from_millis(500) * attempt).await;
+                attempt += 1;
+            }
+            Err(error) if super::may_pass(&error) => {
+                return Err(Failure::try_again(format!("The database at `{shown_url}` cannot be reached ({attempt} attempts)"))
+                    .caused_by(error)
+                    .hint("check that the server runs and that `database.url` names it; this command can be repeated as it is")
+                    .into());
+            }
+            Err(error) => {
+                return Err(Failure::config(format!("The database at `{shown_url}` refuses the connection"))
+                    .caused_by(error)
+                    .hint("check user, password and database name in `database.url` or `DATABASE_URL`")
+                    .into());
+            }
+        }
+    }
+}
+
+pub(super) async fn query(executor: impl PgExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
+    let rows = bind(sql, parameters).fetch_all(executor).await?;
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let columns: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
+    rows.iter().map(|row| Ok(Row { columns: Arc::clone(&columns), values: decode(row)? })).collect()
+}
+
+pub(super) async fn execute(executor: impl PgExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<u64, sqlx::Error> {
+    Ok(bind(sql, parameters).execute(executor).await?.rows_affected())
+}
+
+fn bind(sql: &str, parameters: &[Value]) -> Query<'static, Postgres, PgArguments> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    for parameter in parameters {
+        query = match parameter.clone() {
+            Value::Null => query.bind(Untyped),
+            Value::Int(value) => query.bind(value),
+            Value::Float(value) => query.bind(value),
+            Value::Text(value) => query.bind(value),
+            Value::Date(value) => query.bind(value),
+            Value::Instant(value) => query.bind(value),
+            Value::Uuid(value) => query.bind(value),
+        };
+    }
+    query
+}
+
+/// A NULL whose type the server infers, so that one `Value::Null` fits every column.
+struct Untyped;
+
+impl Type<Postgres> for Untyped {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(0))
+    }
+}
+
+impl Encode<'_, Postgres> for Untyped {
+    fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}
+
+fn decode(row: &PgRow) -> Result<Vec<Value>, sqlx::Error> {
+    row.columns()
+        .iter()
+        .map(|column| {
+            let index = column.ordinal();
+            Ok(match column.type_info().name() {
+                "BOOL" => get::<bool>(row, index)?.map(i64::from).into(),
+                "INT2" => get::<i16>(row, index)?.map(i64::from).into(),
+                "INT4" => get::<i32>(row, index)?.map(i64::from).into(),
+                "INT8" => get::<i64>(row, index)?.into(),
+                "FLOAT4" => get::<f32>(row, index)?.map_or(Value::Null, |value| Value::Float(value.into())),
+                "FLOAT8" => get::<f64>(row, index)?.map_or(Value::Null, Value::Float),
+                "DATE" => get::<NaiveDate>(row, index)?.into(),
+                "TIMESTAMPTZ" => get::<DateTime<Utc>>(row, index)?.into(),
+                "TIMESTAMP" => get::<NaiveDateTime>(row, index)?.map(|instant| instant.and_utc()).into(),
+                "UUID" => get::<Uuid>(row, index)?.into(),
+                _ => get::<String>(row, index)?.into(),
+            })
+        })
+        .collect()
+}
+
+fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, index: usize) -> Result<Option<T>, sqlx::Error>
+where
+    usize: ColumnIndex<PgRow>,
+{
+    if row.try_get_raw(index)?.is_null() { Ok(None) } else { row.try_get(index).map(Some) }
+}

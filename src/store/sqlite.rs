@@ -1,0 +1,103 @@
+//! SQLite behind [`Store`](super::Store): opening the file, binding, decoding.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, Column, Row as _, Sqlite, SqliteExecutor, TypeInfo, ValueRef};
+
+use super::value::{Row, Value, format_instant};
+use crate::failure::Failure;
+
+/// How long a writer waits for another one's transaction: windows are short, and the database has one writer at a time.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The file that an `sqlite:` URL names, relative to the project folder.
+///
+/// # Errors
+/// When it names none, or memory, which no second process could read.
+pub(super) fn file_of(url: &str, dir: &Path) -> Result<PathBuf> {
+    let rest = url.strip_prefix("sqlite:").unwrap_or(url);
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    if path.is_empty() || path.contains(":memory:") || path.contains('?') {
+        return Err(Failure::config(format!("`database.url` = `{url}` names no SQLite file"))
+            .hint("write it as `sqlite://tallyroll.db` or `sqlite:///var/lib/tallyroll.db`")
+            .into());
+    }
+    Ok(dir.join(path))
+}
+
+/// Opens the file; creates it only where `create` says so.
+///
+/// # Errors
+/// [`Failure`] of kind config when the file is not there or cannot be opened.
+pub(super) async fn connect(file: &Path, create: bool, connections: u32) -> Result<SqlitePool> {
+    if !create && !file.exists() {
+        return Err(Failure::config(format!("There is no database at `{}`", file.display()))
+            .hint("`tallyroll migrate` creates it; `database.url` says where it is")
+            .into());
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(create)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(BUSY_TIMEOUT);
+    let pool = SqlitePoolOptions::new().max_connections(connections).connect_with(options).await;
+    pool.map_err(|error| {
+        if super::is_read_only(&error) {
+            return super::classify(error);
+        }
+        Failure::config(format!("The database `{}` cannot be opened", file.display()))
+            .caused_by(error)
+            .hint("check that the folder exists and that the file is an SQLite database which you may write")
+            .into()
+    })
+}
+
+pub(super) async fn query(executor: impl SqliteExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
+    let rows = bind(sql, parameters).fetch_all(executor).await?;
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let columns: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
+    rows.iter().map(|row| Ok(Row { columns: Arc::clone(&columns), values: decode(row)? })).collect()
+}
+
+pub(super) async fn execute(executor: impl SqliteExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<u64, sqlx::Error> {
+    Ok(bind(sql, parameters).execute(executor).await?.rows_affected())
+}
+
+fn bind(sql: &str, parameters: &[Value]) -> Query<'static, Sqlite, SqliteArguments> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    for parameter in parameters {
+        query = match parameter.clone() {
+            Value::Null => query.bind(None::<i64>),
+            Value::Int(value) => query.bind(value),
+            Value::Float(value) => query.bind(value),
+            Value::Text(value) => query.bind(value),
+            Value::Date(value) => query.bind(value.to_string()),
+            Value::Instant(value) => query.bind(format_instant(value)),
+            Value::Uuid(value) => query.bind(value.to_string()),
+        };
+    }
+    query
+}
+
+fn decode(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
+    (0..row.columns().len())
+        .map(|index| {
+            let raw = row.try_get_raw(index)?;
+            if raw.is_null() {
+                return Ok(Value::Null);
+            }
+            let storage_class = raw.type_info().name().to_owned();
+            Ok(match storage_class.as_str() {
+                "INTEGER" | "BOOLEAN" => Value::Int(row.try_get_unchecked(index)?),
+                "REAL" => Value::Float(row.try_get_unchecked(index)?),
+                _ => Value::Text(row.try_get_unchecked(index)?),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,386 @@
+//! State tables: runs, windows and watermarks (`docs/semantics.md` section 5).
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::value::{Row, Value};
+use super::{Store, Tx};
+use crate::window::Window;
+
+/// A run about to start.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    pub run_id: String,
+    pub job: String,
+    /// The run that this one is downstream of.
+    pub parent_run_id: Option<String>,
+    /// What started it: `manual`, or a schedule.
+    pub trigger: &'static str,
+    /// The arguments, as JSON, for `--resume`.
+    pub request: String,
+    pub as_of: DateTime<Utc>,
+}
+
+/// What is known of the holder of a lock.
+#[derive(Debug, Clone)]
+pub struct Running {
+    pub host: String,
+    pub pid: i64,
+    pub heartbeat_at: DateTime<Utc>,
+}
+
+/// One row of `job_run`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Run {
+    pub run_id: String,
+    pub job: String,
+    pub parent_run_id: Option<String>,
+    pub trigger: String,
+    pub state: String,
+    #[serde(skip)]
+    pub request: String,
+    pub as_of: DateTime<Utc>,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+    pub duration_ms: Option<i64>,
+    pub windows_planned: i64,
+    pub windows_done: i64,
+    pub rows_in: i64,
+    pub rows_out: i64,
+    pub quarantined_count: i64,
+    pub error_class: Option<String>,
+    pub error_text: Option<String>,
+    pub host: String,
+    pub pid: i64,
+    pub version: String,
+}
+
+/// What a run has done so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    pub windows_planned: i64,
+    pub windows_done: i64,
+    pub rows_in: i64,
+    pub rows_out: i64,
+    pub quarantined_count: i64,
+}
+
+/// One row of `job_window`.
+#[derive(Debug, Clone)]
+pub struct WindowState {
+    pub window: Window,
+    /// `due`, `done`, `failed`, `kept` (its raw rows are gone, its old result stays) or `future` (it has not begun).
+    pub state: String,
+    pub due_reason: Option<String>,
+    pub error_text: Option<String>,
+    pub run_id: Option<String>,
+    /// How often it was written; a window downstream is due when this has grown.
+    pub write_count: i64,
+    pub rows_in: i64,
+    pub rows_out: i64,
+    pub quarantined_count: i64,
+    pub input_fingerprint: Option<String>,
+    pub timezone: String,
+}
+
+/// What writing a window gave.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    pub rows_in: i64,
+    pub rows_out: i64,
+    pub quarantined_count: i64,
+    pub input_fingerprint: String,
+}
+
+/// This machine's name, as runs record it.
+#[must_use]
+pub fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+pub(super) async fn insert_run(tx: &mut Tx, run: &NewRun, now: DateTime<Utc>) -> Result<()> {
+    let sql = r#"
+        INSERT INTO job_run (
+            run_id, job, parent_run_id, "trigger", attempt, state, request, as_of, started_at, heartbeat_at,
+            windows_planned, windows_done, rows_in, rows_out, quarantined_count, host, pid, version
+        ) VALUES ($1, $2, $3, $4, 1, 'running', $5, $6, $7, $7, 0, 0, 0, 0, 0, $8, $9, $10)"#;
+    let parameters = [
+        run.run_id.as_str().into(),
+        run.job.as_str().into(),
+        run.parent_run_id.clone().into(),
+        run.trigger.into(),
+        run.request.as_str().into(),
+        run.as_of.into(),
+        now.into(),
+        host().into(),
+        i64::from(std::process::id()).into(),
+        env!("CARGO_PKG_VERSION").into(),
+    ];
+    tx.execute(sql, &parameters).await?;
+    Ok(())
+}
+
+pub(super) async fn running(tx: &mut Tx, run_id: &str) -> Result<Option<Running>> {
+    let sql = "SELECT host, pid, heartbeat_at FROM job_run WHERE run_id = $1 AND state = 'running'";
+    let rows = tx.query(sql, &[run_id.into()]).await?;
+    rows.first()
+        .map(|row| Ok(Running { host: row.text("host")?, pid: row.int("pid")?, heartbeat_at: row.instant("heartbeat_at")? }))
+        .transpose()
+}
+
+pub(super) async fn interrupt(tx: &mut Tx, run_id: &str, now: DateTime<Utc>, why: &str) -> Result<()> {
+    let sql = "UPDATE job_run SET state = 'interrupted', finished_at = $2, error_class = 'interrupted', error_text = $3 \
+         WHERE run_id = $1 AND state = 'running'";
+    tx.execute(sql, &[run_id.into(), now.into(), why.into()]).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Says that a run is alive, and how far it is.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn heartbeat(&self, run_id: &str, now: DateTime<Utc>, progress: Progress) -> Result<()> {
+        let sql = "UPDATE job_run SET heartbeat_at = $2, windows_planned = $3, windows_done = $4, rows_in = $5, rows_out = $6, \
+             quarantined_count = $7 WHERE run_id = $1 AND state = 'running'";
+        let parameters = [
+            run_id.into(),
+            now.into(),
+            progress.windows_planned.into(),
+            progress.windows_done.into(),
+            progress.rows_in.into(),
+            progress.rows_out.into(),
+            progress.quarantined_count.into(),
+        ];
+        self.execute(sql, &parameters).await?;
+        Ok(())
+    }
+
+    /// Ends a run: `state` is `success`, `failed` or `interrupted`.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn finish_run(&self, run_id: &str, now: DateTime<Utc>, started_at: DateTime<Utc>, outcome: Outcome<'_>) -> Result<()> {
+        let sql = "UPDATE job_run SET state = $2, finished_at = $3, duration_ms = $4, error_class = $5, error_text = $6 \
+             WHERE run_id = $1 AND state = 'running'";
+        let parameters = [
+            run_id.into(),
+            outcome.state.into(),
+            now.into(),
+            (now - started_at).num_milliseconds().into(),
+            outcome.error_class.into(),
+            outcome.error_text.into(),
+        ];
+        self.execute(sql, &parameters).await?;
+        Ok(())
+    }
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn runs(&self, job: Option<&str>, failed_only: bool, limit: i64) -> Result<Vec<Run>> {
+        let filter = if failed_only { "AND state IN ('failed', 'interrupted')" } else { "" };
+        let sql = format!(
+            "SELECT {RUN_COLUMNS} FROM job_run WHERE (CAST($1 AS TEXT) IS NULL OR job = $1) {filter} ORDER BY started_at DESC, run_id DESC LIMIT $2"
+        );
+        self.query(&sql, &[job.map(str::to_owned).into(), limit.into()]).await?.iter().map(run_of).collect()
+    }
+
+    /// When a job last ended well.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn last_success(&self, job: &str) -> Result<Option<DateTime<Utc>>> {
+        let sql = "SELECT MAX(finished_at) AS finished_at FROM job_run WHERE job = $1 AND state = 'success'";
+        Ok(self.query(sql, &[job.into()]).await?.first().map(|row| row.opt_instant("finished_at")).transpose()?.flatten())
+    }
+
+    /// One run by its id.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn run(&self, run_id: &str) -> Result<Option<Run>> {
+        let sql = format!("SELECT {RUN_COLUMNS} FROM job_run WHERE run_id = $1");
+        self.query(&sql, &[run_id.into()]).await?.first().map(run_of).transpose()
+    }
+
+    /// Every window of a job, in order.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn windows(&self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
+        windows_of(self.query(WINDOWS_SQL, &[job.into()]).await?)
+    }
+
+    /// Records that a window could not be written, `state` being `failed` or `kept`; its old result stays.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn fail_window(&self, job: &str, window: Window, state: &str, error: &str, timezone: &str) -> Result<()> {
+        let sql = "INSERT INTO job_window (job, window_start, window_end, state, error_text, timezone) VALUES ($1, $2, $3, $4, $5, $6) \
+             ON CONFLICT (job, window_start) DO UPDATE SET state = excluded.state, error_text = excluded.error_text";
+        let parameters =
+            [job.into(), window.start_date.into(), window.end_date.into(), state.into(), error.into(), timezone.into()];
+        self.execute(sql, &parameters).await?;
+        Ok(())
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome<'a> {
+    pub state: &'a str,
+    pub error_class: Option<&'a str>,
+    pub error_text: Option<&'a str>,
+}
+
+impl Tx {
+    /// As [`Store::windows`].
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn windows(&mut self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
+        windows_of(self.query(WINDOWS_SQL, &[job.into()]).await?)
+    }
+
+    /// Marks windows as due, so that they stay so until they are written.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn mark_due(&mut self, job: &str, due: &[(Window, String)], timezone: &str) -> Result<()> {
+        let columns = ["job", "window_start", "window_end", "state", "due_reason", "timezone"];
+        let rows: Vec<Vec<Value>> = due
+            .iter()
+            .map(|(window, reason)| {
+                vec![
+                    job.into(),
+                    window.start_date.into(),
+                    window.end_date.into(),
+                    "due".into(),
+                    reason.as_str().into(),
+                    timezone.into(),
+                ]
+            })
+            .collect();
+        let suffix = "ON CONFLICT (job, window_start) DO UPDATE SET state = 'due', due_reason = excluded.due_reason";
+        self.insert_rows("job_window", &columns, &rows, suffix).await?;
+        Ok(())
+    }
+
+    /// Records a window as written, in the transaction that replaces its rows.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn record_window(
+        &mut self,
+        job: &str,
+        window: Window,
+        run_id: &str,
+        written: &Written,
+        timezone: &str,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let sql = "INSERT INTO job_window (job, window_start, window_end, state, run_id, write_count, rows_in, rows_out, \
+                 quarantined_count, input_fingerprint, timezone, written_at) \
+             VALUES ($1, $2, $3, 'done', $4, 1, $5, $6, $7, $8, $9, $10) \
+             ON CONFLICT (job, window_start) DO UPDATE SET window_end = excluded.window_end, state = 'done', due_reason = NULL, \
+                 error_text = NULL, run_id = excluded.run_id, write_count = job_window.write_count + 1, rows_in = excluded.rows_in, \
+                 rows_out = excluded.rows_out, quarantined_count = excluded.quarantined_count, \
+                 input_fingerprint = excluded.input_fingerprint, timezone = excluded.timezone, written_at = excluded.written_at";
+        let parameters = [
+            job.into(),
+            window.start_date.into(),
+            window.end_date.into(),
+            run_id.into(),
+            written.rows_in.into(),
+            written.rows_out.into(),
+            written.quarantined_count.into(),
+            written.input_fingerprint.as_str().into(),
+            timezone.into(),
+            now.into(),
+        ];
+        self.execute(sql, &parameters).await?;
+        Ok(())
+    }
+
+    /// How far a source has been looked at, if ever.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn watermark(&mut self, source: &str) -> Result<Option<i64>> {
+        let rows = self.query("SELECT position FROM usage_watermark WHERE source = $1", &[source.into()]).await?;
+        rows.first().map(|row| row.int("position")).transpose()
+    }
+
+    /// Moves the watermark of a source.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn set_watermark(&mut self, source: &str, position: i64, now: DateTime<Utc>) -> Result<()> {
+        let sql = "INSERT INTO usage_watermark (source, position, updated_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (source) DO UPDATE SET position = excluded.position, updated_at = excluded.updated_at";
+        self.execute(sql, &[source.into(), position.into(), now.into()]).await?;
+        Ok(())
+    }
+}
+
+const WINDOWS_SQL: &str = "SELECT window_start, window_end, state, due_reason, error_text, run_id, write_count, rows_in, rows_out, \
+     quarantined_count, input_fingerprint, timezone FROM job_window WHERE job = $1 ORDER BY window_start";
+
+const RUN_COLUMNS: &str = "run_id, job, parent_run_id, \"trigger\", state, request, as_of, started_at, finished_at, duration_ms, \
+     windows_planned, windows_done, rows_in, rows_out, quarantined_count, error_class, error_text, host, pid, version";
+
+fn windows_of(rows: Vec<Row>) -> Result<BTreeMap<Window, WindowState>> {
+    rows.iter()
+        .map(|row| {
+            let window = Window { start_date: row.date("window_start")?, end_date: row.date("window_end")? };
+            let state = WindowState {
+                window,
+                state: row.text("state")?,
+                due_reason: row.opt_text("due_reason")?,
+                error_text: row.opt_text("error_text")?,
+                run_id: row.opt_text("run_id")?,
+                write_count: row.int("write_count")?,
+                rows_in: row.int("rows_in")?,
+                rows_out: row.int("rows_out")?,
+                quarantined_count: row.int("quarantined_count")?,
+                input_fingerprint: row.opt_text("input_fingerprint")?,
+                timezone: row.text("timezone")?,
+            };
+            Ok((window, state))
+        })
+        .collect()
+}
+
+fn run_of(row: &Row) -> Result<Run> {
+    let opt_int = |column: &str| match row.get(column)? {
+        Value::Int(value) => Ok::<_, anyhow::Error>(Some(*value)),
+        _ => Ok(None),
+    };
+    Ok(Run {
+        run_id: row.text("run_id")?,
+        job: row.text("job")?,
+        parent_run_id: row.opt_text("parent_run_id")?,
+        trigger: row.text("trigger")?,
+        state: row.text("state")?,
+        request: row.text("request")?,
+        as_of: row.instant("as_of")?,
+        started_at: row.instant("started_at")?,
+        finished_at: row.opt_instant("finished_at")?,
+        duration_ms: opt_int("duration_ms")?,
+        windows_planned: row.int("windows_planned")?,
+        windows_done: row.int("windows_done")?,
+        rows_in: row.int("rows_in")?,
+        rows_out: row.int("rows_out")?,
+        quarantined_count: row.int("quarantined_count")?,
+        error_class: row.opt_text("error_class")?,
+        error_text: row.opt_text("error_text")?,
+        host: row.text("host")?,
+        pid: row.int("pid")?,
+        version: row.text("version")?,
+    })
+}

@@ -1,0 +1,157 @@
+//! Values and rows as both databases give and take them.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, NaiveDate, Utc};
+use uuid::Uuid;
+
+/// One value of a row or of a parameter.
+///
+/// SQLite keeps dates, instants and UUIDs as text; the getters of [`Row`] read either form.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Int(i64),
+    Float(f64),
+    Text(String),
+    Date(NaiveDate),
+    Instant(DateTime<Utc>),
+    Uuid(Uuid),
+}
+
+/// How SQLite stores an instant, and how reports print one: microseconds, UTC.
+pub const INSTANT_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.6fZ";
+
+/// `instant` in [`INSTANT_FORMAT`].
+#[must_use]
+pub fn format_instant(instant: DateTime<Utc>) -> String {
+    instant.format(INSTANT_FORMAT).to_string()
+}
+
+impl Value {
+    /// The value as plain text, the same from either database.
+    #[must_use]
+    pub fn to_text(&self) -> Option<String> {
+        match self {
+            Self::Null => None,
+            Self::Int(value) => Some(value.to_string()),
+            Self::Float(value) => Some(value.to_string()),
+            Self::Text(value) => Some(value.clone()),
+            Self::Date(value) => Some(value.to_string()),
+            Self::Instant(value) => Some(format_instant(*value)),
+            Self::Uuid(value) => Some(value.to_string()),
+        }
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+
+impl From<NaiveDate> for Value {
+    fn from(value: NaiveDate) -> Self {
+        Self::Date(value)
+    }
+}
+
+impl From<DateTime<Utc>> for Value {
+    fn from(value: DateTime<Utc>) -> Self {
+        Self::Instant(value)
+    }
+}
+
+impl From<Uuid> for Value {
+    fn from(value: Uuid) -> Self {
+        Self::Uuid(value)
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// One row, its values by column name.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub columns: Arc<[String]>,
+    pub values: Vec<Value>,
+}
+
+impl Row {
+    /// The value of `column`.
+    ///
+    /// # Errors
+    /// When the row has no such column.
+    pub fn get(&self, column: &str) -> Result<&Value> {
+        let index = self.columns.iter().position(|name| name == column);
+        index.and_then(|index| self.values.get(index)).with_context(|| format!("The row has no column `{column}`"))
+    }
+
+    /// # Errors
+    /// When the column is missing, NULL or no integer; so for its siblings.
+    pub fn int(&self, column: &str) -> Result<i64> {
+        match self.get(column)? {
+            Value::Int(value) => Ok(*value),
+            other => bail!("`{column}` is {other:?}, not an integer"),
+        }
+    }
+
+    /// # Errors
+    /// As [`Self::int`].
+    pub fn text(&self, column: &str) -> Result<String> {
+        self.opt_text(column)?.with_context(|| format!("`{column}` is NULL"))
+    }
+
+    /// # Errors
+    /// As [`Self::int`], but NULL is `None`.
+    pub fn opt_text(&self, column: &str) -> Result<Option<String>> {
+        Ok(self.get(column)?.to_text())
+    }
+
+    /// # Errors
+    /// As [`Self::int`].
+    pub fn date(&self, column: &str) -> Result<NaiveDate> {
+        match self.get(column)? {
+            Value::Date(value) => Ok(*value),
+            Value::Text(text) => text.parse().with_context(|| format!("`{column}` is `{text}`, not a date")),
+            other => bail!("`{column}` is {other:?}, not a date"),
+        }
+    }
+
+    /// # Errors
+    /// As [`Self::int`].
+    pub fn instant(&self, column: &str) -> Result<DateTime<Utc>> {
+        self.opt_instant(column)?.with_context(|| format!("`{column}` is NULL"))
+    }
+
+    /// # Errors
+    /// As [`Self::int`], but NULL is `None`.
+    pub fn opt_instant(&self, column: &str) -> Result<Option<DateTime<Utc>>> {
+        match self.get(column)? {
+            Value::Null => Ok(None),
+            Value::Instant(value) => Ok(Some(*value)),
+            Value::Text(text) => {
+                let instant = DateTime::parse_from_rfc3339(text);
+                Ok(Some(instant.with_context(|| format!("`{column}` is `{text}`, not an instant"))?.with_timezone(&Utc)))
+            }
+            other => bail!("`{column}` is {other:?}, not an instant"),
+        }
+    }
+}
