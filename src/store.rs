@@ -235,7 +235,7 @@ impl Tx {
 #[must_use]
 pub fn classify(error: sqlx::Error) -> anyhow::Error {
     let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned()).unwrap_or_default();
-    let text = error.to_string();
+    let text = what_it_says(&error);
     let failure = if is_read_only(&error) {
         Failure::config("The database is read-only").hint("connect to the primary, as a role or user that may write")
     } else if code == "42P01" || text.contains("no such table") {
@@ -248,9 +248,20 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
     } else if may_pass(&error) {
         Failure::try_again("The database could not do it this time").hint("this command can be repeated as it is")
     } else {
-        return anyhow::Error::new(error).context("The database refused a statement");
+        return anyhow::anyhow!(text).context("The database refused a statement");
     };
-    failure.caused_by(error).into()
+    failure.caused_by(anyhow::anyhow!(text)).into()
+}
+
+/// The database's own words, once: sqlx repeats them as the source of its error.
+fn what_it_says(error: &sqlx::Error) -> String {
+    let Some(said) = error.as_database_error() else { return error.to_string() };
+    let detail = said.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|said| said.detail());
+    match (said.code(), detail) {
+        (Some(code), Some(detail)) => format!("{} ({detail}) [{code}]", said.message()),
+        (Some(code), None) => format!("{} [{code}]", said.message()),
+        (None, _) => said.message().to_owned(),
+    }
 }
 
 fn is_read_only(error: &sqlx::Error) -> bool {

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::Mutex;
 
 use anyhow::Result;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -42,7 +42,8 @@ pub(super) fn is_coloured(stream: &impl IsTerminal) -> bool {
 /// A table: the columns named `right` hold numbers.
 pub(super) fn table(header: &[&str], right: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    let rule = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(rule)).set_header(header.to_vec());
     for row in rows {
         table.add_row(row.iter().map(|text| Cell::new(printable(text))).collect::<Vec<_>>());
     }

@@ -19,8 +19,9 @@ const UUID_MARK: (&str, &str) = ("tallyroll", "uuid");
 /// Bytes sent to PostgreSQL at once.
 const COPY_CHUNK_BYTES: usize = 1 << 20;
 
-/// Parameters of one INSERT: below SQLite's limit of 32,766 and PostgreSQL's of 65,535.
-const INSERT_PARAMETERS: usize = 30_000;
+/// Rows of one INSERT: enough to be fast, and always as many, so that the statement is prepared once. What is left over goes
+/// row by row.
+const ROWS_PER_INSERT: usize = 64;
 
 /// Days and microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
 const POSTGRES_EPOCH_DAYS: i32 = 10_957;
@@ -50,15 +51,12 @@ impl Tx {
             Self::Postgres(tx) => copy_batch(tx, table, &columns, batch).await,
             Self::Sqlite(_) => {
                 let readers = readers(batch)?;
-                let row_count = (INSERT_PARAMETERS / columns.len()).max(1);
-                let mut start = 0;
-                while start < batch.num_rows() {
-                    let end = (start + row_count).min(batch.num_rows());
+                for start in (0..batch.num_rows()).step_by(ROWS_PER_INSERT) {
+                    let end = (start + ROWS_PER_INSERT).min(batch.num_rows());
                     let rows: Vec<Vec<Value>> = (start..end)
                         .map(|row| readers.iter().map(|reader| reader.value(row)).collect::<Result<_>>())
                         .collect::<Result<_>>()?;
                     self.insert_rows(table, &columns, &rows, "").await?;
-                    start = end;
                 }
                 Ok(())
             }
@@ -70,25 +68,25 @@ impl Tx {
     /// # Errors
     /// What the database says.
     pub async fn insert_rows(&mut self, table: &str, columns: &[&str], rows: &[Vec<Value>], suffix: &str) -> Result<u64> {
-        let names = columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
         let mut inserted = 0;
-        for chunk in rows.chunks((INSERT_PARAMETERS / columns.len()).max(1)) {
-            let mut sql = format!("INSERT INTO {} ({names}) VALUES ", quote_identifier(table));
-            for row in 0..chunk.len() {
-                sql.push_str(if row == 0 { "(" } else { ", (" });
-                for column in 0..columns.len() {
-                    sql.push_str(if column == 0 { "$" } else { ", $" });
-                    sql.push_str(&(row * columns.len() + column + 1).to_string());
-                }
-                sql.push(')');
-            }
-            sql.push(' ');
-            sql.push_str(suffix);
+        let chunks = rows.chunks_exact(ROWS_PER_INSERT);
+        let left_over = chunks.remainder().chunks(1);
+        for chunk in chunks.chain(left_over) {
             let parameters: Vec<Value> = chunk.iter().flatten().cloned().collect();
-            inserted += self.execute(&sql, &parameters).await?;
+            inserted += self.execute(&insert_sql(table, columns, chunk.len(), suffix), &parameters).await?;
         }
         Ok(inserted)
     }
+}
+
+fn insert_sql(table: &str, columns: &[&str], row_count: usize, suffix: &str) -> String {
+    let names = columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
+    let row = |row: usize| {
+        let places: Vec<String> = (1..=columns.len()).map(|column| format!("${}", row * columns.len() + column)).collect();
+        format!("({})", places.join(", "))
+    };
+    let rows: Vec<String> = (0..row_count).map(row).collect();
+    format!("INSERT INTO {} ({names}) VALUES {} {suffix}", quote_identifier(table), rows.join(", "))
 }
 
 async fn copy_batch(connection: &mut PgConnection, table: &str, columns: &[&str], batch: &RecordBatch) -> Result<()> {

@@ -117,7 +117,7 @@ fn explain(error: MigrateError, store: &Store) -> anyhow::Error {
                 .into()
         }
         MigrateError::ExecuteMigration(source, version) => {
-            let text = source.to_string();
+            let text = super::what_it_says(&source);
             let classified = classify(source);
             if crate::failure::find(&classified).is_some() {
                 return classified.context(format!("Migration {version} failed"));

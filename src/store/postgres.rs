@@ -55,13 +55,13 @@ pub(super) async fn connect(url: &str, shown_url: &str, connections: u32) -> Res
             }
             Err(error) if super::may_pass(&error) => {
                 return Err(Failure::try_again(format!("The database at `{shown_url}` cannot be reached ({attempt} attempts)"))
-                    .caused_by(error)
+                    .caused_by(anyhow::anyhow!(super::what_it_says(&error)))
                     .hint("check that the server runs and that `database.url` names it; this command can be repeated as it is")
                     .into());
             }
             Err(error) => {
                 return Err(Failure::config(format!("The database at `{shown_url}` refuses the connection"))
-                    .caused_by(error)
+                    .caused_by(anyhow::anyhow!(super::what_it_says(&error)))
                     .hint("check user, password and database name in `database.url` or `DATABASE_URL`")
                     .into());
             }

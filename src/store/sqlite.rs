@@ -52,7 +52,7 @@ pub(super) async fn connect(file: &Path, create: bool, connections: u32) -> Resu
             return super::classify(error);
         }
         Failure::config(format!("The database `{}` cannot be opened", file.display()))
-            .caused_by(error)
+            .caused_by(anyhow::anyhow!(super::what_it_says(&error)))
             .hint("check that the folder exists and that the file is an SQLite database which you may write")
             .into()
     })

@@ -8,11 +8,11 @@ CREATE TABLE users (
     image TEXT,
     github_id TEXT UNIQUE,
     plan TEXT NOT NULL DEFAULT 'free',
-    plan_expires_at TEXT CHECK (length(plan_expires_at) = 27 AND plan_expires_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(plan_expires_at) IS NOT NULL),
+    plan_expires_at TEXT CHECK (plan_expires_at IS NULL OR (length(plan_expires_at) = 27 AND plan_expires_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(plan_expires_at) IS NOT NULL)),
     requests_used INTEGER NOT NULL DEFAULT 0,
     requests_limit INTEGER NOT NULL DEFAULT 100,
     is_active INTEGER NOT NULL DEFAULT 1,
-    last_login_at TEXT CHECK (length(last_login_at) = 27 AND last_login_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(last_login_at) IS NOT NULL),
+    last_login_at TEXT CHECK (last_login_at IS NULL OR (length(last_login_at) = 27 AND last_login_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(last_login_at) IS NOT NULL)),
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z') CHECK (length(created_at) = 27 AND created_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(created_at) IS NOT NULL),
     updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z') CHECK (length(updated_at) = 27 AND updated_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(updated_at) IS NOT NULL)
 ) STRICT;
@@ -29,7 +29,7 @@ CREATE TABLE user_plans (
     price_per_month INTEGER NOT NULL DEFAULT 0,
     billing_cycle TEXT NOT NULL DEFAULT 'monthly',
     starts_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z') CHECK (length(starts_at) = 27 AND starts_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(starts_at) IS NOT NULL),
-    expires_at TEXT CHECK (length(expires_at) = 27 AND expires_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(expires_at) IS NOT NULL),
+    expires_at TEXT CHECK (expires_at IS NULL OR (length(expires_at) = 27 AND expires_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(expires_at) IS NOT NULL)),
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z') CHECK (length(created_at) = 27 AND created_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(created_at) IS NOT NULL),
     updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z') CHECK (length(updated_at) = 27 AND updated_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(updated_at) IS NOT NULL)
 ) STRICT;
@@ -77,8 +77,8 @@ CREATE TABLE chat_requests (
     error_message TEXT,
     ip_address TEXT,
     user_agent TEXT,
-    started_at TEXT CHECK (length(started_at) = 27 AND started_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(started_at) IS NOT NULL),
-    completed_at TEXT CHECK (length(completed_at) = 27 AND completed_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(completed_at) IS NOT NULL),
+    started_at TEXT CHECK (started_at IS NULL OR (length(started_at) = 27 AND started_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(started_at) IS NOT NULL)),
+    completed_at TEXT CHECK (completed_at IS NULL OR (length(completed_at) = 27 AND completed_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(completed_at) IS NOT NULL)),
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z') CHECK (length(created_at) = 27 AND created_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(created_at) IS NOT NULL)
 ) STRICT;
 
@@ -107,7 +107,7 @@ CREATE TABLE subscription (
     plan TEXT,
     committed_seats INTEGER CHECK (committed_seats >= 0),
     start_at TEXT NOT NULL CHECK (length(start_at) = 27 AND start_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(start_at) IS NOT NULL),
-    end_at TEXT CHECK (length(end_at) = 27 AND end_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(end_at) IS NOT NULL),
+    end_at TEXT CHECK (end_at IS NULL OR (length(end_at) = 27 AND end_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9][0-9][0-9][0-9]Z' AND julianday(end_at) IS NOT NULL)),
     license_id TEXT,
     CHECK (end_at > start_at)
 ) STRICT;
