@@ -42,13 +42,25 @@ pub struct Numbered {
 /// # Errors
 /// A parameter that is not in `known`.
 pub fn number_parameters(sql: &str, known: &[&str]) -> Result<Numbered> {
+    number_typed_parameters(sql, known, |_| None)
+}
+
+/// As [`number_parameters`], with `CAST($n AS type)` for a parameter that `type_of` gives a type: a server that sees a
+/// parameter first in a place of any type would take it for a text.
+///
+/// # Errors
+/// A parameter that is not in `known`.
+pub fn number_typed_parameters(sql: &str, known: &[&str], type_of: impl Fn(&str) -> Option<&'static str>) -> Result<Numbered> {
     let mut names: Vec<String> = Vec::new();
     let sql = replace_parameters(sql, known, |name| {
         let index = names.iter().position(|known| known == name).unwrap_or_else(|| {
             names.push(name.to_owned());
             names.len() - 1
         });
-        format!("${}", index + 1)
+        match type_of(name) {
+            Some(type_name) => format!("CAST(${} AS {type_name})", index + 1),
+            None => format!("${}", index + 1),
+        }
     })?;
     Ok(Numbered { sql, names })
 }

@@ -20,6 +20,7 @@ pub struct SqlSelect {
     file: ProjectFile,
     columns: Vec<String>,
     timezone: Tz,
+    parameter_type: fn(&str) -> Option<&'static str>,
 }
 
 impl SqlSelect {
@@ -35,7 +36,9 @@ impl SqlSelect {
                 .into());
         };
         let statement = single_statement(&file)?;
-        let numbered = sql_text::number_parameters(&statement, &PARAMETERS).with_context(|| format!("In `{}`", file.origin))?;
+        let parameter_type: fn(&str) -> Option<&'static str> = store.pick(postgres_type, |_| None);
+        let numbered = sql_text::number_typed_parameters(&statement, &PARAMETERS, parameter_type);
+        let numbered = numbered.with_context(|| format!("In `{}`", file.origin))?;
         let columns = store.columns_of(&numbered.sql).await.with_context(|| format!("`{}` does not fit the database", file.origin))?;
         let missing: Vec<&str> =
             job.grain.iter().chain([&job.window_column]).filter(|column| !columns.contains(column)).map(String::as_str).collect();
@@ -44,7 +47,7 @@ impl SqlSelect {
                 .hint(format!("it gives {}", columns.join(", ")))
                 .into());
         }
-        Ok(Self { file, columns, timezone })
+        Ok(Self { file, columns, timezone, parameter_type })
     }
 
     /// Makes the result table from the SELECT's columns where there is none, with the grain as its key.
@@ -57,7 +60,10 @@ impl SqlSelect {
             let window = Window::containing(job.window, epoch.date_naive())?;
             let select = sql_text::replace_parameters(&single_statement(&self.file)?, &PARAMETERS, |name| {
                 let literal = self.parameter(name, window, epoch).ok().and_then(|value| value.to_text()).unwrap_or_default();
-                store.pick(format!("CAST('{literal}' AS {})", if name.ends_with("_at") || name == "as_of" { "TIMESTAMPTZ" } else { "DATE" }), format!("'{literal}'"))
+                match (self.parameter_type)(name) {
+                    Some(type_name) => format!("CAST('{literal}' AS {type_name})"),
+                    None => format!("'{literal}'"),
+                }
             })?;
             let table = quote_identifier(&job.writes);
             let grain = job.grain.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
@@ -127,7 +133,7 @@ impl SqlSelect {
     }
 
     fn bind(&self, sql: &str, window: Window, as_of: DateTime<Utc>) -> Result<(String, Vec<Value>)> {
-        let numbered = sql_text::number_parameters(sql, &PARAMETERS)?;
+        let numbered = sql_text::number_typed_parameters(sql, &PARAMETERS, self.parameter_type)?;
         let parameters = numbered.names.iter().map(|name| self.parameter(name, window, as_of)).collect::<Result<_>>()?;
         Ok((numbered.sql, parameters))
     }
@@ -142,6 +148,10 @@ impl SqlSelect {
             other => bail!("Unknown parameter `:{other}` at {}", format_instant(as_of)),
         })
     }
+}
+
+fn postgres_type(parameter: &str) -> Option<&'static str> {
+    Some(if parameter == "as_of" || parameter.ends_with("_at") { "TIMESTAMPTZ" } else { "DATE" })
 }
 
 fn single_statement(file: &ProjectFile) -> Result<String> {

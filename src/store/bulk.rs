@@ -186,8 +186,10 @@ impl Reader<'_> {
     }
 }
 
+#[inline]
 fn put(buffer: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
-    let length = i32::try_from(bytes.len()).context("A value is larger than COPY allows")?;
+    // Not by `context`, which is called for every field and not inlined.
+    let Ok(length) = i32::try_from(bytes.len()) else { bail!("A value is larger than COPY allows") };
     buffer.extend_from_slice(&length.to_be_bytes());
     buffer.extend_from_slice(bytes);
     Ok(())

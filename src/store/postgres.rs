@@ -33,7 +33,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn connect(url: &str, shown_url: &str, connections: u32) -> Result<PgPool> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| Failure::config(format!("`database.url` = `{shown_url}` is no PostgreSQL URL")).caused_by(error))?
-        .application_name("tallyroll");
+        .application_name("tallyroll")
+        // How long a window takes is in `job_run`; sqlx would log each slow statement whole.
+        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
     let pool = PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)

@@ -1,5 +1,6 @@
 -- Result tables (docs/semantics.md section 4). Counts, tokens and nano-USD are 64 bits; a cost is NULL where no event of the
--- row has a known one. A window is replaced whole, so the grain of usage_daily needs no key: indexes serve reads.
+-- row has a known one. A window is replaced whole, so the grain of usage_daily needs no key: indexes serve reads. One user's days are read by
+-- their dates and the user, 90 probes of the key for 90 days; a second index by user would cost every run more than that.
 CREATE TABLE usage_daily (
     usage_date DATE NOT NULL,
     source TEXT COLLATE "C" NOT NULL,
@@ -60,7 +61,6 @@ CREATE TABLE usage_daily_user (
     unique_customers BIGINT NOT NULL,
     PRIMARY KEY (usage_date, user_id)
 );
-CREATE INDEX idx_usage_daily_user_user ON usage_daily_user (user_id, usage_date);
 
 CREATE TABLE usage_daily_customer (
     usage_date DATE NOT NULL,
@@ -89,7 +89,6 @@ CREATE TABLE usage_daily_customer (
     unique_users BIGINT NOT NULL,
     UNIQUE (usage_date, customer_id)
 );
-CREATE INDEX idx_usage_daily_customer_customer ON usage_daily_customer (customer_id, usage_date);
 
 CREATE TABLE usage_monthly_user (
     usage_month DATE NOT NULL,

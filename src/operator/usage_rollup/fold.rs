@@ -1,6 +1,8 @@
 //! The measures of `usage_daily`, folded by polars: the same fold takes events to groups, and groups to fewer groups.
 //!
-//! polars wraps a sum of Int64 without a word, so every sum is taken in 128 bits and checked when it is stored.
+//! polars wraps a sum of Int64 without a word. So the folder adds up the magnitudes of everything pushed, in 128 bits: while
+//! these totals fit 64 bits, no group's sum can wrap and 64 bits are summed; past that every sum is taken in 128 bits and
+//! checked when it is stored.
 
 use std::sync::Arc;
 
@@ -80,12 +82,22 @@ const GROUPS_PER_FOLD: usize = 1_048_576;
 pub(super) struct Folder {
     keys: [Vec<u32>; KEYS.len()],
     values: [Vec<i64>; MEASURE_COUNT],
+    /// Sum of the magnitudes of all values pushed, by measure.
+    totals: [u128; MEASURE_COUNT],
     partial: Option<DataFrame>,
+    /// Whether `partial` holds a group more than once.
+    is_folded: bool,
 }
 
 impl Folder {
     pub(super) fn new() -> Self {
-        Self { keys: Default::default(), values: std::array::from_fn(|_| Vec::new()), partial: None }
+        Self {
+            keys: Default::default(),
+            values: std::array::from_fn(|_| Vec::new()),
+            totals: [0; MEASURE_COUNT],
+            partial: None,
+            is_folded: true,
+        }
     }
 
     pub(super) fn push(&mut self, keys: [u32; KEYS.len()], values: [i64; MEASURE_COUNT]) {
@@ -106,6 +118,9 @@ impl Folder {
         if self.keys[0].is_empty() {
             return Ok(());
         }
+        for (total, values) in self.totals.iter_mut().zip(&self.values) {
+            *total += values.iter().map(|value| u128::from(value.unsigned_abs())).sum::<u128>();
+        }
         let height = self.keys[0].len();
         let mut columns: Vec<Column> = Vec::with_capacity(KEYS.len() + MEASURE_COUNT);
         for (name, codes) in KEYS.iter().zip(&mut self.keys) {
@@ -114,12 +129,15 @@ impl Folder {
         for (measure, values) in MEASURES.iter().zip(&mut self.values) {
             columns.push(Column::new(measure.name.into(), std::mem::take(values)));
         }
-        let folded = fold(DataFrame::new(height, columns)?)?;
+        let folded = self.fold(DataFrame::new(height, columns)?)?;
         self.partial = Some(match self.partial.take() {
             None => folded,
-            Some(mut partial) => {
-                partial.vstack_mut_owned(folded)?;
-                if partial.height() >= GROUPS_PER_FOLD { fold(partial)? } else { partial }
+            Some(partial) => {
+                // One part may be of 64 bits and the other of 128: both become what the totals ask for now.
+                let mut partial = self.widen(partial)?;
+                partial.vstack_mut_owned(self.widen(folded)?)?;
+                self.is_folded = partial.height() >= GROUPS_PER_FOLD;
+                if self.is_folded { self.fold(partial)? } else { partial }
             }
         });
         Ok(())
@@ -128,20 +146,34 @@ impl Folder {
     /// The groups of everything pushed.
     pub(super) fn finish(mut self) -> Result<Option<DataFrame>> {
         self.fold_rows()?;
-        self.partial.map(fold).transpose()
+        match self.partial.take() {
+            Some(partial) if !self.is_folded => self.fold(partial).map(Some),
+            other => Ok(other),
+        }
     }
-}
 
-fn fold(frame: DataFrame) -> Result<DataFrame> {
-    let aggregates: Vec<Expr> = MEASURES
-        .iter()
-        .map(|measure| match measure.fold {
-            Fold::Sum | Fold::SumUnlessNone(_) => col(measure.name).cast(PolarsType::Int128).sum(),
-            Fold::Min => col(measure.name).min(),
-            Fold::Max => col(measure.name).max(),
-        })
-        .collect();
-    Ok(frame.lazy().group_by(KEYS.map(col)).agg(aggregates).collect()?)
+    fn fold(&self, frame: DataFrame) -> Result<DataFrame> {
+        let aggregates: Vec<Expr> = MEASURES
+            .iter()
+            .zip(self.sum_types())
+            .map(|(measure, sum_type)| match measure.fold {
+                Fold::Sum | Fold::SumUnlessNone(_) => col(measure.name).cast(sum_type).sum(),
+                Fold::Min => col(measure.name).min(),
+                Fold::Max => col(measure.name).max(),
+            })
+            .collect();
+        Ok(frame.lazy().group_by(KEYS.map(col)).agg(aggregates).collect()?)
+    }
+
+    fn widen(&self, frame: DataFrame) -> Result<DataFrame> {
+        let casts = MEASURES.iter().zip(self.sum_types()).filter(|(measure, _)| !matches!(measure.fold, Fold::Min | Fold::Max));
+        let casts: Vec<Expr> = casts.map(|(measure, sum_type)| col(measure.name).cast(sum_type)).collect();
+        Ok(frame.lazy().with_columns(casts).collect()?)
+    }
+
+    fn sum_types(&self) -> impl Iterator<Item = PolarsType> {
+        self.totals.iter().map(|total| if i64::try_from(*total).is_ok() { PolarsType::Int64 } else { PolarsType::Int128 })
+    }
 }
 
 /// The texts behind the codes of a window.
@@ -195,7 +227,12 @@ pub(super) fn rows_of(groups: &DataFrame, codes: &Codes, usage_date: NaiveDate) 
 }
 
 fn stored_values(groups: &DataFrame, measure: &Measure) -> Result<Vec<Option<i64>>> {
-    let sums = |name: &'static str| -> Result<Vec<i128>> { Ok(chunked::<Int128Type>(groups, name)?.into_no_null_iter().collect()) };
+    let sums = |name: &'static str| -> Result<Vec<i128>> {
+        match chunked::<Int64Type>(groups, name) {
+            Ok(sums) => Ok(sums.into_no_null_iter().map(i128::from).collect()),
+            Err(_) => Ok(chunked::<Int128Type>(groups, name)?.into_no_null_iter().collect()),
+        }
+    };
     match measure.fold {
         Fold::Sum => sums(measure.name)?.into_iter().map(|sum| fit_stored(sum, measure.name).map(Some)).collect(),
         Fold::SumUnlessNone(known) => {
@@ -214,4 +251,41 @@ fn chunked<'a, T: polars::prelude::PolarsDataType>(frame: &'a DataFrame, name: &
     let series = frame.column(name)?.as_materialized_series();
     let array = series.as_any().downcast_ref::<ChunkedArray<T>>();
     array.with_context(|| format!("Column `{name}` came back from polars as {}", series.dtype()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folded(rows: &[(u32, i64)]) -> Result<RecordBatch> {
+        let mut folder = Folder::new();
+        let mut codes = Codes::default();
+        codes.sources.code("log");
+        codes.users.code("00000000-0000-4000-8000-000000000001");
+        codes.users.code("00000000-0000-4000-8000-000000000002");
+        codes.request_types.code("report");
+        for (user, tokens) in rows {
+            let mut values = [1; MEASURE_COUNT];
+            values[4] = *tokens;
+            folder.push([0, *user, super::super::intern::NULL_CODE, 0, super::super::intern::NULL_CODE, super::super::intern::NULL_CODE], values);
+            // A fold for each row: parts of 64 and of 128 bits meet.
+            folder.fold_rows()?;
+        }
+        let groups = folder.finish()?.context("no groups")?;
+        rows_of(&groups, &codes, NaiveDate::default())
+    }
+
+    #[test]
+    fn sums_past_64_bits_in_all_but_not_in_any_group_are_exact() {
+        let batch = folded(&[(0, i64::MAX), (1, 7), (1, i64::MAX - 7)]).unwrap();
+        let tokens = batch.column_by_name("input_tokens").unwrap();
+        let tokens: Vec<i64> = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(tokens).values().to_vec();
+        assert_eq!(tokens, [i64::MAX, i64::MAX]);
+    }
+
+    #[test]
+    fn a_sum_past_64_bits_is_an_error_never_a_wrap() {
+        let error = folded(&[(0, i64::MAX), (0, 1)]).unwrap_err();
+        assert_eq!(error.to_string(), "The sum of `input_tokens` is 9223372036854775808, which does not fit the stored 64 bits");
+    }
 }

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Tallyroll against plain SQL inside the same PostgreSQL, in one run: `scripts/bench.sh [ROWS]`, 10 million unless said.
+# Prints the whole backfill of the five summaries by both, their ratio, peak memory, one more day, and a tick with nothing due.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ -z "${TALLYROLL_TEST_POSTGRES:-}" ]; then
+  cargo build --release --quiet
+  # A server of ordinary size; both sides have the same.
+  export TALLYROLL_POSTGRES_OPTIONS="-c shared_buffers=2GB -c work_mem=256MB -c maintenance_work_mem=512MB -c max_wal_size=8GB"
+  exec scripts/postgres.sh "$0" "$@"
+fi
+
+rows=${1:-10000000}
+tallyroll=${CARGO_TARGET_DIR:-target}/release/tallyroll
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export DATABASE_URL=$TALLYROLL_TEST_POSTGRES
+now() { date +%s.%N; }
+since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.2f", b - a }'; }
+timed() { /usr/bin/env python3 - "$@" <<'PYTHON'
+import resource, subprocess, sys, time
+start = time.monotonic()
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+seconds = time.monotonic() - start
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(f"{seconds:.3f} {usage.ru_maxrss / 1024:.0f} {usage.ru_utime + usage.ru_stime:.2f} {code}")
+PYTHON
+}
+
+echo "== loading $rows rows"
+"$tallyroll" migrate >/dev/null
+start=$(now)
+psql -q -v ON_ERROR_STOP=1 -v rows="$rows" -f benches/load.sql
+echo "loaded and indexed in $(since "$start") s"
+
+echo "== Tallyroll: backfill of five summaries"
+read -r tallyroll_s memory_mb cpu_s code < <(timed "$tallyroll" run-job usage_daily --downstream --as-of 2026-04-20)
+[ "$code" = 0 ] || { echo "the backfill ended with exit code $code"; exit 1; }
+"$tallyroll" runs --limit 5 2>/dev/null
+
+echo "== plain SQL: the same five tables"
+psql -q -c CHECKPOINT
+start=$(now)
+psql -q -v ON_ERROR_STOP=1 -f benches/plain.sql
+plain_s=$(since "$start")
+
+echo "== the same rows?"
+psql -q -v ON_ERROR_STOP=1 -A -t -F ' ' -f benches/compare.sql | tee "$work/compare"
+
+echo "== one more day, $((rows / 90)) rows"
+psql -q -v ON_ERROR_STOP=1 -c "INSERT INTO ai_usage_log (user_id, user_email, customer_id, customer_name, request_type, input_tokens, output_tokens, model_used, latency_ms, status, created_at)
+  SELECT user_id, user_email, customer_id, customer_name, request_type, input_tokens, output_tokens, model_used, latency_ms, status, created_at + INTERVAL '1 day'
+  FROM ai_usage_log WHERE created_at >= '2026-04-09' AND created_at < '2026-04-10'" -c "ANALYZE ai_usage_log"
+read -r day_s _ _ code < <(timed "$tallyroll" run-job usage_daily --as-of 2026-04-20)
+[ "$code" = 0 ]
+read -r day_downstream_s _ _ code < <(timed "$tallyroll" run-job usage_daily --day 2026-04-10 --downstream --as-of 2026-04-20)
+[ "$code" = 0 ]
+
+echo "== nothing due"
+for _ in 1 2 3 4 5; do read -r idle_s _ < <(timed "$tallyroll" run-job usage_daily --downstream --as-of 2026-04-20); echo "$idle_s"; done | sort -n | sed -n 3p >"$work/idle"
+
+echo
+echo "Tallyroll, five summaries     $tallyroll_s s ($(awk -v r="$rows" -v s="$tallyroll_s" 'BEGIN { printf "%.0f", r / s }') rows/s, $cpu_s s of its own CPU), peak memory $memory_mb MB"
+echo "plain SQL, five summaries     $plain_s s"
+echo "ratio                         $(awk -v a="$tallyroll_s" -v b="$plain_s" 'BEGIN { printf "%.2f", a / b }')"
+echo "one more day, usage_daily     $day_s s"
+echo "one more day, all five        $day_downstream_s s"
+echo "nothing due (median of 5)     $(cat "$work/idle") s"

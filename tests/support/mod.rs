@@ -1,0 +1,205 @@
+//! A project folder and a database of its own for each test.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tallyroll::config::{self, Config};
+use tallyroll::project::Project;
+use tallyroll::store::{Create, Store, Value};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// Which database a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// Writes one test for each database.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($crate::support::Engine::Sqlite).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($crate::support::Engine::Postgres).await;
+            })*
+        }
+    };
+}
+
+/// A migrated database, with a project folder beside it.
+pub struct Fixture {
+    pub engine: Engine,
+    pub dir: TempDir,
+    pub url: String,
+    pub store: Store,
+}
+
+impl Fixture {
+    pub async fn new(engine: Engine) -> Self {
+        let fixture = Self::empty(engine).await;
+        fixture.store.migrate(false).await.unwrap();
+        fixture
+    }
+
+    /// A database without any table.
+    pub async fn empty(engine: Engine) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = match engine {
+            Engine::Sqlite => "sqlite://tallyroll.db".to_owned(),
+            Engine::Postgres => new_postgres_database().await,
+        };
+        let project = Project::new(dir.path());
+        let store = Store::open(&project, &config_of(&project, &url), Create::IfMissing).await.unwrap();
+        Self { engine, dir, url, store }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let file = self.path().join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+
+    pub fn config(&self) -> Config {
+        config_of(&Project::new(self.path()), &self.url)
+    }
+
+    pub async fn execute(&self, sql: &str) -> u64 {
+        self.store.execute(sql, &[]).await.unwrap_or_else(|error| panic!("{error:#}\n{sql}"))
+    }
+
+    /// Rows as text, the same from either database.
+    pub async fn rows(&self, sql: &str) -> Vec<String> {
+        let rows = self.store.query(sql, &[]).await.unwrap_or_else(|error| panic!("{error:#}\n{sql}"));
+        let text = |value: &Value| value.to_text().unwrap_or_else(|| "NULL".to_owned());
+        rows.iter().map(|row| row.values.iter().map(text).collect::<Vec<_>>().join("|")).collect()
+    }
+
+    pub async fn number(&self, sql: &str) -> i64 {
+        self.rows(sql).await[0].parse().unwrap()
+    }
+
+    /// Everything that a run computes, but for when and by whom.
+    pub async fn results(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for table in SUMMARIES {
+            let columns = self.store.table_columns(table).await.unwrap().join(", ");
+            all.push(format!("{table}: {columns}"));
+            let mut rows = self.rows(&format!("SELECT {columns} FROM {table}")).await;
+            rows.sort();
+            all.extend(rows);
+        }
+        all.extend(self.rows("SELECT job, window_start, window_end, state, rows_in, rows_out, quarantined_count, timezone FROM job_window ORDER BY 1, 2").await);
+        all.extend(self.rows("SELECT source, event_id, usage_date, reason, payload FROM quarantined_event ORDER BY 1, 2").await);
+        all
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tallyroll"));
+        command
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .env("DATABASE_URL", &self.url)
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        Finished::of(&self.command(arguments).output().unwrap())
+    }
+
+    /// Runs and requires exit code 0.
+    pub fn run_well(&self, arguments: &[&str]) -> String {
+        let finished = self.run(arguments);
+        assert_eq!(finished.code, Some(0), "{arguments:?}\n{}\n{}", finished.stdout, finished.stderr);
+        finished.stdout
+    }
+
+    /// One row of `ai_usage_log`; what is not named has the fixture's default.
+    pub async fn log(&self, occurred_at: &str, set: &[(&str, &str)]) -> String {
+        let id = Uuid::new_v4().to_string();
+        let mut columns = vec!["id".to_owned(), "created_at".to_owned()];
+        let mut values = vec![format!("'{id}'"), format!("'{occurred_at}'")];
+        let defaults = [("user_id", "'00000000-0000-4000-8000-000000000001'"), ("input_tokens", "100"), ("output_tokens", "10")];
+        for (column, value) in defaults.iter().filter(|(column, _)| set.iter().all(|(name, _)| name != column)).chain(set) {
+            columns.push((*column).to_owned());
+            values.push((*value).to_owned());
+        }
+        self.execute(&format!("INSERT INTO ai_usage_log ({}) VALUES ({})", columns.join(", "), values.join(", "))).await;
+        id
+    }
+
+    /// The windows written since, as `job window`, from a JSON report.
+    pub fn written(&self, arguments: &[&str]) -> Vec<String> {
+        let report: serde_json::Value = serde_json::from_str(&self.run_well(&[arguments, &["--json"]].concat())).unwrap();
+        let mut written = Vec::new();
+        for job in report["jobs"].as_array().unwrap() {
+            for window in job["windows"].as_array().unwrap() {
+                written.push(format!("{} {}", job["job"].as_str().unwrap(), window["window"].as_str().unwrap()));
+            }
+        }
+        written
+    }
+}
+
+pub const SUMMARIES: [&str; 5] =
+    ["usage_daily", "usage_daily_user", "usage_daily_customer", "usage_monthly_user", "usage_monthly_customer"];
+
+/// What a process left.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+pub fn config_of(project: &Project, url: &str) -> Config {
+    config::load(project, [("DATABASE_URL".to_owned(), url.to_owned())], &[]).unwrap().config
+}
+
+/// The test server's URL; a PostgreSQL test never skips.
+pub fn postgres_url() -> String {
+    std::env::var("TALLYROLL_TEST_POSTGRES").expect("TALLYROLL_TEST_POSTGRES names no server: run the tests with scripts/test.sh")
+}
+
+async fn new_postgres_database() -> String {
+    let admin = postgres_url();
+    let name = format!("test_{}", Uuid::new_v4().simple());
+    let dir = tempfile::tempdir().unwrap();
+    let project = Project::new(dir.path());
+    let store = Store::open(&project, &config_of(&project, &admin), Create::Never).await.unwrap();
+    store.execute(&format!("CREATE DATABASE {name}"), &[]).await.unwrap();
+    store.close().await;
+    admin.replace("/postgres?", &format!("/{name}?"))
+}
+
+/// How often a campaign repeats: short in the test command, whole through `scripts/campaign.sh`.
+pub fn repetitions(short: usize, whole: usize) -> usize {
+    if std::env::var_os("TALLYROLL_CAMPAIGN").is_some() { whole } else { short }
+}
