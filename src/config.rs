@@ -157,19 +157,15 @@ pub struct Loaded {
 /// # Errors
 /// A [`Failure`] of kind config: unreadable file, TOML that does not parse, an unknown key (with the nearest known one),
 /// a value of the wrong type or out of range. Each names where the value came from.
-pub fn load(
-    project: &Project,
-    environment: impl IntoIterator<Item = (String, String)>,
-    flags: &[(&str, String)],
-) -> Result<Loaded> {
+pub fn load(project: &Project, environment: impl IntoIterator<Item = (String, String)>, flags: &[(&str, String)]) -> Result<Loaded> {
     let mut origins: BTreeMap<String, String> = BTreeMap::new();
     let mut builder = config::Config::builder().add_source(File::from_str(&defaults()?, FileFormat::Toml));
 
     let path = project.dir.join(CONFIG_FILE);
     if let Some(text) = read_optional(&path)? {
         let origin = path.display().to_string();
-        let table: toml::Table = toml::from_str(&text)
-            .map_err(|error| Failure::config(format!("`{origin}` is not TOML")).caused_by(error))?;
+        let table: toml::Table =
+            toml::from_str(&text).map_err(|error| Failure::config(format!("`{origin}` is not TOML")).caused_by(error))?;
         for key in leaf_keys(&table) {
             check_known(&key, &origin)?;
             origins.insert(key, origin.clone());
@@ -203,12 +199,11 @@ impl Config {
         let path = project.dir.join(&self.usage.price_book);
         match read_optional(&path)? {
             Some(text) => PriceBook::parse(&text, &path.display().to_string()),
-            None if self.usage.pricing == Pricing::PriceBook => Err(Failure::config(format!(
-                "`usage.pricing` is `price_book`, but there is no `{}`",
-                path.display()
-            ))
-            .hint("write the price book there, or set `usage.price_book` to its path")
-            .into()),
+            None if self.usage.pricing == Pricing::PriceBook => {
+                Err(Failure::config(format!("`usage.pricing` is `price_book`, but there is no `{}`", path.display()))
+                    .hint("write the price book there, or set `usage.price_book` to its path")
+                    .into())
+            }
             None => Ok(PriceBook::default()),
         }
     }
@@ -272,9 +267,8 @@ fn overrides(environment: impl IntoIterator<Item = (String, String)>) -> Result<
             None => continue,
         };
         let value = if from_file {
-            let text = fs::read_to_string(&value).map_err(|error| {
-                Failure::config(format!("Failed to read `{value}`, which `{name}` names")).caused_by(error)
-            })?;
+            let text = fs::read_to_string(&value)
+                .map_err(|error| Failure::config(format!("Failed to read `{value}`, which `{name}` names")).caused_by(error))?;
             text.trim_end().to_owned()
         } else {
             value

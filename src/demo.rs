@@ -37,9 +37,30 @@ output_usd_per_million = "0.48"
 "#;
 
 const CUSTOMERS: [&str; 24] = [
-    "Acme Freight", "Birch & Sons", "Cobalt Labs", "Dune Travel", "Ember Health", "Fjord Bank", "Grove Foods", "Harbor Legal", "Iris Media",
-    "Juniper Energy", "Kite Robotics", "Lumen Optics", "Maple Schools", "Nimbus Air", "Orchard Retail", "Pike Mining", "Quill Press",
-    "Rowan Homes", "Slate Insurance", "Tern Marine", "Umber Studio", "Vale Pharma", "Willow Care", "Zephyr Wind",
+    "Acme Freight",
+    "Birch & Sons",
+    "Cobalt Labs",
+    "Dune Travel",
+    "Ember Health",
+    "Fjord Bank",
+    "Grove Foods",
+    "Harbor Legal",
+    "Iris Media",
+    "Juniper Energy",
+    "Kite Robotics",
+    "Lumen Optics",
+    "Maple Schools",
+    "Nimbus Air",
+    "Orchard Retail",
+    "Pike Mining",
+    "Quill Press",
+    "Rowan Homes",
+    "Slate Insurance",
+    "Tern Marine",
+    "Umber Studio",
+    "Vale Pharma",
+    "Willow Care",
+    "Zephyr Wind",
 ];
 const USERS: u64 = 180;
 const CHAT_USERS: u64 = 40;
@@ -67,7 +88,7 @@ pub async fn write(store: &Store, event_count: u64, seed: u64) -> Result<()> {
         if random.below(10) == 0 {
             chat(&mut random, &users, &mut chats, &mut analytics);
         } else {
-            log.push(logged(&mut random, &users));
+            log.push(logged(&mut random, &users, event_count));
         }
         if log.len() >= ROWS_PER_STATEMENT {
             tx.insert_rows("ai_usage_log", &LOG_COLUMNS, &std::mem::take(&mut log), "ON CONFLICT DO NOTHING").await?;
@@ -80,8 +101,19 @@ pub async fn write(store: &Store, event_count: u64, seed: u64) -> Result<()> {
 }
 
 const LOG_COLUMNS: [&str; 13] = [
-    "id", "user_id", "user_email", "customer_id", "customer_name", "request_type", "session_id", "input_tokens", "output_tokens", "latency_ms",
-    "tool_turns", "status", "created_at",
+    "id",
+    "user_id",
+    "user_email",
+    "customer_id",
+    "customer_name",
+    "request_type",
+    "session_id",
+    "input_tokens",
+    "output_tokens",
+    "latency_ms",
+    "tool_turns",
+    "status",
+    "created_at",
 ];
 const CHAT_COLUMNS: [&str; 8] = ["id", "user_id", "model", "tokens_used", "cost", "duration", "status", "created_at"];
 const ANALYTICS_COLUMNS: [&str; 9] =
@@ -91,7 +123,7 @@ fn email(index: u64) -> String {
     format!("user{index}@example.com")
 }
 
-fn logged(random: &mut SplitMix64, users: &[Uuid]) -> Vec<Value> {
+fn logged(random: &mut SplitMix64, users: &[Uuid], event_count: u64) -> Vec<Value> {
     let id = random.uuid();
     let user = random.skewed(USERS);
     let occurred_at = random.instant();
@@ -107,7 +139,8 @@ fn logged(random: &mut SplitMix64, users: &[Uuid]) -> Vec<Value> {
     let is_error = random.below(40) == 0;
     let request_type = ["report", "report", "report", "insight", "insight", "widget", "scheduled"][random.index(7)];
     // A clock that ran backwards, now and then: such a row goes to the quarantine.
-    let latency = if random.below(5_000) == 0 { -1 } else { 300 + random.small(6_000) };
+    let is_bad = random.below(5_000) == 0 && event_count >= 20_000;
+    let latency = if is_bad { -1 } else { 300 + random.small(6_000) };
     vec![
         id.into(),
         users.get(usize::try_from(user).unwrap_or(0)).copied().into(),
@@ -134,16 +167,7 @@ fn chat(random: &mut SplitMix64, users: &[Uuid], chats: &mut Vec<Vec<Value>>, an
     let status = ["completed", "completed", "completed", "completed", "failed", "pending"][random.index(6)];
     let cost: Value = if model == "gpt-4" { (1 + random.small(30)).into() } else { Value::Null };
     let duration: Value = if status == "pending" { Value::Null } else { (400 + random.small(4_000)).into() };
-    chats.push(vec![
-        id.into(),
-        user.clone(),
-        model.into(),
-        (input + output).into(),
-        cost,
-        duration,
-        status.into(),
-        occurred_at.into(),
-    ]);
+    chats.push(vec![id.into(), user.clone(), model.into(), (input + output).into(), cost, duration, status.into(), occurred_at.into()]);
     if random.below(8) != 0 {
         let category = ["nft", "token", "marketplace", "dao"][random.index(4)];
         let rating: Value = if random.below(3) == 0 { (1 + random.small(5)).into() } else { Value::Null };

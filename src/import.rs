@@ -188,10 +188,10 @@ pub async fn import_usage(
                     if reader.has_header() {
                         mapping.check_headers(&record.headers, path)?;
                     }
-                    check_constants(store, mapping)?;
+                    check_constants(mapping)?;
                     report.ignored_columns = mapping.ignored(&record.headers);
                 }
-                match row(store, mapping, &record, &mut seen) {
+                match row(mapping, &record, &mut seen) {
                     Ok(values) => chunk.push(values),
                     Err(reason) => bad.push((BadRow { line, reason: format!("{reason:#}") }, record.to_json())),
                 }
@@ -233,10 +233,10 @@ pub async fn import_usage(
 }
 
 /// A constant that no row could use is the command line's fault, not the rows'.
-fn check_constants(store: &Store, mapping: &Mapping) -> Result<()> {
+fn check_constants(mapping: &Mapping) -> Result<()> {
     for (name, text) in &mapping.constants {
         let field = known_field(name).context("a mapped field is known")?;
-        value(store, field, text).map_err(|error| Failure::usage(format!("`--set {name}={text}`: {error:#}")))?;
+        value(field, text).map_err(|error| Failure::usage(format!("`--set {name}={text}`: {error:#}")))?;
     }
     Ok(())
 }
@@ -254,11 +254,11 @@ fn column(store: &Store, field: &Field) -> &'static str {
 }
 
 /// The values of one record, in the order of [`FIELDS`] and `cost_basis`.
-fn row(store: &Store, mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Vec<Value>> {
+fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Vec<Value>> {
     let mut values = Vec::with_capacity(FIELDS.len() + 1);
     for field in &FIELDS {
         values.push(match mapping.text(record, field) {
-            Some(text) => value(store, field, text).with_context(|| format!("`{}` is `{}`", field.name, shorten(text)))?,
+            Some(text) => value(field, text).with_context(|| format!("`{}` is `{}`", field.name, shorten(text)))?,
             None => absent(field, mapping, record, seen)?,
         });
     }
@@ -284,7 +284,7 @@ fn absent(field: &Field, mapping: &Mapping, record: &Record, seen: &mut HashMap<
     }
 }
 
-fn value(store: &Store, field: &Field, text: &str) -> Result<Value> {
+fn value(field: &Field, text: &str) -> Result<Value> {
     Ok(match field.name {
         "event_id" | "user_id" => Uuid::parse_str(text.trim()).context("not a UUID")?.into(),
         "occurred_at" => parse_instant(text)?.into(),
@@ -292,10 +292,7 @@ fn value(store: &Store, field: &Field, text: &str) -> Result<Value> {
         "customer_id" | "input_tokens" | "output_tokens" | "latency_ms" | "tool_turns" => {
             i64::from(text.trim().parse::<i32>().context("not a whole number of 32 bits")?).into()
         }
-        "total_cost_usd" => {
-            let nanos = money::parse_usd_nanos(text)?;
-            store.pick(Value::Text(money::format_usd(nanos.into(), 9)), Value::Int(nanos))
-        }
+        "total_cost_usd" => Value::Nanos(money::parse_usd_nanos(text)?),
         _ if text.contains('\0') => anyhow::bail!("holds a NUL character"),
         _ => text.into(),
     })

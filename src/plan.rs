@@ -61,7 +61,7 @@ pub struct Plan {
     /// Windows as they were when the plan was made.
     pub states: BTreeMap<Window, WindowState>,
     /// How far each source was looked at to find them.
-    positions: Vec<(String, i64)>,
+    positions: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -99,12 +99,13 @@ impl Plan {
         let due: Vec<(Window, String)> = self.windows.iter().map(|planned| (planned.window, planned.reason.clone())).collect();
         tx.mark_due(&job.name, &due, context.config.reporting.timezone.name()).await?;
         for (source, position) in &self.positions {
-            tx.set_watermark(source, *position, now).await?;
+            tx.set_watermark(source, position, now).await?;
+            // A mark that was set since is not in the plan, and stays.
             let sql = context.store.pick(
-                "DELETE FROM usage_dirty_day WHERE source = $1 AND marked_xid < CAST($2 AS XID8)",
+                "DELETE FROM usage_dirty_day WHERE source = $1 AND pg_visible_in_snapshot(marked_xid, CAST($2 AS PG_SNAPSHOT))",
                 "DELETE FROM usage_dirty_day WHERE source = $1 AND $2 = $2",
             );
-            tx.execute(sql, &[source.as_str().into(), position.to_string().into()]).await?;
+            tx.execute(sql, &[source.as_str().into(), position.as_str().into()]).await?;
         }
         Ok(())
     }
@@ -148,13 +149,12 @@ impl Plan {
         let mut first_raw_day: Option<NaiveDate> = None;
         for source in &rollup.sources {
             let tracked = context.config.usage.change_tracking == ChangeTracking::Ingest;
-            let watermark = if request.rebuild || !tracked { None } else { tx.watermark(&source.name).await? };
+            let seen = if request.rebuild || !tracked { None } else { tx.watermark(&source.name).await? };
             if tracked {
-                let (position, ceiling) = position(tx, source).await?;
-                self.positions.push((source.name.clone(), position));
-                if let Some(low) = watermark {
-                    check_not_restored(source, low, ceiling)?;
-                    find_changed(context, tx, source, rollup, (low, position), &mut days).await?;
+                // Taken before the rows are looked at: what comes in between is found again, never lost.
+                self.positions.push((source.name.clone(), position(tx, source, seen.as_deref()).await?));
+                if let Some(seen) = seen {
+                    find_changed(tx, source, rollup, &seen, &mut days).await?;
                     continue;
                 }
             }
@@ -275,38 +275,30 @@ pub fn readers_of(kind: WindowKind, upstream: Window) -> Result<Vec<Window>> {
     Window::covering(kind, upstream.start_date, upstream.end_date)
 }
 
-async fn position(tx: &mut Tx, source: &Source) -> Result<(i64, i64)> {
-    let rows = tx.query(source.position_sql()?, &[]).await.map_err(|error| source.explain(error))?;
-    match rows.first() {
-        Some(row) => Ok((row.int("position")?, row.int("ceiling")?)),
-        None => Err(Failure::config(format!("The position statement of `{}` gives no row", source.origin)).into()),
+async fn position(tx: &mut Tx, source: &Source, seen: Option<&str>) -> Result<String> {
+    let statement = source.position_sql()?;
+    let parameters: Vec<Value> = statement.names.iter().map(|_| seen.map(str::to_owned).into()).collect();
+    let rows = tx.query(&statement.sql, &parameters).await.map_err(|error| source.explain(error))?;
+    let Some(row) = rows.first() else {
+        return Err(Failure::config(format!("The position statement of `{}` gives no row", source.origin)).into());
+    };
+    if row.int("is_behind")? != 0 {
+        return Err(Failure::config(format!("The database is behind what was read of `{}`: it is a restored copy", source.name))
+            .hint("rows could be missed; redo every day with `tallyroll run-job usage_daily --rebuild --downstream`")
+            .into());
     }
-}
-
-fn check_not_restored(source: &Source, low: i64, ceiling: i64) -> Result<()> {
-    if low <= ceiling {
-        return Ok(());
-    }
-    Err(Failure::config(format!(
-        "The database counts transactions up to {ceiling}, but `{}` was read up to {low}: it is a restored copy",
-        source.name
-    ))
-    .hint("rows could be missed; redo every day with `tallyroll run-job usage_daily --rebuild --downstream`")
-    .into())
+    row.text("position")
 }
 
 async fn find_changed(
-    context: &Context,
     tx: &mut Tx,
     source: &Source,
     rollup: &UsageRollup,
-    (low, high): (i64, i64),
+    seen: &str,
     days: &mut BTreeMap<NaiveDate, String>,
 ) -> Result<()> {
     let changed = source.changed_sql()?;
-    // A transaction id has no integer type in PostgreSQL: it goes in as text.
-    let bound = |position: i64| context.store.pick(Value::Text(position.to_string()), Value::Int(position));
-    let parameters: Vec<Value> = changed.names.iter().map(|name| bound(if name == "low" { low } else { high })).collect();
+    let parameters: Vec<Value> = changed.names.iter().map(|_| seen.into()).collect();
     for row in tx.query(&changed.sql, &parameters).await.map_err(|error| source.explain(error))? {
         let slot_start = row.instant("slot_start")?;
         let reason = row.text("reason")?;

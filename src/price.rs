@@ -67,15 +67,12 @@ impl PriceBook {
     /// Names the entry and the field: an unknown key, a price that is no exact decimal, a date that is none, two prices of one
     /// model from the same instant.
     pub fn parse(text: &str, path: &str) -> Result<Self> {
-        let file: PriceFile = toml::from_str(text).map_err(|error| {
-            Failure::config(format!("`{path}` is not a price book")).caused_by(error).hint(PRICE_EXAMPLE)
-        })?;
+        let file: PriceFile = toml::from_str(text)
+            .map_err(|error| Failure::config(format!("`{path}` is not a price book")).caused_by(error).hint(PRICE_EXAMPLE))?;
         let mut models: BTreeMap<String, Vec<Price>> = BTreeMap::new();
         for (index, entry) in file.price.into_iter().enumerate() {
             let place = || format!("`{path}`, price {} (`{}`)", index + 1, entry.model);
-            let price = entry.price().map_err(|error| {
-                Failure::config(format!("{}: {error:#}", place())).hint(PRICE_EXAMPLE)
-            })?;
+            let price = entry.price().map_err(|error| Failure::config(format!("{}: {error:#}", place())).hint(PRICE_EXAMPLE))?;
             let prices = models.entry(entry.model.clone()).or_default();
             if prices.iter().any(|other| other.effective_from == price.effective_from) {
                 return Err(Failure::config(format!("{}: a second price from {}", place(), price.effective_from))
@@ -108,10 +105,7 @@ impl PriceBook {
                 let ends_before = prices.get(index + 1).is_some_and(|next| next.effective_from <= start);
                 if price.effective_from < end && !ends_before {
                     let from = price.effective_from.max(start).timestamp_micros();
-                    in_force.push(format!(
-                        "{model:?} {from} {} {}",
-                        price.input_nanos_per_million, price.output_nanos_per_million
-                    ));
+                    in_force.push(format!("{model:?} {from} {} {}", price.input_nanos_per_million, price.output_nanos_per_million));
                 }
             }
         }

@@ -1,28 +1,33 @@
-//! Running a plan: each due window is computed, then replaced in one transaction.
+//! Running a plan: lock, plan, windows, record.
+
+mod dry_run;
+mod work;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 use uuid::Uuid;
 
+pub use self::dry_run::{ExpectedWindow, dry_run};
+use self::work::Work;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{self, Failure, Kind};
 use crate::job::{Job, Jobs, OperatorKind};
 use crate::operator::sql::SqlSelect;
-use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
-use crate::plan::{Plan, Planned, Request, readers_of, upstream_fingerprints};
+use crate::operator::usage_rollup::UsageRollup;
+use crate::plan::{Plan, Planned, Request};
 use crate::project::Project;
 use crate::source::Source;
 use crate::store::lock::JobLock;
-use crate::store::state::{NewRun, Outcome, Progress, WindowState, Written};
+use crate::store::state::{NewRun, Outcome, Progress, Written};
 use crate::store::{Store, Tx};
 use crate::window::Window;
 
@@ -125,65 +130,6 @@ pub async fn load_operator(project: &Project, config: &Config, store: &Store, jo
         }
         OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, job, config.reporting.timezone).await?))),
     }
-}
-
-/// Plans jobs, each after those it reads, and tells what a run would do; nothing is changed.
-///
-/// # Errors
-/// As [`Plan::make`].
-pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Result<Vec<ExpectedWindow>> {
-    let mut expected = Vec::new();
-    let mut planned: BTreeMap<&str, Vec<Window>> = BTreeMap::new();
-    for (index, job) in jobs.iter().enumerate() {
-        let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
-        let mut tx = context.store.begin_read().await?;
-        let request = if index == 0 { request.clone() } else { request.for_downstream() };
-        let mut plan = Plan::make(context, &mut tx, job, &operator, &request).await?;
-        // What the plan above it would rewrite makes a window due as well.
-        for upstream in context.jobs.upstream_of(job) {
-            for rewritten in planned.get(upstream.name.as_str()).into_iter().flatten() {
-                for window in readers_of(job.window, *rewritten)? {
-                    if plan.windows.iter().all(|known| known.window != window) {
-                        plan.windows.push(Planned { window, reason: format!("reads windows of {} above", upstream.name) });
-                    }
-                }
-            }
-        }
-        plan.windows.sort_by_key(|planned| planned.window);
-        for Planned { window, reason } in &plan.windows {
-            let state = plan.states.get(window).map_or("new", |state| state.state.as_str()).to_owned();
-            let rows_in = expected_rows(context, &mut tx, job, &operator, *window, reason).await?;
-            expected.push(ExpectedWindow { job: job.name.clone(), window: window.to_string(), reason: reason.clone(), state, rows_in });
-        }
-        planned.insert(&job.name, plan.windows.into_iter().map(|planned| planned.window).collect());
-    }
-    Ok(expected)
-}
-
-async fn expected_rows(context: &Context, tx: &mut Tx, job: &Job, operator: &Operator, window: Window, reason: &str) -> Result<Option<i64>> {
-    let Operator::UsageRollup(rollup) = operator else {
-        // Rows that the windows above it will hold are not known yet.
-        return if reason.ends_with("above") { Ok(None) } else { upstream_rows(context, tx, job, window).await.map(Some) };
-    };
-    let (start, end) = window.instants(rollup.timezone)?;
-    let mut rows = 0;
-    for source in &rollup.sources {
-        let sql = format!("SELECT COUNT(*) AS row_count FROM ({}) AS events", source.events_sql(&context.store, start, end)?);
-        rows += tx.query(&sql, &[]).await?.first().map_or(Ok(0), |row| row.int("row_count"))?;
-    }
-    Ok(Some(rows))
-}
-
-/// A line of `run-job --dry-run`.
-#[derive(Debug, Serialize)]
-pub struct ExpectedWindow {
-    pub job: String,
-    pub window: String,
-    pub reason: String,
-    /// `new`, or the state in `job_window`.
-    pub state: String,
-    /// Rows that it would read, where they are known before.
-    pub rows_in: Option<i64>,
 }
 
 /// Fails once a signal has asked the process to stop.
@@ -302,16 +248,6 @@ fn beat(context: &Arc<Context>, run_id: &str, progress: &Arc<Mutex<Progress>>) -
     .abort_handle()
 }
 
-/// One window's work, with everything it needs.
-struct Work {
-    context: Arc<Context>,
-    job: Job,
-    operator: Operator,
-    request: Request,
-    lock: JobLock,
-    run_id: String,
-}
-
 #[expect(clippy::too_many_arguments, reason = "called once; a struct for it would only rename the arguments")]
 async fn run_windows(
     context: &Arc<Context>,
@@ -385,107 +321,9 @@ async fn run_windows(
     match chosen.and_then(|window| failures.remove(&window).map(|error| (window, error))) {
         None => check_stop(&context.stop),
         Some((_, error)) if matches!(failure::find(&error).map(|failure| failure.kind), Some(Kind::Interrupted(_))) => Err(error),
-        Some((window, error)) => Err(error.context(format!("{failed_count} of {} windows failed, the first {window}", report.windows.len()))),
-    }
-}
-
-impl Work {
-    /// Computes and replaces one window; a failure is recorded with it.
-    async fn window(&self, window: Window, before: Option<&WindowState>) -> Result<Written> {
-        let result = match &self.operator {
-            Operator::UsageRollup(rollup) => self.roll_up(rollup, window, before).await,
-            Operator::Sql(select) => self.derive(select, window).await,
-        };
-        if let Err(error) = &result {
-            tracing::warn!(error = format!("{error:#}"), "The window was not written");
-            // A run that is to stop, or lost its lock, leaves the window due.
-            if !is_final(error) {
-                let state = if error.is::<RawRowsGone>() { "kept" } else { "failed" };
-                self.fail(window, state, &format!("{error:#}")).await?;
-            }
+        Some((window, error)) => {
+            Err(error.context(format!("{failed_count} of {} windows failed, the first {window}", report.windows.len())))
         }
-        result
-    }
-
-    async fn fail(&self, window: Window, state: &str, error: &str) -> Result<()> {
-        let timezone = self.context.config.reporting.timezone.name();
-        self.context.store.fail_window(&self.job.name, window, state, error, timezone).await
-    }
-
-    async fn roll_up(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>) -> Result<Written> {
-        let store = &self.context.store;
-        let as_of = self.request.as_of;
-        let input_fingerprint = rollup.rules_fingerprint(window)?;
-        let computed = rollup.compute(store, window, as_of, &self.context.stop).await?;
-        let rows_before = before.map_or(0, |state| state.rows_in);
-        if computed.rows_in == 0 && rows_before > 0 && !self.request.force && !self.request.rebuild {
-            return Err(anyhow::Error::from(Failure::bad_data(format!(
-                "The {rows_before} raw rows of {window} are gone; its old result stays"
-            ))
-            .hint(format!("if they were deleted by mistake, restore them; to empty the window: `tallyroll run-job {} --day {window} --force`", self.job.name)))
-            .context(RawRowsGone));
-        }
-        if window.instants(rollup.timezone)?.0 > quarantine::latest_occurred_at(as_of) {
-            return self.postpone(window, &computed).await;
-        }
-        if let Err(error) = rollup.check_quarantine(window, &computed) {
-            // What is wrong with the rows must be seen although their window is not written.
-            self.quarantine(window, &computed).await?;
-            return Err(error);
-        }
-        let now = self.context.clock.now();
-        let mut tx = store.begin().await?;
-        rollup.write(&mut tx, &self.job, window, &computed, &self.run_id, now).await?;
-        let written = Written {
-            rows_in: computed.rows_in,
-            rows_out: i64::try_from(computed.rows.num_rows())?,
-            quarantined_count: i64::try_from(computed.quarantined.len())?,
-            input_fingerprint,
-        };
-        self.commit(tx, window, written, now).await
-    }
-
-    async fn derive(&self, select: &SqlSelect, window: Window) -> Result<Written> {
-        let context = &self.context;
-        let mut tx = context.store.begin().await?;
-        // Taken before the rows are read: an upstream window that is rewritten in between makes this one due again.
-        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job).await?.remove(&window).unwrap_or_default();
-        let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
-        let rows_out = select.write(&mut tx, &self.job, window, self.request.as_of).await?;
-        let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
-        self.commit(tx, window, written, context.clock.now()).await
-    }
-
-    async fn commit(&self, mut tx: Tx, window: Window, written: Written, now: DateTime<Utc>) -> Result<Written> {
-        let timezone = self.context.config.reporting.timezone.name();
-        tx.record_window(&self.job.name, window, &self.run_id, &written, timezone, now).await?;
-        self.lock.assert_held(&self.context.store, &mut tx).await?;
-        tx.commit().await?;
-        Ok(written)
-    }
-
-    /// A window that has not begun: its events wait in the quarantine until `as_of` reaches them.
-    async fn postpone(&self, window: Window, computed: &Rollup) -> Result<Written> {
-        self.quarantine(window, computed).await?;
-        self.fail(window, "future", "it holds only events of the future").await?;
-        Ok(Written { rows_in: computed.rows_in, quarantined_count: i64::try_from(computed.quarantined.len())?, ..Written::default() })
-    }
-
-    async fn quarantine(&self, window: Window, computed: &Rollup) -> Result<()> {
-        let mut tx = self.context.store.begin().await?;
-        quarantine::replace(&mut tx, window, &computed.quarantined, &self.run_id, self.context.clock.now()).await?;
-        self.lock.assert_held(&self.context.store, &mut tx).await?;
-        tx.commit().await
-    }
-}
-
-/// Marks an error: the window keeps its old result, and is not tried again until its rows change.
-#[derive(Debug, Clone, Copy)]
-struct RawRowsGone;
-
-impl std::fmt::Display for RawRowsGone {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Raw rows have vanished")
     }
 }
 

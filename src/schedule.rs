@@ -84,8 +84,8 @@ const FILE: &str = "schedules.toml";
 /// When the file cannot be read or is not TOML.
 pub fn read(project: &Project, jobs: &Jobs) -> Result<(BTreeMap<String, Schedule>, Vec<String>)> {
     let Some(file) = project.read_first(&[FILE.to_owned()])? else { return Ok((BTreeMap::new(), Vec::new())) };
-    let table: toml::Table = toml::from_str(&file.text)
-        .map_err(|error| Failure::config(format!("`{}` is not TOML", file.origin)).caused_by(error))?;
+    let table: toml::Table =
+        toml::from_str(&file.text).map_err(|error| Failure::config(format!("`{}` is not TOML", file.origin)).caused_by(error))?;
     let mut schedules = BTreeMap::new();
     let mut problems = Vec::new();
     for (job, value) in table {
@@ -124,8 +124,7 @@ fn schedule(job: &str, value: toml::Value, jobs: &Jobs) -> Result<Schedule, Stri
         .build()
         .parse(&settings.cron)
         .map_err(|error| format!("`cron = \"{}\"`: {error}", settings.cron))?;
-    let timezone =
-        Tz::from_str(&settings.timezone).map_err(|_| format!("`timezone = \"{}\"` is no IANA time zone", settings.timezone))?;
+    let timezone = Tz::from_str(&settings.timezone).map_err(|_| format!("`timezone = \"{}\"` is no IANA time zone", settings.timezone))?;
     for (key, text) in [("jitter", &settings.jitter), ("timeout", &settings.timeout), ("retries.backoff", &settings.retries.backoff)] {
         duration_seconds(text).ok_or_else(|| format!("`{key} = \"{text}\"` is no duration: write `30s`, `10m` or `2h`"))?;
     }
@@ -188,7 +187,9 @@ mod tests {
         );
         assert!(schedules.is_empty());
         let all = problems.join("\n");
-        for expected in ["`cron = \"61 * * * *\"`", "did you mean `usage_daily`?", "has 6 fields", "no IANA time zone", "`jitter = \"soon\"`"] {
+        for expected in
+            ["`cron = \"61 * * * *\"`", "did you mean `usage_daily`?", "has 6 fields", "no IANA time zone", "`jitter = \"soon\"`"]
+        {
             assert!(all.contains(expected), "{expected} in {all}");
         }
     }

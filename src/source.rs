@@ -31,9 +31,9 @@ pub struct Source {
 
 /// Rows of the raw log whose `occurred_at` lies in `[:window_start, :window_end)`, as event fields.
 const EVENTS: &str = "events";
-/// Quarters of an hour (`slot_start`) in which rows with `:low <= position < :high` lie, and those marked by triggers.
+/// Quarters of an hour (`slot_start`) in which rows lie that came after the position `:seen`, and those marked by triggers.
 const CHANGED: &str = "changed";
-/// How far the table has been written (`position`), and the largest position there could be (`ceiling`).
+/// How far the table has been written (`position`), and whether that is less far than `:seen` (`is_behind`).
 const POSITION: &str = "position";
 /// The earliest `occurred_at` at or after `:from`, NULL when there is none.
 const NEXT_EVENT: &str = "next_event";
@@ -49,7 +49,8 @@ impl Source {
     pub fn load(project: &Project, name: &str, engine: &str) -> Result<Self> {
         let path = format!("sql/sources/{name}.{engine}.sql");
         let Some(file) = project.read_first(std::slice::from_ref(&path))? else {
-            let failure = Failure::config(format!("There is no source `{name}`: neither `{}` nor a built-in one", project.dir.join(&path).display()));
+            let failure =
+                Failure::config(format!("There is no source `{name}`: neither `{}` nor a built-in one", project.dir.join(&path).display()));
             let known = ["ai_usage_log", "chat_requests"];
             return Err(match failure::nearest(name, known) {
                 Some(nearest) => failure.hint(format!("did you mean `{nearest}` in `usage.sources`?")),
@@ -72,20 +73,20 @@ impl Source {
         })
     }
 
-    /// The statement that finds changed quarters of an hour, with `$1 = low`, `$2 = high`.
+    /// The statement that finds changed quarters of an hour, with `$1 = seen`.
     ///
     /// # Errors
-    /// A parameter other than these.
+    /// A parameter other than this.
     pub fn changed_sql(&self) -> Result<sql_text::Numbered> {
-        sql_text::number_parameters(self.statement(CHANGED)?, &["low", "high"])
+        sql_text::number_typed_parameters(self.statement(CHANGED)?, &["seen"], |_| Some("TEXT"))
     }
 
-    /// The statement that tells how far the table has been written.
+    /// The statement that tells how far the table has been written, with `$1 = seen`, if it takes a parameter.
     ///
     /// # Errors
-    /// When the file lacks it.
-    pub fn position_sql(&self) -> Result<&str> {
-        self.statement(POSITION)
+    /// A parameter other than this.
+    pub fn position_sql(&self) -> Result<sql_text::Numbered> {
+        sql_text::number_typed_parameters(self.statement(POSITION)?, &["seen"], |_| Some("TEXT"))
     }
 
     /// The statement that finds the next event, with `$1 = from`.

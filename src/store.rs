@@ -245,6 +245,9 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
             .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
     } else if code == "42501" {
         Failure::config("The database role lacks a right").hint("grant it, or connect as the role that owns the tables")
+    } else if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
+        Failure::bad_data("Two rows have the same unique key")
+            .hint("the statement gives more than one row for one grain; mend its GROUP BY")
     } else if may_pass(&error) {
         Failure::try_again("The database could not do it this time").hint("this command can be repeated as it is")
     } else {

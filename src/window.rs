@@ -51,9 +51,8 @@ impl Window {
             WindowKind::Day => Ok(Self { start_date: date, end_date: next_day(date)? }),
             WindowKind::Month | WindowKind::BillingMonth => {
                 let start_date = first_of_month(date);
-                let end_date = start_date
-                    .checked_add_months(Months::new(1))
-                    .with_context(|| format!("The month after {date} is out of range"))?;
+                let end_date =
+                    start_date.checked_add_months(Months::new(1)).with_context(|| format!("The month after {date} is out of range"))?;
                 Ok(Self { start_date, end_date })
             }
             WindowKind::All => Ok(Self { start_date: NaiveDate::default(), end_date: end_of_time() }),

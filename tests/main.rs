@@ -1,5 +1,7 @@
 //! Tests of the whole: the binary and the library, on SQLite and on a real PostgreSQL.
 
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
+
 mod support;
 
 mod changes;

@@ -26,10 +26,10 @@ FROM ai_usage_log
 WHERE created_at >= :window_start AND created_at < :window_end
 
 -- name: changed
--- Quarters of an hour that hold rows ingested in [:low, :high), or that a trigger marked.
+-- Quarters of an hour that hold rows numbered from :seen on, or that a trigger marked.
 SELECT DISTINCT strftime('%Y-%m-%dT%H:%M:%S.000000Z', unixepoch(created_at) / 900 * 900, 'unixepoch') AS slot_start, 'new rows' AS reason
 FROM ai_usage_log
-WHERE ingest_seq >= :low AND ingest_seq < :high
+WHERE ingest_seq >= CAST(:seen AS INTEGER)
 UNION
 SELECT slot_start, 'rows updated or deleted' AS reason
 FROM usage_dirty_day
@@ -37,7 +37,10 @@ WHERE source = 'ai_usage_log'
 
 -- name: position
 -- AUTOINCREMENT never gives a number twice, and there is one writer at a time: the next row's number is the position.
-SELECT COALESCE(MAX(seq), 0) + 1 AS position, COALESCE(MAX(seq), 0) + 1 AS ceiling
+-- Numbers that went back mean a restored copy.
+SELECT
+    CAST(COALESCE(MAX(seq), 0) + 1 AS TEXT) AS position,
+    COALESCE(CAST(:seen AS INTEGER) > COALESCE(MAX(seq), 0) + 1, FALSE) AS is_behind
 FROM sqlite_sequence
 WHERE name = 'ai_usage_log'
 

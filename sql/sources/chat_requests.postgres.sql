@@ -6,7 +6,8 @@ SELECT
     request.id AS event_id,
     request.created_at AS occurred_at,
     request.user_id AS user_id,
-    users.email AS user_email,
+    -- A request logs no label, and one read from users would change behind the window's back.
+    CAST(NULL AS TEXT) AS user_email,
     CAST(NULL AS BIGINT) AS customer_id,
     CAST(NULL AS TEXT) AS customer_name,
     COALESCE(analytics.request_type, 'chat') AS request_type,
@@ -26,7 +27,6 @@ SELECT
     analytics.user_rating AS rating,
     CAST(0 AS BIGINT) AS tool_turns
 FROM chat_requests AS request
-LEFT JOIN users ON users.id = request.user_id
 -- Nothing keeps a request from having several analytics rows; the latest one describes it.
 LEFT JOIN LATERAL (
     SELECT
@@ -46,20 +46,22 @@ WHERE request.created_at >= :window_start AND request.created_at < :window_end
     AND request.status IN ('completed', 'failed')
 
 -- name: changed
--- Quarters of an hour that hold rows ingested in [:low, :high), or that a trigger marked then.
+-- Quarters of an hour that hold rows which the snapshot :seen did not see, or that a trigger marked.
 SELECT DISTINCT to_timestamp(floor(extract(EPOCH FROM created_at) / 900) * 900) AS slot_start, 'new rows' AS reason
 FROM chat_requests
-WHERE ingest_xid >= CAST(:low AS XID8) AND ingest_xid < CAST(:high AS XID8)
+WHERE ingest_xid >= pg_snapshot_xmin(CAST(:seen AS PG_SNAPSHOT))
+    AND NOT pg_visible_in_snapshot(ingest_xid, CAST(:seen AS PG_SNAPSHOT))
 UNION
 SELECT slot_start, 'rows updated or deleted' AS reason
 FROM usage_dirty_day
-WHERE source = 'chat_requests' AND marked_xid < CAST(:high AS XID8)
+WHERE source = 'chat_requests'
 
 -- name: position
--- Every transaction below the snapshot's xmin has ended, and what it wrote is visible: a later commit has a later position.
+-- The snapshot says which transactions had ended. Rows of one that had not are found by the next run, whenever it commits.
+-- A server whose counter is behind what was seen is a restored copy.
 SELECT
-    CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) AS position,
-    CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS TEXT) AS BIGINT) AS ceiling
+    CAST(pg_current_snapshot() AS TEXT) AS position,
+    COALESCE(pg_snapshot_xmax(CAST(:seen AS PG_SNAPSHOT)) > pg_snapshot_xmax(pg_current_snapshot()), FALSE) AS is_behind
 
 -- name: next_event
 SELECT MIN(created_at) AS occurred_at FROM chat_requests WHERE created_at >= :from

@@ -6,7 +6,8 @@ SELECT
     request.id AS event_id,
     request.created_at AS occurred_at,
     request.user_id AS user_id,
-    users.email AS user_email,
+    -- A request logs no label, and one read from users would change behind the window's back.
+    NULL AS user_email,
     CAST(NULL AS BIGINT) AS customer_id,
     CAST(NULL AS TEXT) AS customer_name,
     COALESCE(analytics.request_type, 'chat') AS request_type,
@@ -26,7 +27,6 @@ SELECT
     analytics.user_rating AS rating,
     CAST(0 AS BIGINT) AS tool_turns
 FROM chat_requests AS request
-LEFT JOIN users ON users.id = request.user_id
 -- Nothing keeps a request from having several analytics rows; the latest one describes it.
 LEFT JOIN request_analytics AS analytics ON analytics.id = (
     SELECT one.id
@@ -40,10 +40,10 @@ WHERE request.created_at >= :window_start AND request.created_at < :window_end
     AND request.status IN ('completed', 'failed')
 
 -- name: changed
--- Quarters of an hour that hold rows ingested in [:low, :high), or that a trigger marked.
+-- Quarters of an hour that hold rows numbered from :seen on, or that a trigger marked.
 SELECT DISTINCT strftime('%Y-%m-%dT%H:%M:%S.000000Z', unixepoch(created_at) / 900 * 900, 'unixepoch') AS slot_start, 'new rows' AS reason
 FROM chat_requests
-WHERE ingest_seq >= :low AND ingest_seq < :high
+WHERE ingest_seq >= CAST(:seen AS INTEGER)
 UNION
 SELECT slot_start, 'rows updated or deleted' AS reason
 FROM usage_dirty_day
@@ -51,7 +51,10 @@ WHERE source = 'chat_requests'
 
 -- name: position
 -- AUTOINCREMENT never gives a number twice, and there is one writer at a time: the next row's number is the position.
-SELECT COALESCE(MAX(seq), 0) + 1 AS position, COALESCE(MAX(seq), 0) + 1 AS ceiling
+-- Numbers that went back mean a restored copy.
+SELECT
+    CAST(COALESCE(MAX(seq), 0) + 1 AS TEXT) AS position,
+    COALESCE(CAST(:seen AS INTEGER) > COALESCE(MAX(seq), 0) + 1, FALSE) AS is_behind
 FROM sqlite_sequence
 WHERE name = 'chat_requests'
 

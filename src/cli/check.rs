@@ -42,7 +42,11 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
             let fires: Vec<String> = schedule.next_fires(now, 3).into_iter().map(format_instant).collect();
             output::line(&format!("{job}: {} ({}); next {}", schedule.cron.describe(), schedule.timezone, fires.join(", ")))?;
         }
-        output::line(&format!("No problems: settings, prices, {} jobs, {} schedules, SQL and schema fit together", jobs.iter().count(), schedules.len()))?;
+        output::line(&format!(
+            "No problems: settings, prices, {} jobs, {} schedules, SQL and schema fit together",
+            jobs.iter().count(),
+            schedules.len()
+        ))?;
     }
     match problems.len() {
         0 => Ok(()),

@@ -41,7 +41,10 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
             .into());
     }
     fs::create_dir_all(dir).with_context(|| format!("Failed to make `{}`", dir.display()))?;
-    write_if_missing(&dir.join("tallyroll.toml"), "[database]\nurl = \"sqlite://tallyroll.db\"\n")?;
+    write_if_missing(
+        &dir.join("tallyroll.toml"),
+        "[database]\nurl = \"sqlite://tallyroll.db\"\n\n[quarantine]\n# A demo's quiet days are small, and one bad row is a large share of one.\nmax_ratio = 0.25\n",
+    )?;
     write_if_missing(&dir.join("prices.toml"), demo::PRICES)?;
     fs::write(&stamp, &made_of)?;
 

@@ -14,8 +14,10 @@ use crate::store::Create;
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
     /// Usage events, into `ai_usage_log`
-    #[command(after_help = "Example:\n  tallyroll import usage trace.csv --column occurred_at=TIMESTAMP --column input_tokens=ContextTokens \\\n    \
-        --set user_id=00000000-0000-0000-0000-000000000001 --set model=gpt-4o")]
+    #[command(
+        after_help = "Example:\n  tallyroll import usage trace.csv --column occurred_at=TIMESTAMP --column input_tokens=ContextTokens \\\n    \
+        --set user_id=00000000-0000-0000-0000-000000000001 --set model=gpt-4o"
+    )]
     Usage(Arguments),
 }
 

@@ -41,5 +41,9 @@ pub(super) fn run(arguments: &Arguments, is_json: bool) -> Result<()> {
     for path in &kept {
         output::line(&format!("kept  {path}, which is there already"))?;
     }
-    output::line(&format!("\nNext: edit `{}`, then `tallyroll -C {} migrate`", arguments.dir.join("tallyroll.toml").display(), arguments.dir.display()))
+    output::line(&format!(
+        "\nNext: edit `{}`, then `tallyroll -C {} migrate`",
+        arguments.dir.join("tallyroll.toml").display(),
+        arguments.dir.display()
+    ))
 }

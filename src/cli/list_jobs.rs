@@ -52,8 +52,12 @@ pub(super) async fn run(global: &Global) -> Result<()> {
             continue;
         }
         let upstream_schedule = || {
-            let scheduled = |upstream: &&crate::job::Job| schedules.get(&upstream.name).is_some_and(|schedule| schedule.settings.downstream);
-            jobs.upstream_of(job).iter().find(|upstream| scheduled(upstream)).map_or("-".to_owned(), |upstream| format!("after {}", upstream.name))
+            let scheduled =
+                |upstream: &&crate::job::Job| schedules.get(&upstream.name).is_some_and(|schedule| schedule.settings.downstream);
+            jobs.upstream_of(job)
+                .iter()
+                .find(|upstream| scheduled(upstream))
+                .map_or("-".to_owned(), |upstream| format!("after {}", upstream.name))
         };
         rows.push(vec![
             job.name.clone(),

@@ -27,7 +27,8 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
 
 /// Prints an error with what caused it, once, and the next step on a line of its own.
 pub(super) fn error(error: &anyhow::Error) {
-    let (label, hint) = if is_coloured(&io::stderr()) { ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhint:\x1b[0m") } else { ("error:", "hint:") };
+    let (label, hint) =
+        if is_coloured(&io::stderr()) { ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhint:\x1b[0m") } else { ("error:", "hint:") };
     eprintln!("{label} {error:#}");
     if let Some(text) = failure::find(error).and_then(|failure| failure.hint.as_ref()) {
         eprintln!("{hint} {text}");
@@ -58,7 +59,8 @@ pub(super) fn table(header: &[&str], right: &[&str], rows: &[Vec<String>]) -> St
 /// A text that cannot steer a terminal: control characters and those that turn the reading direction are shown as such.
 pub(super) fn printable(text: &str) -> String {
     let is_hidden = |character: char| {
-        (character.is_control() && character != '\n') || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        (character.is_control() && character != '\n')
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character }).collect()
 }

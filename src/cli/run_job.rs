@@ -110,12 +110,10 @@ fn named_days(arguments: &Arguments) -> Result<Option<(NaiveDate, Option<NaiveDa
 }
 
 async fn resumed(context: &Context, job: &Job, run_id: &str) -> Result<Request> {
-    let run = context
-        .store
-        .run(run_id)
-        .await?
-        .filter(|run| run.job == job.name)
-        .ok_or_else(|| Failure::usage(format!("There is no run `{run_id}` of job `{}`", job.name)).hint("`tallyroll runs` lists them"))?;
+    let run =
+        context.store.run(run_id).await?.filter(|run| run.job == job.name).ok_or_else(|| {
+            Failure::usage(format!("There is no run `{run_id}` of job `{}`", job.name)).hint("`tallyroll runs` lists them")
+        })?;
     serde_json::from_str(&run.request).with_context(|| format!("The record of run `{run_id}` cannot be read"))
 }
 
@@ -154,7 +152,11 @@ fn print(session: &Session, reports: &[JobReport], request: &Request) -> Result<
         .map(|report| {
             vec![
                 report.job.clone(),
-                if report.run_id.is_none() { "nothing due".to_owned() } else { format!("{}/{}", report.windows_done, report.windows.len()) },
+                if report.run_id.is_none() {
+                    "nothing due".to_owned()
+                } else {
+                    format!("{}/{}", report.windows_done, report.windows.len())
+                },
                 output::grouped(report.rows_in),
                 output::grouped(report.rows_out),
                 output::grouped(report.quarantined_count),

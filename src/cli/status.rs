@@ -75,7 +75,8 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
         let last_success = context.store.last_success(&job.name).await?;
         statuses.push(JobStatus {
             job: job.name.clone(),
-            done: count("done") - plan.windows.iter().filter(|planned| states.get(&planned.window).is_some_and(|state| state.state == "done")).count(),
+            done: count("done")
+                - plan.windows.iter().filter(|planned| states.get(&planned.window).is_some_and(|state| state.state == "done")).count(),
             due: plan.windows.iter().filter(|planned| !is_failed(planned)).count(),
             failed: plan.windows.iter().filter(is_failed).count(),
             missing: plan.windows.iter().filter(|planned| states.get(&planned.window).is_none_or(|state| state.write_count == 0)).count(),

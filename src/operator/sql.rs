@@ -85,9 +85,11 @@ impl SqlSelect {
     pub async fn check_table(&self, store: &Store, job: &Job) -> Result<()> {
         let existing = store.table_columns(&job.writes).await?;
         match self.columns.iter().find(|column| !existing.is_empty() && !existing.contains(column)) {
-            Some(column) => Err(Failure::config(format!("`{}` gives column `{column}`, which table `{}` lacks", self.file.origin, job.writes))
-                .hint(format!("add it with ALTER TABLE, or drop the table: the next run makes it anew; it has {}", existing.join(", ")))
-                .into()),
+            Some(column) => {
+                Err(Failure::config(format!("`{}` gives column `{column}`, which table `{}` lacks", self.file.origin, job.writes))
+                    .hint(format!("add it with ALTER TABLE, or drop the table: the next run makes it anew; it has {}", existing.join(", ")))
+                    .into())
+            }
             None => Ok(()),
         }
     }
@@ -111,7 +113,8 @@ impl SqlSelect {
         let row_count = tx.execute(&sql, &parameters).await.with_context(|| format!("`{}` failed for {window}", self.file.origin))?;
         for (name, check) in &job.checks {
             let (sql, parameters) = self.bind(check, window, as_of).with_context(|| format!("In check `{name}` of `{}`", job.origin))?;
-            let failures = tx.query(&sql, &parameters).await.with_context(|| format!("Check `{name}` of `{}` failed to run", job.origin))?;
+            let failures =
+                tx.query(&sql, &parameters).await.with_context(|| format!("Check `{name}` of `{}` failed to run", job.origin))?;
             if let Some(first) = failures.first() {
                 let shown: Vec<String> = first
                     .columns

@@ -60,7 +60,13 @@ impl UsageRollup {
     ///
     /// # Errors
     /// What reading gives; a sum that does not fit; `interrupted` turning true.
-    pub async fn compute(&self, store: &Store, window: Window, as_of: DateTime<Utc>, stop: &watch::Receiver<Option<i32>>) -> Result<Rollup> {
+    pub async fn compute(
+        &self,
+        store: &Store,
+        window: Window,
+        as_of: DateTime<Utc>,
+        stop: &watch::Receiver<Option<i32>>,
+    ) -> Result<Rollup> {
         let (start, end) = window.instants(self.timezone)?;
         let latest_micros = quarantine::latest_occurred_at(as_of).timestamp_micros();
         let mut state = Accumulator::new();

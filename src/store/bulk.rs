@@ -163,9 +163,7 @@ impl Reader<'_> {
         Ok(match &self.cells {
             Cells::Int(values) => Value::Int(values[row]),
             Cells::Date(values) => Value::Date(date_of(values[row])?),
-            Cells::Instant(values) => {
-                Value::Instant(DateTime::from_timestamp_micros(values[row]).context("An instant is out of range")?)
-            }
+            Cells::Instant(values) => Value::Instant(DateTime::from_timestamp_micros(values[row]).context("An instant is out of range")?),
             Cells::Text { keys, values } => Value::Text(values[keys[row] as usize].to_owned()),
             Cells::Uuid { keys, values } => Value::Uuid(values[keys[row] as usize]),
         })

@@ -64,7 +64,8 @@ impl JobLock {
                 if !silent && !is_gone(&holder) {
                     return Ok(Err(format!("run {holder_id} (process {} on {}) since {since}", holder.pid, holder.host)));
                 }
-                state::interrupt(&mut tx, &holder_id, now, &format!("Its process ended or fell silent; run {} took over", run.run_id)).await?;
+                state::interrupt(&mut tx, &holder_id, now, &format!("Its process ended or fell silent; run {} took over", run.run_id))
+                    .await?;
                 tracing::warn!(job = run.job, taken_over = holder_id, "A run that ended without saying so is taken over");
             }
         }

@@ -11,7 +11,10 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Column, ColumnIndex, Decode, Encode, Executor, PgExecutor, Postgres, Row as _, Type, TypeInfo, ValueRef};
+use sqlx::types::Decimal;
+use sqlx::{
+    AssertSqlSafe, Column, ColumnIndex, ConnectOptions, Decode, Encode, Executor, PgExecutor, Postgres, Row as _, Type, TypeInfo, ValueRef,
+};
 use uuid::Uuid;
 
 use super::value::{Row, Value};
@@ -35,7 +38,7 @@ pub(super) async fn connect(url: &str, shown_url: &str, connections: u32) -> Res
         .map_err(|error| Failure::config(format!("`database.url` = `{shown_url}` is no PostgreSQL URL")).caused_by(error))?
         .application_name("tallyroll")
         // How long a window takes is in `job_run`; sqlx would log each slow statement whole.
-        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO);
+        .disable_statement_logging();
     let pool = PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)
@@ -84,12 +87,18 @@ pub(super) async fn execute(executor: impl PgExecutor<'_>, sql: &str, parameters
 
 fn bind(sql: &str, parameters: &[Value]) -> Query<'static, Postgres, PgArguments> {
     let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    // An INSERT with a NULL is prepared for this once: the server gives the NULL its column's type (INTEGER, say), to which the
+    // next execution's 64-bit number would not fit. Other statements keep to 64 bits, and are cached.
+    if sql.starts_with("INSERT") && parameters.contains(&Value::Null) {
+        query = query.persistent(false);
+    }
     for parameter in parameters {
         query = match parameter.clone() {
             Value::Null => query.bind(Untyped),
             Value::Int(value) => query.bind(value),
             Value::Float(value) => query.bind(value),
             Value::Text(value) => query.bind(value),
+            Value::Nanos(value) => query.bind(Decimal::new(value, 9)),
             Value::Date(value) => query.bind(value),
             Value::Instant(value) => query.bind(value),
             Value::Uuid(value) => query.bind(value),
@@ -129,6 +138,7 @@ fn decode(row: &PgRow) -> Result<Vec<Value>, sqlx::Error> {
                 "TIMESTAMPTZ" => get::<DateTime<Utc>>(row, index)?.into(),
                 "TIMESTAMP" => get::<NaiveDateTime>(row, index)?.map(|instant| instant.and_utc()).into(),
                 "UUID" => get::<Uuid>(row, index)?.into(),
+                "NUMERIC" => get::<Decimal>(row, index)?.map(|decimal| decimal.to_string()).into(),
                 _ => get::<String>(row, index)?.into(),
             })
         })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, Column, Row as _, Sqlite, SqliteExecutor, TypeInfo, ValueRef};
+use sqlx::{AssertSqlSafe, Column, ConnectOptions, Row as _, Sqlite, SqliteExecutor, TypeInfo, ValueRef};
 
 use super::value::{Row, Value, format_instant};
 use crate::failure::Failure;
@@ -45,7 +45,8 @@ pub(super) async fn connect(file: &Path, create: bool, connections: u32) -> Resu
         .create_if_missing(create)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
-        .busy_timeout(BUSY_TIMEOUT);
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging();
     let pool = SqlitePoolOptions::new().max_connections(connections).connect_with(options).await;
     pool.map_err(|error| {
         if super::is_read_only(&error) {
@@ -77,6 +78,7 @@ fn bind(sql: &str, parameters: &[Value]) -> Query<'static, Sqlite, SqliteArgumen
             Value::Int(value) => query.bind(value),
             Value::Float(value) => query.bind(value),
             Value::Text(value) => query.bind(value),
+            Value::Nanos(value) => query.bind(value),
             Value::Date(value) => query.bind(value.to_string()),
             Value::Instant(value) => query.bind(format_instant(value)),
             Value::Uuid(value) => query.bind(value.to_string()),

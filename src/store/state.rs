@@ -223,8 +223,7 @@ impl Store {
     pub async fn fail_window(&self, job: &str, window: Window, state: &str, error: &str, timezone: &str) -> Result<()> {
         let sql = "INSERT INTO job_window (job, window_start, window_end, state, error_text, timezone) VALUES ($1, $2, $3, $4, $5, $6) \
              ON CONFLICT (job, window_start) DO UPDATE SET state = excluded.state, error_text = excluded.error_text";
-        let parameters =
-            [job.into(), window.start_date.into(), window.end_date.into(), state.into(), error.into(), timezone.into()];
+        let parameters = [job.into(), window.start_date.into(), window.end_date.into(), state.into(), error.into(), timezone.into()];
         self.execute(sql, &parameters).await?;
         Ok(())
     }
@@ -256,14 +255,7 @@ impl Tx {
         let rows: Vec<Vec<Value>> = due
             .iter()
             .map(|(window, reason)| {
-                vec![
-                    job.into(),
-                    window.start_date.into(),
-                    window.end_date.into(),
-                    "due".into(),
-                    reason.as_str().into(),
-                    timezone.into(),
-                ]
+                vec![job.into(), window.start_date.into(), window.end_date.into(), "due".into(), reason.as_str().into(), timezone.into()]
             })
             .collect();
         let suffix = "ON CONFLICT (job, window_start) DO UPDATE SET state = 'due', due_reason = excluded.due_reason";
@@ -311,16 +303,16 @@ impl Tx {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn watermark(&mut self, source: &str) -> Result<Option<i64>> {
+    pub async fn watermark(&mut self, source: &str) -> Result<Option<String>> {
         let rows = self.query("SELECT position FROM usage_watermark WHERE source = $1", &[source.into()]).await?;
-        rows.first().map(|row| row.int("position")).transpose()
+        rows.first().map(|row| row.text("position")).transpose()
     }
 
     /// Moves the watermark of a source.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn set_watermark(&mut self, source: &str, position: i64, now: DateTime<Utc>) -> Result<()> {
+    pub async fn set_watermark(&mut self, source: &str, position: &str, now: DateTime<Utc>) -> Result<()> {
         let sql = "INSERT INTO usage_watermark (source, position, updated_at) VALUES ($1, $2, $3) \
              ON CONFLICT (source) DO UPDATE SET position = excluded.position, updated_at = excluded.updated_at";
         self.execute(sql, &[source.into(), position.into(), now.into()]).await?;

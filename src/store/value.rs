@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
+use crate::money::format_usd;
+
 /// One value of a row or of a parameter.
 ///
 /// SQLite keeps dates, instants and UUIDs as text; the getters of [`Row`] read either form.
@@ -15,6 +17,8 @@ pub enum Value {
     Int(i64),
     Float(f64),
     Text(String),
+    /// Money in nano-USD: a NUMERIC of USD in PostgreSQL, an INTEGER of nano-USD in SQLite.
+    Nanos(i64),
     Date(NaiveDate),
     Instant(DateTime<Utc>),
     Uuid(Uuid),
@@ -38,6 +42,7 @@ impl Value {
             Self::Int(value) => Some(value.to_string()),
             Self::Float(value) => Some(value.to_string()),
             Self::Text(value) => Some(value.clone()),
+            Self::Nanos(value) => Some(format_usd((*value).into(), 9)),
             Self::Date(value) => Some(value.to_string()),
             Self::Instant(value) => Some(format_instant(*value)),
             Self::Uuid(value) => Some(value.to_string()),

@@ -37,7 +37,6 @@ macro_rules! on_both_databases {
 
 /// A migrated database, with a project folder beside it.
 pub struct Fixture {
-    pub engine: Engine,
     pub dir: TempDir,
     pub url: String,
     pub store: Store,
@@ -59,7 +58,7 @@ impl Fixture {
         };
         let project = Project::new(dir.path());
         let store = Store::open(&project, &config_of(&project, &url), Create::IfMissing).await.unwrap();
-        Self { engine, dir, url, store }
+        Self { dir, url, store }
     }
 
     pub fn path(&self) -> &Path {
@@ -101,7 +100,12 @@ impl Fixture {
             rows.sort();
             all.extend(rows);
         }
-        all.extend(self.rows("SELECT job, window_start, window_end, state, rows_in, rows_out, quarantined_count, timezone FROM job_window ORDER BY 1, 2").await);
+        all.extend(
+            self.rows(
+                "SELECT job, window_start, window_end, state, rows_in, rows_out, quarantined_count, timezone FROM job_window ORDER BY 1, 2",
+            )
+            .await,
+        );
         all.extend(self.rows("SELECT source, event_id, usage_date, reason, payload FROM quarantined_event ORDER BY 1, 2").await);
         all
     }

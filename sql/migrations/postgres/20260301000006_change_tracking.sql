@@ -7,11 +7,11 @@ CREATE TABLE usage_dirty_day (
     slot_start TIMESTAMPTZ NOT NULL,
     marked_xid XID8 NOT NULL DEFAULT pg_current_xact_id()
 );
-CREATE INDEX idx_usage_dirty_day ON usage_dirty_day (source, marked_xid);
+CREATE INDEX idx_usage_dirty_day ON usage_dirty_day (source);
 
 CREATE TABLE usage_watermark (
     source TEXT PRIMARY KEY,
-    position BIGINT NOT NULL,
+    position TEXT NOT NULL,
     updated_at TIMESTAMPTZ NOT NULL
 );
 

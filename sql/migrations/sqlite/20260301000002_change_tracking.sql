@@ -9,7 +9,7 @@ CREATE TABLE usage_dirty_day (
 
 CREATE TABLE usage_watermark (
     source TEXT PRIMARY KEY,
-    position INTEGER NOT NULL,
+    position TEXT NOT NULL,
     updated_at TEXT NOT NULL
 ) STRICT;
 

@@ -267,7 +267,10 @@ mod tests {
         for (user, tokens) in rows {
             let mut values = [1; MEASURE_COUNT];
             values[4] = *tokens;
-            folder.push([0, *user, super::super::intern::NULL_CODE, 0, super::super::intern::NULL_CODE, super::super::intern::NULL_CODE], values);
+            folder.push(
+                [0, *user, super::super::intern::NULL_CODE, 0, super::super::intern::NULL_CODE, super::super::intern::NULL_CODE],
+                values,
+            );
             // A fold for each row: parts of 64 and of 128 bits meet.
             folder.fold_rows()?;
         }

@@ -1,0 +1,78 @@
+//! `run-job --dry-run`: what a run would do.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{Context, Operator, load_operator, upstream_rows};
+use crate::job::Job;
+use crate::plan::{Plan, Planned, Request, readers_of};
+use crate::store::Tx;
+use crate::window::Window;
+
+/// Plans jobs, each after those it reads, and tells what a run would do; nothing is changed.
+///
+/// # Errors
+/// As [`Plan::make`].
+pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Result<Vec<ExpectedWindow>> {
+    let mut expected = Vec::new();
+    let mut planned: BTreeMap<&str, Vec<Window>> = BTreeMap::new();
+    for (index, job) in jobs.iter().enumerate() {
+        let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
+        let mut tx = context.store.begin_read().await?;
+        let request = if index == 0 { request.clone() } else { request.for_downstream() };
+        let mut plan = Plan::make(context, &mut tx, job, &operator, &request).await?;
+        // What the plan above it would rewrite makes a window due as well.
+        for upstream in context.jobs.upstream_of(job) {
+            for rewritten in planned.get(upstream.name.as_str()).into_iter().flatten() {
+                for window in readers_of(job.window, *rewritten)? {
+                    if plan.windows.iter().all(|known| known.window != window) {
+                        plan.windows.push(Planned { window, reason: format!("reads windows of {} above", upstream.name) });
+                    }
+                }
+            }
+        }
+        plan.windows.sort_by_key(|planned| planned.window);
+        for Planned { window, reason } in &plan.windows {
+            let state = plan.states.get(window).map_or("new", |state| state.state.as_str()).to_owned();
+            let rows_in = expected_rows(context, &mut tx, job, &operator, *window, reason).await?;
+            expected.push(ExpectedWindow { job: job.name.clone(), window: window.to_string(), reason: reason.clone(), state, rows_in });
+        }
+        planned.insert(&job.name, plan.windows.into_iter().map(|planned| planned.window).collect());
+    }
+    Ok(expected)
+}
+
+async fn expected_rows(
+    context: &Context,
+    tx: &mut Tx,
+    job: &Job,
+    operator: &Operator,
+    window: Window,
+    reason: &str,
+) -> Result<Option<i64>> {
+    let Operator::UsageRollup(rollup) = operator else {
+        // Rows that the windows above it will hold are not known yet.
+        return if reason.ends_with("above") { Ok(None) } else { upstream_rows(context, tx, job, window).await.map(Some) };
+    };
+    let (start, end) = window.instants(rollup.timezone)?;
+    let mut rows = 0;
+    for source in &rollup.sources {
+        let sql = format!("SELECT COUNT(*) AS row_count FROM ({}) AS events", source.events_sql(&context.store, start, end)?);
+        rows += tx.query(&sql, &[]).await?.first().map_or(Ok(0), |row| row.int("row_count"))?;
+    }
+    Ok(Some(rows))
+}
+
+/// A line of `run-job --dry-run`.
+#[derive(Debug, Serialize)]
+pub struct ExpectedWindow {
+    pub job: String,
+    pub window: String,
+    pub reason: String,
+    /// `new`, or the state in `job_window`.
+    pub state: String,
+    /// Rows that it would read, where they are known before.
+    pub rows_in: Option<i64>,
+}

@@ -1,0 +1,169 @@
+//! What a person sees: errors of one screen with what, where and the next step, frozen with their exit codes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::{Engine, Finished, Fixture};
+
+/// Exit code, stdout and stderr of a command, without what differs from run to run.
+fn shown(fixture: &Fixture, finished: &Finished) -> String {
+    let dir = fixture.path().display().to_string();
+    let clean = |text: &str| text.replace(&dir, "DIR").trim_end().to_owned();
+    format!("exit {:?}\n--- stdout\n{}\n--- stderr\n{}", finished.code.unwrap_or(-1), clean(&finished.stdout), clean(&finished.stderr))
+}
+
+macro_rules! snapshot {
+    ($fixture:expr, $name:literal, $arguments:expr) => {
+        let finished = $fixture.run(&$arguments);
+        insta::with_settings!({ snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!($name, shown(&$fixture, &finished));
+        });
+    };
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_say_what_where_and_what_next() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    fixture.log("2026-03-01T10:00:00.000000Z", &[]).await;
+    snapshot!(fixture, "unknown_job", ["run-job", "usage_dayly"]);
+    snapshot!(fixture, "from_after_to", ["run-job", "usage_daily", "--from", "2026-03-02", "--to", "2026-03-01"]);
+    snapshot!(fixture, "bad_day", ["run-job", "usage_daily", "--day", "2026-02-30"]);
+    snapshot!(fixture, "dry_run", ["run-job", "usage_daily", "--downstream", "--dry-run", "--as-of", "2026-04-01"]);
+    snapshot!(fixture, "nothing_due", ["run-job", "usage_monthly_user", "--as-of", "2026-04-01"]);
+
+    fixture.write("tallyroll.toml", "[usage]\nsource = [\"ai_usage_log\"]\n");
+    snapshot!(fixture, "unknown_key", ["status"]);
+    fixture.write("tallyroll.toml", "[billing]\ngrace_hours = \"three days\"\n");
+    snapshot!(fixture, "wrong_type", ["status"]);
+    fixture.write("tallyroll.toml", "[reporting]\ntimezone = \"Europe/Pariss\"\n");
+    snapshot!(fixture, "wrong_timezone", ["status"]);
+    fixture.write("tallyroll.toml", "");
+
+    fixture.write("schedules.toml", "[usage_daily]\ncron = \"*/15 * * *\"\n[usage_dayli]\ncron = \"* * * * *\"\n");
+    snapshot!(fixture, "bad_cron", ["check"]);
+    fixture.write("schedules.toml", "");
+
+    fixture.write(
+        "jobs/broken.toml",
+        "description = \"b\"\noperator = \"sequel\"\nreads = [\"usage_daily\"]\ngrain = [\"d\"]\nwindow = \"day\"\n",
+    );
+    snapshot!(fixture, "bad_job", ["check"]);
+    fs::remove_dir_all(fixture.path().join("jobs")).unwrap();
+
+    fixture.execute("ALTER TABLE ai_usage_log RENAME COLUMN latency_ms TO latency").await;
+    snapshot!(fixture, "missing_column", ["run-job", "usage_daily"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_cannot_be_used_are_told_apart() {
+    let fixture = Fixture::empty(Engine::Sqlite).await;
+    fixture.store.close().await;
+    snapshot!(fixture, "not_migrated", ["run-job", "usage_daily"]);
+    snapshot!(fixture, "no_database", ["--database-url", "sqlite://nowhere.db", "status"]);
+    snapshot!(fixture, "no_such_scheme", ["--database-url", "mysql://me:secret@host/db", "status"]);
+    snapshot!(fixture, "unreachable", ["--database-url", "postgres://me:secret@127.0.0.1:1/db", "status"]);
+    snapshot!(fixture, "no_project", ["-C", "nowhere", "status"]);
+}
+
+/// A hot standby, or a role that may only read: what PostgreSQL says is 25006.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_postgres_is_named_so() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    fixture.log("2026-03-01T10:00:00Z", &[]).await;
+    let database = fixture.rows("SELECT current_database()").await[0].clone();
+    fixture.execute(&format!("ALTER DATABASE {database} SET default_transaction_read_only = on")).await;
+    snapshot!(fixture, "read_only_postgres", ["run-job", "usage_daily"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_sqlite_file_is_named_so() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    fixture.log("2026-03-01T10:00:00.000000Z", &[]).await;
+    fixture.store.close().await;
+    fs::set_permissions(fixture.path().join("tallyroll.db"), fs::Permissions::from_mode(0o444)).unwrap();
+    // Root may write any file: as an ordinary user, then.
+    let mut command = std::process::Command::new("setpriv");
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    let finished = if is_root {
+        let binary = fixture.path().join("tallyroll");
+        fs::copy(env!("CARGO_BIN_EXE_tallyroll"), &binary).unwrap();
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary).args(["run-job", "usage_daily"]);
+        command.current_dir(fixture.path()).env_clear().env("PATH", "/usr/bin:/bin").env("RUST_LOG", "error");
+        Finished::of(&command.output().unwrap())
+    } else {
+        fixture.run(&["run-job", "usage_daily"])
+    };
+    assert_eq!(finished.code, Some(78), "{finished:?}");
+    assert!(finished.stderr.contains("read-only") && finished.stderr.contains("hint:"), "{}", finished.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_on_stdout_and_everything_else_on_stderr() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    fixture.log("2026-03-01T10:00:00.000000Z", &[]).await;
+    for arguments in [
+        &["run-job", "usage_daily", "--downstream", "--dry-run", "--as-of", "2026-04-01"][..],
+        &["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-01"],
+        &["runs"],
+        &["status"],
+        &["list-jobs"],
+        &["migrate"],
+        &["check", "--show"],
+    ] {
+        let stdout = fixture.run_well(&[arguments, &["--json"]].concat());
+        assert!(!stdout.is_empty());
+        for line in stdout.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {line}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_logs_carry_run_job_and_window() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    fixture.log("2026-03-01T10:00:00.000000Z", &[("latency_ms", "-1")]).await;
+    let mut command = fixture.command(&["run-job", "usage_daily", "--as-of", "2026-04-01"]);
+    let finished = Finished::of(&command.env("TALLYROLL__LOG__FORMAT", "json").env("RUST_LOG", "info").output().unwrap());
+    let lines: Vec<serde_json::Value> = finished.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let failed = lines.iter().find(|line| line["message"] == "The window was not written").unwrap_or_else(|| panic!("{finished:?}"));
+    let spans = failed["spans"].to_string();
+    assert!(
+        spans.contains("\"run_id\":") && spans.contains("\"job\":\"usage_daily\"") && spans.contains("\"window\":\"2026-03-01\""),
+        "{failed}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_is_the_same_each_time_and_refuses_a_folder_of_others() {
+    let fixture = Fixture::empty(Engine::Sqlite).await;
+    let first = fixture.run_well(&["demo", "--dir", "a", "--events", "2000"]);
+    let second = fixture.run_well(&["demo", "--dir", "b", "--events", "2000"]);
+    assert_eq!(first.replace("a/", "b/").replace("-C a", "-C b"), second);
+    assert_eq!(fixture.run_well(&["demo", "--dir", "a", "--events", "2000"]), first);
+    assert!(first.contains("2026-01") && first.contains("cost USD") && first.contains("Database   a/tallyroll.db"), "{first}");
+    assert_eq!(fixture.run(&["demo", "--dir", "a", "--events", "10"]).code, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_writes_a_project_that_checks_out() {
+    let fixture = Fixture::empty(Engine::Sqlite).await;
+    fixture.run_well(&["init", "project"]);
+    fixture.run_well(&["-C", "project", "migrate"]);
+    assert!(fixture.run_well(&["-C", "project", "check"]).contains("No problems"));
+    fixture.write("project/tallyroll.toml", "[usage]\nlookback_days = 7\n");
+    assert!(fixture.run_well(&["init", "project"]).contains("kept  tallyroll.toml"));
+    assert!(fixture.run_well(&["-C", "project", "check", "--show"]).contains("project/tallyroll.toml"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completions_and_the_manual_page_name_every_command() {
+    let fixture = Fixture::empty(Engine::Sqlite).await;
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(fixture.run_well(&["completions", shell]).contains("run-job"));
+    }
+    let page = fixture.run_well(&["man"]);
+    for command in ["demo", "init", "migrate", "check", "list", "run", "status", "import"] {
+        assert!(page.contains(command), "{command}");
+    }
+}
