@@ -185,7 +185,7 @@ fn chat(random: &mut SplitMix64, users: &[Uuid], chats: &mut Vec<Vec<Value>>, an
     }
 }
 
-/// Sebastiano Vigna's SplitMix64: a handful of lines that give the same numbers in every version of every library.
+/// Sebastiano Vigna's `SplitMix64`: a handful of lines that give the same numbers in every version of every library.
 struct SplitMix64(u64);
 
 impl SplitMix64 {

@@ -11,5 +11,6 @@ pub fn of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
         digest.update(part.len().to_le_bytes());
         digest.update(part);
     }
-    digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let bytes = digest.finalize();
+    bytes.iter().take(16).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }

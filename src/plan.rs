@@ -50,6 +50,7 @@ pub struct Planned {
     pub reason: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn as_text<S: serde::Serializer>(window: &Window, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(window)
 }

@@ -112,8 +112,8 @@ fn opaque_length(sql: &str) -> usize {
         through(1, "'")
     } else if sql.starts_with('"') {
         through(1, "\"")
-    } else if sql.starts_with('$') {
-        let tag = sql[1..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+    } else if let Some(rest) = sql.strip_prefix('$') {
+        let tag = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
         if sql[tag + 1..].starts_with('$') { through(tag + 2, &sql[..tag + 2]) } else { 0 }
     } else {
         0

@@ -233,8 +233,9 @@ impl Tx {
 
 /// Turns what the database says into an error with a kind and the next step, where they are known.
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 pub fn classify(error: sqlx::Error) -> anyhow::Error {
-    let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned()).unwrap_or_default();
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned).unwrap_or_default();
     let text = what_it_says(&error);
     let failure = if is_read_only(&error) {
         Failure::config("The database is read-only").hint("connect to the primary, as a role or user that may write")
@@ -268,7 +269,7 @@ fn what_it_says(error: &sqlx::Error) -> String {
 }
 
 fn is_read_only(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
     // 25006: PostgreSQL's read_only_sql_transaction. 8: SQLITE_READONLY, with its extended codes 8 + 256 n.
     code == "25006" || (code.len() < 5 && code.parse::<u32>().is_ok_and(|code| code & 0xff == 8))
 }

@@ -52,8 +52,7 @@ pub(super) async fn run(global: &Global) -> Result<()> {
             continue;
         }
         let upstream_schedule = || {
-            let scheduled =
-                |upstream: &&crate::job::Job| schedules.get(&upstream.name).is_some_and(|schedule| schedule.settings.downstream);
+            let runs_us = |upstream: &&crate::job::Job| schedules.get(&upstream.name).is_some_and(|schedule| schedule.settings.downstream);
             jobs.upstream_of(job)
                 .iter()
                 .find(|upstream| scheduled(upstream))

@@ -18,6 +18,7 @@ use crate::run::{self, Binding, Context, JobReport};
 use crate::store::format_instant;
 use crate::window::next_day;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The job; `tallyroll list-jobs` lists them

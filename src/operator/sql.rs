@@ -153,6 +153,7 @@ impl SqlSelect {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the same shape as for SQLite, which has no types to give")]
 fn postgres_type(parameter: &str) -> Option<&'static str> {
     Some(if parameter == "as_of" || parameter.ends_with("_at") { "TIMESTAMPTZ" } else { "DATE" })
 }

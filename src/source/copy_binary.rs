@@ -184,7 +184,9 @@ mod tests {
         bytes.extend_from_slice(&weight.to_be_bytes());
         bytes.extend_from_slice(&sign.to_be_bytes());
         bytes.extend_from_slice(&0_u16.to_be_bytes());
-        digits.iter().for_each(|digit| bytes.extend_from_slice(&digit.to_be_bytes()));
+        for digit in digits {
+            bytes.extend_from_slice(&digit.to_be_bytes());
+        }
         bytes
     }
 

@@ -37,7 +37,7 @@ pub fn uuid_field(name: &str, data_type: DataType, nullable: bool) -> Field {
 impl Tx {
     /// Appends the rows of `batch` to `table`, column by name.
     ///
-    /// Types: Int64, Date32, Timestamp(µs), and Utf8 behind UInt32 dictionary keys.
+    /// Types: Int64, Date32, Timestamp(µs), and Utf8 behind `UInt32` dictionary keys.
     ///
     /// # Errors
     /// What the database says; a column type that is none of these.

@@ -213,7 +213,7 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn windows(&self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
-        windows_of(self.query(WINDOWS_SQL, &[job.into()]).await?)
+        windows_of(&self.query(WINDOWS_SQL, &[job.into()]).await?)
     }
 
     /// Records that a window could not be written, `state` being `failed` or `kept`; its old result stays.
@@ -243,7 +243,7 @@ impl Tx {
     /// # Errors
     /// What the database says.
     pub async fn windows(&mut self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
-        windows_of(self.query(WINDOWS_SQL, &[job.into()]).await?)
+        windows_of(&self.query(WINDOWS_SQL, &[job.into()]).await?)
     }
 
     /// Marks windows as due, so that they stay so until they are written.
@@ -326,7 +326,7 @@ const WINDOWS_SQL: &str = "SELECT window_start, window_end, state, due_reason, e
 const RUN_COLUMNS: &str = "run_id, job, parent_run_id, \"trigger\", state, request, as_of, started_at, finished_at, duration_ms, \
      windows_planned, windows_done, rows_in, rows_out, quarantined_count, error_class, error_text, host, pid, version";
 
-fn windows_of(rows: Vec<Row>) -> Result<BTreeMap<Window, WindowState>> {
+fn windows_of(rows: &[Row]) -> Result<BTreeMap<Window, WindowState>> {
     rows.iter()
         .map(|row| {
             let window = Window { start_date: row.date("window_start")?, end_date: row.date("window_end")? };

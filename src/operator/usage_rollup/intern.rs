@@ -73,7 +73,7 @@ impl Ids {
     }
 }
 
-/// The latest label of each key, by (occurred_at, event_id).
+/// The latest label of each key, by (`occurred_at`, `event_id`).
 #[derive(Debug, Default)]
 pub(super) struct Labels {
     names: Interner,
