@@ -55,7 +55,7 @@ pub(super) async fn run(global: &Global) -> Result<()> {
             let runs_us = |upstream: &&crate::job::Job| schedules.get(&upstream.name).is_some_and(|schedule| schedule.settings.downstream);
             jobs.upstream_of(job)
                 .iter()
-                .find(|upstream| scheduled(upstream))
+                .find(|upstream| runs_us(upstream))
                 .map_or("-".to_owned(), |upstream| format!("after {}", upstream.name))
         };
         rows.push(vec![
