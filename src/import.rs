@@ -262,8 +262,27 @@ fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Res
             None => absent(field, mapping, record, seen)?,
         });
     }
+    check_fits_table(&values)?;
     values.push("logged".into());
     Ok(values)
+}
+
+/// The bounds of the table's generated columns (`INTEGER`, `NUMERIC(10, 6)`), so that one absurd row is a bad row and does
+/// not stop the file.
+fn check_fits_table(values: &[Value]) -> Result<()> {
+    let tokens = |name: &str| match FIELDS.iter().position(|field| field.name == name).map(|index| &values[index]) {
+        Some(Value::Int(tokens)) => *tokens,
+        _ => 0,
+    };
+    let (input, output) = (tokens("input_tokens"), tokens("output_tokens"));
+    let costs_micros = [input * 3, output * 15, input * 3 + output * 15];
+    if i32::try_from(input + output).is_err() || costs_micros.iter().any(|cost| cost.abs() >= 10_000_000_000) {
+        anyhow::bail!("{input} and {output} tokens are more than the table's total and cost columns hold");
+    }
+    if values.iter().any(|value| matches!(value, Value::Nanos(nanos) if nanos.unsigned_abs() >= 1_000_000_000_000_000_000)) {
+        anyhow::bail!("the cost is more than the table's NUMERIC(18, 9) holds");
+    }
+    Ok(())
 }
 
 fn absent(field: &Field, mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Value> {

@@ -162,6 +162,13 @@ impl Jobs {
 
     fn graph_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
+        let mut rollups = self.jobs.values().filter(|job| job.operator == OperatorKind::UsageRollup);
+        if let (Some(first), Some(second)) = (rollups.next(), rollups.next()) {
+            problems.push(format!(
+                "`{}`: the raw log has one reader, `{}`; read the table that it writes with `operator = \"sql\"`",
+                second.origin, first.origin
+            ));
+        }
         let mut writers: BTreeMap<&str, &Job> = BTreeMap::new();
         for job in self.jobs.values() {
             if let Some(other) = writers.insert(&job.writes, job) {
@@ -199,6 +206,9 @@ impl Job {
         }
         if self.reads.contains(&self.writes) {
             say(format!("it reads `{}`, which it writes", self.writes));
+        }
+        if self.operator == OperatorKind::UsageRollup && self.window != WindowKind::Day {
+            say("`usage_rollup` works by day: `window = \"day\"`".to_owned());
         }
         if self.window == WindowKind::BillingMonth && self.operator == OperatorKind::Sql {
             say("`window = \"billing_month\"` is for seat jobs; use `month`".to_owned());

@@ -1,6 +1,6 @@
 //! Which windows of a job are due, and why (`docs/semantics.md` section 5). Planning reads; [`Plan::keep`] makes it last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
@@ -14,6 +14,7 @@ use crate::operator::usage_rollup::UsageRollup;
 use crate::operator::usage_rollup::quarantine::{OCCURRED_IN_FUTURE, latest_occurred_at};
 use crate::run::{Context, Operator};
 use crate::source::Source;
+use crate::sql_text::quote_identifier;
 use crate::store::state::WindowState;
 use crate::store::{Tx, Value};
 use crate::window::{Window, WindowKind, day_of, next_day, start_of_day};
@@ -55,6 +56,12 @@ fn as_text<S: serde::Serializer>(window: &Window, serializer: S) -> Result<S::Ok
     serializer.collect_str(window)
 }
 
+/// The reason of a window that was named.
+pub const ASKED_FOR: &str = "asked for";
+
+/// The reason of a window that is due for no other reason than `--force`.
+pub const FORCED: &str = "forced";
+
 /// The windows that one run of one job will write.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -79,7 +86,7 @@ impl Plan {
         if let Some(from) = request.from {
             let to = request.to.map_or_else(|| day_of(request.as_of, context.config.reporting.timezone).and_then(next_day), Ok)?;
             for window in Window::covering(job.window, from, to)? {
-                due.insert(window, "asked for".to_owned());
+                due.insert(window, ASKED_FOR.to_owned());
             }
         } else {
             match operator {
@@ -147,7 +154,7 @@ impl Plan {
     ) -> Result<()> {
         let timezone = rollup.timezone;
         let mut days: BTreeMap<NaiveDate, String> = BTreeMap::new();
-        let mut first_raw_day: Option<NaiveDate> = None;
+        let mut raw_days: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
         for source in &rollup.sources {
             let tracked = context.config.usage.change_tracking == ChangeTracking::Ingest;
             let seen = if request.rebuild || !tracked { None } else { tx.watermark(&source.name).await? };
@@ -160,10 +167,11 @@ impl Plan {
                 }
             }
             let all = days_with_events(tx, source, rollup).await?;
-            first_raw_day = [first_raw_day, all.first().copied()].into_iter().flatten().min();
+            raw_days.extend(all.iter().map(|day| (source.name.clone(), *day)));
             let recent = day_of(request.as_of, timezone)? - Days::new(context.config.usage.lookback_days.saturating_sub(1).into());
             for day in all {
-                if tracked || !self.states.contains_key(&Window::containing(WindowKind::Day, day)?) {
+                let window = Window::containing(WindowKind::Day, day)?;
+                if tracked || self.states.get(&window).is_none_or(|state| state.write_count == 0) {
                     days.insert(day, if request.rebuild { "rebuild" } else { "never written" }.to_owned());
                 } else if day >= recent {
                     days.insert(day, "lookback".to_owned());
@@ -175,7 +183,7 @@ impl Plan {
         }
         self.find_left_undone(rollup, request, due)?;
         if request.rebuild {
-            self.find_rebuilt(first_raw_day, request, due)?;
+            self.find_rebuilt(tx, job, &raw_days, request, due).await?;
         }
         let sql = "SELECT DISTINCT usage_date FROM quarantined_event \
              WHERE reason = $1 AND occurred_at <= $2 AND usage_date IS NOT NULL";
@@ -194,7 +202,7 @@ impl Plan {
                 "done" if state.input_fingerprint.as_deref() != Some(&rollup.rules_fingerprint(*window)?) => {
                     "sources or prices changed".to_owned()
                 }
-                "done" | "kept" if request.force => "forced".to_owned(),
+                "done" | "kept" if request.force => FORCED.to_owned(),
                 _ => continue,
             };
             due.entry(*window).or_insert(reason);
@@ -202,15 +210,29 @@ impl Plan {
         Ok(())
     }
 
-    fn find_rebuilt(&self, first_raw_day: Option<NaiveDate>, request: &Request, due: &mut BTreeMap<Window, String>) -> Result<()> {
-        // A day to spare: another time zone moves events by up to a day.
-        let gone = |window: &Window| first_raw_day.is_none_or(|first| window.end_date < first);
-        let lost: Vec<&WindowState> = self.states.values().filter(|state| state.rows_in > 0 && gone(&state.window)).collect();
+    /// Every window that there is; stops where a source's rows of a written day are gone.
+    async fn find_rebuilt(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        raw_days: &BTreeSet<(String, NaiveDate)>,
+        request: &Request,
+        due: &mut BTreeMap<Window, String>,
+    ) -> Result<()> {
+        let sql = format!("SELECT DISTINCT usage_date, source FROM {} ORDER BY usage_date, source", quote_identifier(&job.writes));
+        let mut lost = Vec::new();
+        for row in tx.query(&sql, &[]).await? {
+            let (day, source) = (row.date("usage_date")?, row.text("source")?);
+            // A day to each side: another time zone moves events by up to a day.
+            let near = [day.pred_opt(), Some(day), day.succ_opt()];
+            if !near.into_iter().flatten().any(|day| raw_days.contains(&(source.clone(), day))) {
+                lost.push(format!("{day} ({source})"));
+            }
+        }
         if let (Some(first), false) = (lost.first(), request.force) {
             return Err(Failure::bad_data(format!(
-                "A rebuild would empty {} window(s) from {} on: their raw rows are gone",
-                lost.len(),
-                first.window
+                "A rebuild would empty {} day(s), the first {first}: their raw rows are gone",
+                lost.len()
             ))
             .hint("restore the raw rows first, or give up those results with `--force`")
             .into());
@@ -236,7 +258,7 @@ impl Plan {
                 Some(state) if state.state == "due" => "left undone",
                 Some(state) if state.state == "failed" => "failed before",
                 Some(state) if state.input_fingerprint.as_deref() != Some(&input) => "upstream windows were rewritten",
-                Some(_) if request.force || request.rebuild => "forced",
+                Some(_) if request.force || request.rebuild => FORCED,
                 Some(_) => continue,
             };
             due.insert(window, reason.to_owned());

@@ -23,7 +23,7 @@ use crate::failure::{self, Failure, Kind};
 use crate::job::{Job, Jobs, OperatorKind};
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::UsageRollup;
-use crate::plan::{Plan, Planned, Request};
+use crate::plan::{ASKED_FOR, FORCED, Plan, Planned, Request};
 use crate::project::Project;
 use crate::source::Source;
 use crate::store::lock::JobLock;
@@ -126,6 +126,7 @@ pub async fn load_operator(project: &Project, config: &Config, store: &Store, jo
                 timezone: config.reporting.timezone,
                 max_quarantined_ratio: config.quarantine.max_ratio,
                 batch_rows: usize::try_from(config.engine.batch_rows)?,
+                requires_uuid: store.pick(true, false),
             })))
         }
         OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, job, config.reporting.timezone).await?))),
@@ -189,7 +190,7 @@ async fn run_one(
         as_of: request.as_of,
     };
     let lease = TimeDelta::seconds(context.config.engine.lock_lease_seconds.into());
-    let lock = JobLock::acquire(&context.store, &context.clock, &run, lease, binding.lock_wait).await?;
+    let lock = JobLock::acquire(&context.store, &context.clock, &run, lease, binding.lock_wait, || check_stop(&context.stop)).await?;
     report.run_id = Some(run.run_id.clone());
     let span = tracing::info_span!("run", run_id = run.run_id, job = job.name);
     let progress = Arc::new(Mutex::new(Progress::default()));
@@ -264,7 +265,9 @@ async fn run_windows(
     if let Some(resumed) = &binding.resume {
         plan.windows.retain(|planned| {
             let written = plan.states.get(&planned.window);
-            written.is_none_or(|state| state.run_id.as_ref() != Some(resumed) || state.state != "done")
+            let is_done = written.is_some_and(|state| state.run_id.as_ref() == Some(resumed) && state.state == "done");
+            // What made a window due by itself has come since: it is due whoever wrote it before.
+            !(is_done && [ASKED_FOR, FORCED].contains(&planned.reason.as_str()))
         });
     }
     plan.keep(context, &mut tx, job, context.clock.now()).await?;

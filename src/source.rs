@@ -12,6 +12,7 @@ use anyhow::Result;
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::failure::{self, Failure};
 use crate::project::Project;
@@ -121,10 +122,10 @@ impl Source {
     /// Reads the events of `[start, end)` in batches of at most `batch_rows` rows; a few are read ahead.
     ///
     /// The last item may be an error; after it nothing comes.
-    pub fn read(&self, store: &Store, start: DateTime<Utc>, end: DateTime<Utc>, batch_rows: usize) -> mpsc::Receiver<Result<RecordBatch>> {
+    pub fn read(&self, store: &Store, start: DateTime<Utc>, end: DateTime<Utc>, batch_rows: usize) -> Batches {
         let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
         let (source, store) = (self.clone(), store.clone());
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             let result = match source.events_sql(&store, start, end) {
                 Ok(sql) => match &store {
                     Store::Postgres { pool, .. } => postgres::read(pool, &sql, &source.origin, batch_rows, &sender).await,
@@ -137,11 +138,29 @@ impl Source {
                 let _ = sender.send(Err(source.explain(error))).await;
             }
         });
-        receiver
+        Batches { receiver, reader: Some(reader) }
     }
 
     /// Names the SQL file in what the database says of it.
     pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         error.context(format!("Failed to read source `{}` with `{}`", self.name, self.origin))
+    }
+}
+
+/// Batches being read, a few ahead.
+#[derive(Debug)]
+pub struct Batches {
+    receiver: mpsc::Receiver<Result<RecordBatch>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Batches {
+    /// The next batch; `None` only after the reader has come to the end, never because it died.
+    pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        if let Some(batch) = self.receiver.recv().await {
+            return Some(batch);
+        }
+        let reader = self.reader.take()?;
+        reader.await.err().map(|error| Err(anyhow::Error::new(error).context("The reader of the log died")))
     }
 }

@@ -129,6 +129,19 @@ impl Store {
         .map_err(classify)
     }
 
+    /// Begins a transaction that may write and whose statements all see one snapshot.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn begin_snapshot(&self) -> Result<Tx> {
+        match self {
+            Self::Postgres { pool, .. } => {
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.map(Tx::Postgres).map_err(classify)
+            }
+            Self::Sqlite { .. } => self.begin().await,
+        }
+    }
+
     /// Begins a transaction that only reads, and keeps no writer waiting.
     ///
     /// # Errors

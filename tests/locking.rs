@@ -26,7 +26,7 @@ fn run_of(id: &str, job: &str, as_of: DateTime<Utc>) -> NewRun {
 
 async fn lock(fixture: &Fixture, clock: &Clock, id: &str) -> anyhow::Result<JobLock> {
     let run = run_of(id, "usage_daily", clock.now());
-    JobLock::acquire(&fixture.store, clock, &run, TimeDelta::seconds(60), Duration::ZERO).await
+    JobLock::acquire(&fixture.store, clock, &run, TimeDelta::seconds(60), Duration::ZERO, || Ok(())).await
 }
 
 async fn the_second_of_two_runs_exits_75_and_names_the_holder(engine: Engine) {
@@ -59,8 +59,9 @@ async fn a_run_waits_for_the_lock_as_long_as_it_is_told(engine: Engine) {
 async fn a_lock_that_was_taken_over_writes_nothing(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     let start = Utc::now();
-    // Run as another process of this host that is alive: the parent of this one.
     let paused = lock(&fixture, &Clock::new(move || start), "paused").await.unwrap();
+    let same_process = lock(&fixture, &Clock::new(move || start), "same process").await.unwrap_err();
+    assert_eq!(failure::exit_code(&same_process), 75, "{same_process:#}");
     fixture.execute(&format!("UPDATE job_run SET pid = {} WHERE run_id = 'paused'", std::os::unix::process::parent_id())).await;
     let early = lock(&fixture, &Clock::new(move || start + TimeDelta::seconds(59)), "early").await.unwrap_err();
     assert_eq!(failure::exit_code(&early), 75, "{early:#}");

@@ -8,6 +8,7 @@ mod changes;
 mod cli;
 mod custom_job;
 mod differential;
+mod edges;
 mod golden;
 mod import;
 mod interrupted;

@@ -26,14 +26,15 @@ FROM ai_usage_log
 WHERE created_at >= :window_start AND created_at < :window_end
 
 -- name: changed
+-- Whole seconds: SQLite before 3.50 rounds fractions, into the next day at its end.
 -- Quarters of an hour that hold rows numbered from :seen on, or that a trigger marked.
-SELECT DISTINCT strftime('%Y-%m-%dT%H:%M:%S.000000Z', unixepoch(created_at) / 900 * 900, 'unixepoch') AS slot_start, 'new rows' AS reason
+SELECT DISTINCT strftime('%Y-%m-%dT%H:%M:%S.000000Z', unixepoch(substr(created_at, 1, 19)) / 900 * 900, 'unixepoch') AS slot_start, 'new rows' AS reason
 FROM ai_usage_log
-WHERE ingest_seq >= CAST(:seen AS INTEGER)
+WHERE created_at < '9999-12-01' AND ingest_seq >= CAST(:seen AS INTEGER)
 UNION
 SELECT slot_start, 'rows updated or deleted' AS reason
 FROM usage_dirty_day
-WHERE source = 'ai_usage_log'
+WHERE source = 'ai_usage_log' AND slot_start < '9999-12-01'
 
 -- name: position
 -- AUTOINCREMENT never gives a number twice, and there is one writer at a time: the next row's number is the position.
@@ -45,4 +46,4 @@ FROM sqlite_sequence
 WHERE name = 'ai_usage_log'
 
 -- name: next_event
-SELECT MIN(created_at) AS occurred_at FROM ai_usage_log WHERE created_at >= :from
+SELECT MIN(created_at) AS occurred_at FROM ai_usage_log WHERE created_at >= :from AND created_at < '9999-12-01'

@@ -49,12 +49,14 @@ WHERE request.created_at >= :window_start AND request.created_at < :window_end
 -- Quarters of an hour that hold rows which the snapshot :seen did not see, or that a trigger marked.
 SELECT DISTINCT to_timestamp(floor(extract(EPOCH FROM created_at) / 900) * 900) AS slot_start, 'new rows' AS reason
 FROM chat_requests
-WHERE ingest_xid >= pg_snapshot_xmin(CAST(:seen AS PG_SNAPSHOT))
+-- PostgreSQL counts past the calendar that windows have, to infinity: such a row lies in no day and is never read.
+WHERE created_at >= '0001-01-02' AND created_at < '9999-12-01'
+    AND ingest_xid >= pg_snapshot_xmin(CAST(:seen AS PG_SNAPSHOT))
     AND NOT pg_visible_in_snapshot(ingest_xid, CAST(:seen AS PG_SNAPSHOT))
 UNION
 SELECT slot_start, 'rows updated or deleted' AS reason
 FROM usage_dirty_day
-WHERE source = 'chat_requests'
+WHERE source = 'chat_requests' AND slot_start >= '0001-01-02' AND slot_start < '9999-12-01'
 
 -- name: position
 -- The snapshot says which transactions had ended. Rows of one that had not are found by the next run, whenever it commits.
@@ -64,4 +66,4 @@ SELECT
     COALESCE(pg_snapshot_xmax(CAST(:seen AS PG_SNAPSHOT)) > pg_snapshot_xmax(pg_current_snapshot()), FALSE) AS is_behind
 
 -- name: next_event
-SELECT MIN(created_at) AS occurred_at FROM chat_requests WHERE created_at >= :from
+SELECT MIN(created_at) AS occurred_at FROM chat_requests WHERE created_at >= :from AND created_at < '9999-12-01'

@@ -94,10 +94,12 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     let header = ["month", "days", "users", "customers", "requests", "unpriced", "tokens", "cost USD"];
     output::line(&output::table(&header, &header[1..], &rows))?;
     let shown = dir.display();
+    // As it was called: right after a build nothing is on the PATH.
+    let program = std::env::args().next().unwrap_or_else(|| "tallyroll".to_owned());
     output::line(&format!(
         "{quarantined} event(s) with a negative latency are in quarantine; no total holds them.\n\n\
          Settings   {shown}/tallyroll.toml\nPrices     {shown}/prices.toml\nDatabase   {shown}/tallyroll.db\n\n\
-         Try next:\n  tallyroll -C {shown} status\n  tallyroll -C {shown} run-job usage_daily --day 2026-03-02 --downstream\n  \
+         Try next:\n  {program} -C {shown} status\n  {program} -C {shown} run-job usage_daily --day 2026-03-02 --downstream\n  \
          sqlite3 {shown}/tallyroll.db 'SELECT * FROM ai_usage_summary LIMIT 5'"
     ))
 }

@@ -33,8 +33,10 @@ impl Session {
                 .into());
         }
         let project = Project::new(&global.project);
+        // A variable that is not text is none of ours.
+        let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let flags: Vec<(&str, String)> = global.database_url.iter().map(|url| ("database.url", url.clone())).collect();
-        let loaded = config::load(&project, std::env::vars(), &flags)?;
+        let loaded = config::load(&project, environment, &flags)?;
         start_logging(loaded.config.log.format);
         Ok(Self { project, loaded, json: global.json })
     }
@@ -75,7 +77,7 @@ pub(super) fn stop_signal() -> Result<watch::Receiver<Option<i32>>> {
                 // Open transactions are rolled back by the database.
                 std::process::exit(128 + number);
             }
-            tracing::warn!(signal = number, "Stopping after the windows at work; a second signal stops at once");
+            tracing::warn!(signal = number, "Stopping; a window that is being written is finished first. A second signal stops at once");
             sender.send_replace(Some(number));
         }
     });

@@ -31,14 +31,24 @@ pub struct UsageRollup {
     pub timezone: Tz,
     pub max_quarantined_ratio: f64,
     pub batch_rows: usize,
+    /// PostgreSQL keeps a user as a UUID: another id cannot be written.
+    pub requires_uuid: bool,
 }
 
 /// The rows of one window, ready to be written.
 #[derive(Debug)]
 pub struct Rollup {
     pub rows: RecordBatch,
-    pub rows_in: i64,
+    pub rows_in_by_source: Vec<(String, i64)>,
     pub quarantined: Vec<QuarantinedEvent>,
+}
+
+impl Rollup {
+    /// Raw rows read, quarantined ones included.
+    #[must_use]
+    pub fn rows_in(&self) -> i64 {
+        self.rows_in_by_source.iter().map(|(_, rows)| rows).sum()
+    }
 }
 
 /// Most quarantined events that one window records: past it the window fails, whatever its ratio.
@@ -71,8 +81,9 @@ impl UsageRollup {
         let latest_micros = quarantine::latest_occurred_at(as_of).timestamp_micros();
         let mut state = Accumulator::new();
         for source in &self.sources {
+            state.rows_in_by_source.push((source.name.clone(), 0));
             let mut batches = source.read(store, start, end, self.batch_rows);
-            while let Some(batch) = batches.recv().await {
+            while let Some(batch) = batches.next().await {
                 crate::run::check_stop(stop)?;
                 let batch = batch?;
                 state.take(&source.name, &batch, self, latest_micros)?;
@@ -95,7 +106,7 @@ impl UsageRollup {
     pub fn check_quarantine(&self, window: Window, rollup: &Rollup) -> Result<()> {
         let count = rollup.quarantined.len();
         #[expect(clippy::cast_precision_loss, reason = "a ratio of counts; 2^52 events do not fit a window")]
-        let ratio = count as f64 / rollup.rows_in.max(1) as f64;
+        let ratio = count as f64 / rollup.rows_in().max(1) as f64;
         if ratio <= self.max_quarantined_ratio {
             return Ok(());
         }
@@ -104,7 +115,7 @@ impl UsageRollup {
         reasons.dedup();
         Err(Failure::bad_data(format!(
             "{count} of the {} events of {window} are quarantined ({}), more than `quarantine.max_ratio` = {} allows",
-            rollup.rows_in,
+            rollup.rows_in(),
             reasons.join(", "),
             self.max_quarantined_ratio
         ))
@@ -137,13 +148,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 struct Accumulator {
     codes: Codes,
     folder: Folder,
-    rows_in: i64,
+    rows_in_by_source: Vec<(String, i64)>,
     quarantined: Vec<QuarantinedEvent>,
 }
 
 impl Accumulator {
     fn new() -> Self {
-        Self { codes: Codes::default(), folder: Folder::new(), rows_in: 0, quarantined: Vec::new() }
+        Self { codes: Codes::default(), folder: Folder::new(), rows_in_by_source: Vec::new(), quarantined: Vec::new() }
     }
 
     fn finish(self, window: Window) -> Result<Rollup> {
@@ -152,7 +163,7 @@ impl Accumulator {
             Some(groups) => fold::rows_of(&groups, &self.codes, window.start_date)?,
             None => RecordBatch::new_empty(arrow::datatypes::Schema::empty().into()),
         };
-        Ok(Rollup { rows, rows_in: self.rows_in, quarantined: self.quarantined })
+        Ok(Rollup { rows, rows_in_by_source: self.rows_in_by_source, quarantined: self.quarantined })
     }
 
     fn take(&mut self, source: &str, batch: &RecordBatch, rollup: &UsageRollup, latest_micros: i64) -> Result<()> {
@@ -161,17 +172,21 @@ impl Accumulator {
         let source_code = codes.sources.code(source);
         let unknown_type = codes.request_types.code("unknown");
         let users = codes.users.codes(events.user_id);
+        let uuids: Vec<bool> = codes.users.texts().map(|user| uuid::Uuid::try_parse(user).is_ok()).collect();
         let request_types = codes.request_types.codes(events.request_type);
         let categories = codes.categories.codes(events.category);
         let models = codes.models.codes(events.model);
         let prices = prices_of(&rollup.prices, &events);
         let statuses = statuses_of(&events);
         let (emails, customer_names) = (Texts::of(events.user_email), Texts::of(events.customer_name));
-        self.rows_in += i64::try_from(batch.num_rows())?;
+        if let Some((_, rows)) = self.rows_in_by_source.last_mut() {
+            *rows += i64::try_from(batch.num_rows())?;
+        }
 
         for row in 0..batch.num_rows() {
             let user_id = if users[row] == NULL_CODE { "" } else { codes.users.text(users[row]) };
-            let measured = match quarantine::reason(&events, row, user_id, latest_micros) {
+            let is_uuid = !rollup.requires_uuid || uuids.get(users[row] as usize).copied().unwrap_or(true);
+            let measured = match quarantine::reason(&events, row, user_id, is_uuid, latest_micros) {
                 Some(reason) => Err(reason),
                 None => measures(&events, row, rollup.pricing, prices[row], statuses[row]),
             };

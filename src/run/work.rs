@@ -11,6 +11,7 @@ use crate::job::Job;
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
 use crate::plan::{Request, upstream_fingerprints};
+use crate::sql_text::quote_identifier;
 use crate::store::Tx;
 use crate::store::lock::JobLock;
 use crate::store::state::{WindowState, Written};
@@ -46,7 +47,10 @@ impl Work {
 
     async fn fail(&self, window: Window, state: &str, error: &str) -> Result<()> {
         let timezone = self.context.config.reporting.timezone.name();
-        self.context.store.fail_window(&self.job.name, window, state, error, timezone).await
+        let mut tx = self.context.store.begin().await?;
+        tx.fail_window(&self.job.name, window, state, error, timezone).await?;
+        self.lock.assert_held(&self.context.store, &mut tx).await?;
+        tx.commit().await
     }
 
     async fn roll_up(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>) -> Result<Written> {
@@ -54,15 +58,8 @@ impl Work {
         let as_of = self.request.as_of;
         let input_fingerprint = rollup.rules_fingerprint(window)?;
         let computed = rollup.compute(store, window, as_of, &self.context.stop).await?;
-        let rows_before = before.map_or(0, |state| state.rows_in);
-        if computed.rows_in == 0 && rows_before > 0 && !self.request.force && !self.request.rebuild {
-            return Err(anyhow::Error::from(
-                Failure::bad_data(format!("The {rows_before} raw rows of {window} are gone; its old result stays")).hint(format!(
-                    "if they were deleted by mistake, restore them; to empty the window: `tallyroll run-job {} --day {window} --force`",
-                    self.job.name
-                )),
-            )
-            .context(RawRowsGone));
+        if !self.request.force {
+            self.require_raw_rows(rollup, window, before, &computed).await?;
         }
         if window.instants(rollup.timezone)?.0 > quarantine::latest_occurred_at(as_of) {
             return self.postpone(window, &computed).await;
@@ -76,7 +73,7 @@ impl Work {
         let mut tx = store.begin().await?;
         rollup.write(&mut tx, &self.job, window, &computed, &self.run_id, now).await?;
         let written = Written {
-            rows_in: computed.rows_in,
+            rows_in: computed.rows_in(),
             rows_out: i64::try_from(computed.rows.num_rows())?,
             quarantined_count: i64::try_from(computed.quarantined.len())?,
             input_fingerprint,
@@ -84,9 +81,35 @@ impl Work {
         self.commit(tx, window, written, now).await
     }
 
+    /// Fails where rows that a window was written from are gone: that is no change of the log.
+    async fn require_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>, computed: &Rollup) -> Result<()> {
+        let Some(before) = before.filter(|state| state.rows_in > 0) else { return Ok(()) };
+        // In another time zone a day may rightly lose all of its events; the plan of the rebuild has looked for lost ones.
+        if before.timezone != rollup.timezone.name() {
+            return Ok(());
+        }
+        let gone = if computed.rows_in() == 0 {
+            Some(format!("The {} raw rows of {window} are gone; its old result stays", before.rows_in))
+        } else {
+            let sql = format!("SELECT DISTINCT source FROM {} WHERE usage_date = $1 ORDER BY source", quote_identifier(&self.job.writes));
+            let rows = self.context.store.query(&sql, &[window.start_date.into()]).await?;
+            let sources = rows.iter().map(|row| row.text("source")).collect::<Result<Vec<_>>>()?;
+            let vanished =
+                sources.into_iter().find(|source| computed.rows_in_by_source.iter().any(|(name, rows)| name == source && *rows == 0));
+            vanished.map(|source| format!("The raw rows of {window} in `{source}` are gone; its old result stays"))
+        };
+        let Some(gone) = gone else { return Ok(()) };
+        let hint = format!(
+            "if they were deleted by mistake, restore them; to do without them: `tallyroll run-job {} --day {window} --force`",
+            self.job.name
+        );
+        Err(anyhow::Error::from(Failure::bad_data(gone).hint(hint)).context(RawRowsGone))
+    }
+
     async fn derive(&self, select: &SqlSelect, window: Window) -> Result<Written> {
         let context = &self.context;
-        let mut tx = context.store.begin().await?;
+        // One snapshot: the check after the write compares what the write read.
+        let mut tx = context.store.begin_snapshot().await?;
         // Taken before the rows are read: an upstream window that is rewritten in between makes this one due again.
         let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job).await?.remove(&window).unwrap_or_default();
         let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
@@ -107,7 +130,7 @@ impl Work {
     async fn postpone(&self, window: Window, computed: &Rollup) -> Result<Written> {
         self.quarantine(window, computed).await?;
         self.fail(window, "future", "it holds only events of the future").await?;
-        Ok(Written { rows_in: computed.rows_in, quarantined_count: i64::try_from(computed.quarantined.len())?, ..Written::default() })
+        Ok(Written { rows_in: computed.rows_in(), quarantined_count: i64::try_from(computed.quarantined.len())?, ..Written::default() })
     }
 
     async fn quarantine(&self, window: Window, computed: &Rollup) -> Result<()> {

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use arrow::array::{
     ArrayRef, AsArray, BooleanArray, BooleanBuilder, DictionaryArray, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder,
-    StringDictionaryBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    TimestampMicrosecondArray, TimestampMicrosecondBuilder, UInt32Array,
 };
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt32Type};
+use hashbrown::HashMap;
+use uuid::Uuid;
 
 use crate::failure::Failure;
 
@@ -128,7 +131,7 @@ pub(super) struct BatchBuilder {
     row_count: usize,
     event_id: StringBuilder,
     occurred_at: TimestampMicrosecondBuilder,
-    texts: [StringDictionaryBuilder<UInt32Type>; 7],
+    texts: [TextColumn; 7],
     integers: [Int64Builder; 10],
     cost_is_bad: BooleanBuilder,
     bad_cost: bool,
@@ -140,7 +143,7 @@ impl BatchBuilder {
             row_count: 0,
             event_id: StringBuilder::new(),
             occurred_at: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
-            texts: std::array::from_fn(|_| StringDictionaryBuilder::new()),
+            texts: std::array::from_fn(|_| TextColumn::default()),
             integers: std::array::from_fn(|_| Int64Builder::new()),
             cost_is_bad: BooleanBuilder::new(),
             bad_cost: false,
@@ -155,7 +158,7 @@ impl BatchBuilder {
         match target {
             Target::EventId => self.event_id.append_value(""),
             Target::OccurredAt => self.occurred_at.append_null(),
-            Target::Text(index) => self.texts[index].append_null(),
+            Target::Text(index) => self.texts[index].keys.push(NULL_KEY),
             Target::Int(index) | Target::Cost(index) => self.integers[index].append_null(),
         }
     }
@@ -163,8 +166,16 @@ impl BatchBuilder {
     pub(super) fn put_text(&mut self, target: Target, text: &str) -> Result<()> {
         match target {
             Target::EventId => self.event_id.append_value(text),
-            Target::Text(index) => self.texts[index].append_value(text),
+            Target::Text(index) => self.texts[index].push(text),
             _ => bail!("a text stands where a number or an instant should"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_uuid(&mut self, target: Target, uuid: Uuid) -> Result<()> {
+        match target {
+            Target::Text(index) => self.texts[index].push_uuid(uuid),
+            _ => self.put_text(target, uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()))?,
         }
         Ok(())
     }
@@ -173,7 +184,7 @@ impl BatchBuilder {
         match target {
             Target::Int(index) | Target::Cost(index) => self.integers[index].append_value(value),
             Target::EventId => self.event_id.append_value(value.to_string()),
-            Target::Text(index) => self.texts[index].append_value(value.to_string()),
+            Target::Text(index) => self.texts[index].push(&value.to_string()),
             Target::OccurredAt => bail!("an integer stands where an instant should"),
         }
         Ok(())
@@ -197,6 +208,12 @@ impl BatchBuilder {
         Ok(())
     }
 
+    /// A number that is no 64-bit integer: the event is marked as one whose cost cannot be told.
+    pub(super) fn put_bad_number(&mut self, target: Target) {
+        self.put_null(target);
+        self.bad_cost = true;
+    }
+
     pub(super) fn end_row(&mut self) {
         self.cost_is_bad.append_value(std::mem::take(&mut self.bad_cost));
         self.row_count += 1;
@@ -206,7 +223,7 @@ impl BatchBuilder {
     pub(super) fn finish(&mut self) -> Result<RecordBatch> {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(self.event_id.finish()), Arc::new(self.occurred_at.finish())];
         for text in &mut self.texts {
-            columns.push(Arc::new(text.finish()));
+            columns.push(text.finish()?);
         }
         for integer in &mut self.integers {
             columns.push(Arc::new(integer.finish()));
@@ -214,6 +231,61 @@ impl BatchBuilder {
         columns.push(Arc::new(self.cost_is_bad.finish()));
         self.row_count = 0;
         Ok(RecordBatch::try_new(event_schema(), columns)?)
+    }
+}
+
+/// A column of texts that repeat, as a dictionary of this batch.
+#[derive(Default)]
+struct TextColumn {
+    keys: Vec<u32>,
+    texts: Vec<String>,
+    codes: HashMap<String, u32>,
+    /// UUIDs by their bytes: each is written out once a batch, not once a row.
+    uuid_codes: HashMap<Uuid, u32>,
+}
+
+const NULL_KEY: u32 = u32::MAX;
+
+impl TextColumn {
+    fn push(&mut self, text: &str) {
+        // Neighbours are often alike, and comparing is cheaper than looking up.
+        if let Some(last) = self.keys.last().copied().filter(|key| self.texts.get(*key as usize).is_some_and(|last| last == text)) {
+            self.keys.push(last);
+            return;
+        }
+        let code = match self.codes.get(text) {
+            Some(code) => *code,
+            None => self.add(text.to_owned()),
+        };
+        self.keys.push(code);
+    }
+
+    fn push_uuid(&mut self, uuid: Uuid) {
+        let known = self.uuid_codes.get(&uuid).copied();
+        let code = known.unwrap_or_else(|| self.add(uuid.to_string()));
+        if known.is_none() {
+            self.uuid_codes.insert(uuid, code);
+        }
+        self.keys.push(code);
+    }
+
+    fn add(&mut self, text: String) -> u32 {
+        // A batch has far fewer rows than there are keys.
+        let code = u32::try_from(self.texts.len()).unwrap_or(NULL_KEY);
+        self.codes.insert(text.clone(), code);
+        self.texts.push(text);
+        code
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef> {
+        let keys = std::mem::take(&mut self.keys);
+        let nulls: NullBuffer = keys.iter().map(|key| *key != NULL_KEY).collect();
+        // The key of a NULL is not looked at, but it must be one of the dictionary's.
+        let keys: Vec<u32> = keys.into_iter().map(|key| if key == NULL_KEY { 0 } else { key }).collect();
+        let texts = StringArray::from_iter_values(std::mem::take(&mut self.texts));
+        self.codes.clear();
+        self.uuid_codes.clear();
+        Ok(Arc::new(DictionaryArray::try_new(UInt32Array::new(keys.into(), Some(nulls)), Arc::new(texts))?))
     }
 }
 

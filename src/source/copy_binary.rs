@@ -100,10 +100,7 @@ fn decode_field(decoder: &Decoder, field: &[u8], builder: &mut BatchBuilder) -> 
     match decoder.form {
         Form::Ignored => Ok(()),
         Form::Text => builder.put_text(target, std::str::from_utf8(field).context("A text is not UTF-8")?),
-        Form::Uuid => {
-            let uuid = Uuid::from_slice(field)?;
-            builder.put_text(target, uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
-        }
+        Form::Uuid => builder.put_uuid(target, Uuid::from_slice(field)?),
         Form::Int => builder.put_int(target, integer(field)?),
         Form::Bool => builder.put_int(target, field.first().copied().unwrap_or(0).into()),
         Form::Instant => builder.put_instant(target, integer(field)?.saturating_add(EPOCH_MICROS)),

@@ -68,6 +68,8 @@ fn put(builder: &mut BatchBuilder, target: Target, name: &str, value: ValueRef<'
         ValueRef::Real(usd) if matches!(target, Target::Cost(_)) && name.ends_with("_usd") => {
             builder.put_cost(target, money::parse_usd_nanos(&usd.to_string()).ok())?;
         }
+        // What a generated column gives when its integers overflow.
+        ValueRef::Real(_) if matches!(target, Target::Cost(_) | Target::Int(_)) => builder.put_bad_number(target),
         ValueRef::Real(value) => bail!("{value} is a float"),
         ValueRef::Blob(_) => bail!("a blob"),
     }

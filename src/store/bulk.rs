@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type};
 use chrono::{DateTime, Days, NaiveDate};
 use sqlx::postgres::PgConnection;
@@ -116,7 +117,7 @@ async fn copy_batch(connection: &mut PgConnection, table: &str, columns: &[&str]
 
 /// One column of a batch, ready to be read row by row.
 struct Reader<'a> {
-    array: &'a ArrayRef,
+    nulls: Option<&'a NullBuffer>,
     cells: Cells<'a>,
 }
 
@@ -125,7 +126,7 @@ enum Cells<'a> {
     Date(&'a [i32]),
     Instant(&'a [i64]),
     Text { keys: &'a [u32], values: Vec<&'a str> },
-    Uuid { keys: &'a [u32], values: Vec<Uuid> },
+    Uuid { keys: &'a [u32], values: Vec<Option<Uuid>>, texts: Vec<&'a str> },
 }
 
 fn readers(batch: &RecordBatch) -> Result<Vec<Reader<'_>>> {
@@ -144,20 +145,25 @@ fn reader<'a>(array: &'a ArrayRef, field: &Field) -> Result<Reader<'a>> {
             let texts = dictionary.values().as_string::<i32>();
             let values: Vec<&str> = (0..texts.len()).map(|index| texts.value(index)).collect();
             if field.metadata().get(UUID_MARK.0).is_some_and(|mark| mark == UUID_MARK.1) {
-                let parse = |text: &&str| Uuid::parse_str(text).with_context(|| format!("`{}` = `{text}` is no UUID", field.name()));
-                Cells::Uuid { keys, values: values.iter().map(parse).collect::<Result<_>>()? }
+                // Texts of rows that are not written may be anything.
+                Cells::Uuid { keys, values: values.iter().map(|text| Uuid::try_parse(text).ok()).collect(), texts: values }
             } else {
                 Cells::Text { keys, values }
             }
         }
         other => bail!("Column `{}` has type {other}, which cannot be written", field.name()),
     };
-    Ok(Reader { array, cells })
+    // A dictionary's NULLs are its keys'.
+    Ok(Reader { nulls: array.nulls(), cells })
 }
 
 impl Reader<'_> {
+    fn is_null(&self, row: usize) -> bool {
+        self.nulls.is_some_and(|nulls| nulls.is_null(row))
+    }
+
     fn value(&self, row: usize) -> Result<Value> {
-        if self.array.is_null(row) {
+        if self.is_null(row) {
             return Ok(Value::Null);
         }
         Ok(match &self.cells {
@@ -165,12 +171,12 @@ impl Reader<'_> {
             Cells::Date(values) => Value::Date(date_of(values[row])?),
             Cells::Instant(values) => Value::Instant(DateTime::from_timestamp_micros(values[row]).context("An instant is out of range")?),
             Cells::Text { keys, values } => Value::Text(values[keys[row] as usize].to_owned()),
-            Cells::Uuid { keys, values } => Value::Uuid(values[keys[row] as usize]),
+            Cells::Uuid { keys, texts, .. } => Value::Text(texts[keys[row] as usize].to_owned()),
         })
     }
 
     fn encode(&self, row: usize, buffer: &mut Vec<u8>) -> Result<()> {
-        if self.array.is_null(row) {
+        if self.is_null(row) {
             buffer.extend_from_slice(&(-1_i32).to_be_bytes());
             return Ok(());
         }
@@ -179,7 +185,10 @@ impl Reader<'_> {
             Cells::Date(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_DAYS).to_be_bytes()),
             Cells::Instant(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_MICROS).to_be_bytes()),
             Cells::Text { keys, values } => put(buffer, values[keys[row] as usize].as_bytes()),
-            Cells::Uuid { keys, values } => put(buffer, values[keys[row] as usize].as_bytes()),
+            Cells::Uuid { keys, values, texts } => match &values[keys[row] as usize] {
+                Some(uuid) => put(buffer, uuid.as_bytes()),
+                None => bail!("`{}` is no UUID", texts[keys[row] as usize]),
+            },
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Each holder gets a larger fence than the one before, and a window is committed only under the newest. So a run that was
 //! paused, taken for dead and resumed writes nothing.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -32,10 +34,18 @@ impl JobLock {
     /// life for `lease`.
     ///
     /// # Errors
-    /// [`Failure`] of kind try-again that names the holder, when it still works after `wait`.
-    pub async fn acquire(store: &Store, clock: &Clock, run: &NewRun, lease: TimeDelta, wait: Duration) -> Result<Self> {
+    /// [`Failure`] of kind try-again that names the holder, when it still works after `wait`; what `check_stop` says meanwhile.
+    pub async fn acquire(
+        store: &Store,
+        clock: &Clock,
+        run: &NewRun,
+        lease: TimeDelta,
+        wait: Duration,
+        check_stop: impl Fn() -> Result<()>,
+    ) -> Result<Self> {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
+            check_stop()?;
             match Self::try_acquire(store, clock, run, lease).await? {
                 Ok(lock) => return Ok(lock),
                 Err(holder) if tokio::time::Instant::now() >= deadline => {
@@ -61,7 +71,7 @@ impl JobLock {
             let since = row.opt_instant("acquired_at")?.map(format_instant).unwrap_or_default();
             if let Some(holder) = state::running(&mut tx, &holder_id).await? {
                 let silent = now - holder.heartbeat_at >= lease;
-                if !silent && !is_gone(&holder) {
+                if !silent && !is_gone(&holder, &holder_id) {
                     return Ok(Err(format!("run {holder_id} (process {} on {}) since {since}", holder.pid, holder.host)));
                 }
                 state::interrupt(&mut tx, &holder_id, now, &format!("Its process ended or fell silent; run {} took over", run.run_id))
@@ -73,6 +83,9 @@ impl JobLock {
         let parameters = [run.job.as_str().into(), run.run_id.as_str().into(), fence.into(), now.into()];
         tx.execute("UPDATE job_lock SET run_id = $2, fence = $3, acquired_at = $4 WHERE job = $1", &parameters).await?;
         tx.commit().await?;
+        if let Ok(mut held) = HELD.lock() {
+            held.insert(run.run_id.clone());
+        }
         Ok(Ok(Self { job: run.job.clone(), run_id: run.run_id.clone(), fence }))
     }
 
@@ -98,18 +111,25 @@ impl JobLock {
     pub async fn release(&self, store: &Store) -> Result<()> {
         let sql = "UPDATE job_lock SET run_id = NULL WHERE job = $1 AND fence = $2";
         store.execute(sql, &[self.job.as_str().into(), self.fence.into()]).await?;
+        if let Ok(mut held) = HELD.lock() {
+            held.remove(&self.run_id);
+        }
         Ok(())
     }
 }
 
+/// Runs of this process that hold a lock.
+static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// Whether the process of a run on this host is no more. Of other hosts only the lease tells.
-fn is_gone(holder: &state::Running) -> bool {
+fn is_gone(holder: &state::Running, run_id: &str) -> bool {
     if holder.host != state::host() {
         return false;
     }
-    // A container's first process has the same number each time: a record of our own number is a dead namesake's.
+    // A container's first process has the same number each time: a record of our own number that is not our own is a dead
+    // namesake's.
     if i64::from(std::process::id()) == holder.pid {
-        return true;
+        return HELD.lock().is_ok_and(|held| !held.contains(run_id));
     }
     let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
     pid.is_none_or(|pid| test_kill_process(pid).is_err_and(|error| error == rustix::io::Errno::SRCH))

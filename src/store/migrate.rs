@@ -89,9 +89,7 @@ impl Store {
         if self.table_columns(HISTORY_TABLE).await?.is_empty() {
             return Ok(());
         }
-        if self.execute(&format!("DELETE FROM {HISTORY_TABLE} WHERE NOT success"), &[]).await? == 0 {
-            return Ok(());
-        }
+        self.execute(&format!("DELETE FROM {HISTORY_TABLE} WHERE NOT success"), &[]).await?;
         let sql = "SELECT indexrelid::regclass::TEXT AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
              WHERE NOT indisvalid AND relname IN \
              ('idx_ai_usage_log_ingest_xid', 'idx_chat_requests_ingest_xid', 'idx_chat_requests_created', 'idx_request_analytics_request')";

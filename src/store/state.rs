@@ -215,18 +215,6 @@ impl Store {
     pub async fn windows(&self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
         windows_of(&self.query(WINDOWS_SQL, &[job.into()]).await?)
     }
-
-    /// Records that a window could not be written, `state` being `failed` or `kept`; its old result stays.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn fail_window(&self, job: &str, window: Window, state: &str, error: &str, timezone: &str) -> Result<()> {
-        let sql = "INSERT INTO job_window (job, window_start, window_end, state, error_text, timezone) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (job, window_start) DO UPDATE SET state = excluded.state, error_text = excluded.error_text";
-        let parameters = [job.into(), window.start_date.into(), window.end_date.into(), state.into(), error.into(), timezone.into()];
-        self.execute(sql, &parameters).await?;
-        Ok(())
-    }
 }
 
 /// How a run ended.
@@ -260,6 +248,19 @@ impl Tx {
             .collect();
         let suffix = "ON CONFLICT (job, window_start) DO UPDATE SET state = 'due', due_reason = excluded.due_reason";
         self.insert_rows("job_window", &columns, &rows, suffix).await?;
+        Ok(())
+    }
+
+    /// Records that a window could not be written, `state` being `failed` or `kept`; its old result stays.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn fail_window(&mut self, job: &str, window: Window, state: &str, error: &str, timezone: &str) -> Result<()> {
+        let sql = "INSERT INTO job_window (job, window_start, window_end, state, error_text, timezone) VALUES ($1, $2, $3, $4, $5, $6) \
+             ON CONFLICT (job, window_start) DO UPDATE SET state = excluded.state, error_text = excluded.error_text, \
+             timezone = CASE WHEN job_window.write_count = 0 THEN excluded.timezone ELSE job_window.timezone END";
+        let parameters = [job.into(), window.start_date.into(), window.end_date.into(), state.into(), error.into(), timezone.into()];
+        self.execute(sql, &parameters).await?;
         Ok(())
     }
 

@@ -39,6 +39,10 @@ impl Interner {
         (0..values.len()).map(|index| self.code(values.value(index))).collect()
     }
 
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(String::as_str)
+    }
+
     pub(super) fn text(&self, code: u32) -> &str {
         self.texts.get(code as usize).map_or("", String::as_str)
     }
@@ -99,7 +103,10 @@ impl Labels {
             Some(latest) => {
                 latest.occurred_micros = occurred_micros;
                 event_id.clone_into(&mut latest.event_id);
-                latest.name = self.names.code(name);
+                // A label seldom changes, and comparing is cheaper than looking up.
+                if self.names.text(latest.name) != name {
+                    latest.name = self.names.code(name);
+                }
             }
             empty => {
                 *empty = Some(Latest { occurred_micros, event_id: event_id.to_owned(), name: self.names.code(name) });

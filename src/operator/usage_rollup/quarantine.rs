@@ -23,6 +23,7 @@ pub struct QuarantinedEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     NoUser,
+    UserNotUuid,
     NegativeTokens,
     NegativeLatency,
     CostNotFinite,
@@ -37,6 +38,7 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::NoUser => "no_user",
+            Self::UserNotUuid => "user_not_uuid",
             Self::NegativeTokens => "negative_tokens",
             Self::NegativeLatency => "negative_latency",
             Self::CostNotFinite => "cost_not_finite",
@@ -57,10 +59,12 @@ pub fn latest_occurred_at(as_of: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// Why row `row` may not enter a total, from its own fields alone.
-pub(super) fn reason(events: &EventColumns<'_>, row: usize, user_id: &str, latest_micros: i64) -> Option<Reason> {
+pub(super) fn reason(events: &EventColumns<'_>, row: usize, user_id: &str, is_uuid: bool, latest_micros: i64) -> Option<Reason> {
     let negative = |array: &Int64Array| array.is_valid(row) && array.value(row) < 0;
     if user_id.is_empty() {
         Some(Reason::NoUser)
+    } else if !is_uuid {
+        Some(Reason::UserNotUuid)
     } else if [events.input_tokens, events.output_tokens, events.total_tokens].into_iter().any(negative) {
         Some(Reason::NegativeTokens)
     } else if negative(events.latency_ms) {
@@ -122,8 +126,9 @@ pub async fn replace(tx: &mut Tx, window: Window, events: &[QuarantinedEvent], r
     for row in known {
         let (source, event_id) = (row.text("source")?, row.text("event_id")?);
         if !present.contains(&(source.as_str(), event_id.as_str())) {
-            let sql = "DELETE FROM quarantined_event WHERE source = $1 AND event_id = $2";
-            tx.execute(sql, &[source.into(), event_id.into()]).await?;
+            // Another window may have taken the record over meanwhile.
+            let sql = "DELETE FROM quarantined_event WHERE source = $1 AND event_id = $2 AND usage_date = $3";
+            tx.execute(sql, &[source.into(), event_id.into(), window.start_date.into()]).await?;
         }
     }
     let columns = ["source", "event_id", "usage_date", "occurred_at", "reason", "payload", "first_seen_at", "run_id"];
