@@ -326,7 +326,7 @@ fn wrong_value(error: &config::ConfigError, origins: &BTreeMap<String, String>) 
     let key = KEYS.iter().map(|(key, _)| *key).find(|key| text.contains(*key));
     let origin = key.and_then(|key| origins.get(key)).map_or_else(String::new, |origin| format!(" in {origin}"));
     Failure::config(format!("The configuration{origin} has a wrong value: {text}"))
-        .hint("`tallyroll check --show` prints every value and where it came from, once they can be read")
+        .hint("mend the value, or take it out to have the default")
         .into()
 }
 

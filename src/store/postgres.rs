@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use sqlx::Connection as _;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
@@ -48,11 +49,17 @@ pub(super) async fn connect(url: &str, shown_url: &str, connections: u32) -> Res
                 Ok(())
             })
         })
-        .connect_lazy_with(options);
+        .connect_lazy_with(options.clone());
     let mut attempt = 1;
     loop {
-        match pool.acquire().await {
-            Ok(_) => return Ok(pool),
+        // Not through the pool, which tells only that it waited for long enough.
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+        let connected = connected.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+        match connected {
+            Ok(connection) => {
+                connection.close().await.map_err(super::classify)?;
+                return Ok(pool);
+            }
             Err(error) if attempt < CONNECT_ATTEMPTS && super::may_pass(&error) => {
                 tracing::warn!(attempt, %error, "The database cannot be reached; trying again");
                 tokio::time::sleep(Duration::from_millis(500) * attempt).await;
