@@ -11,7 +11,7 @@ mod sqlite;
 pub mod state;
 pub mod value;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use sqlx::postgres::PgPool;
@@ -186,15 +186,6 @@ impl Store {
         );
         let quoted = self.pick(crate::sql_text::quote_identifier(table), table.to_owned());
         self.query(sql, &[quoted.into()]).await?.iter().map(|row| row.text("name")).collect()
-    }
-
-    /// The SQLite file, for readers that open it themselves.
-    #[must_use]
-    pub fn sqlite_file(&self) -> Option<&Path> {
-        match self {
-            Self::Postgres { .. } => None,
-            Self::Sqlite { file, .. } => Some(file),
-        }
     }
 
     /// Closes every connection; SQLite folds its log back into the file.

@@ -237,7 +237,7 @@ async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
             // Some of the log is still to come.
             as_of: "2026-03-09T06:00:00Z".parse().unwrap(),
             downstream: true,
-            // A day whose last row was deleted is written empty, as the oracle has it.
+            // For days whose last row was deleted: they are written empty, as the oracle has them.
             force: true,
             ..Request::default()
         };
