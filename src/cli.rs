@@ -2,16 +2,22 @@
 
 mod check;
 mod demo;
+mod explain;
+mod export;
 mod import;
 mod init;
+mod license;
 mod list_jobs;
 mod migrate;
 mod output;
+mod record;
+mod report;
 mod run_job;
 mod runs;
 mod session;
 mod shell;
 mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,9 +78,27 @@ enum Command {
     /// Show, for each job, how many windows are done, due, failed and missing
     #[command(after_help = "Example:\n  tallyroll status")]
     Status,
-    /// Take files into the source tables; a row that is there already stays as it is
+    /// Check sealed files against manifest, journal and ledger; exit code 65 names what does not hold
+    #[command(after_help = "Example:\n  tallyroll verify --billing-month 2026-03")]
+    Verify(verify::Arguments),
+    /// Show what stands behind a number
+    #[command(subcommand)]
+    Explain(explain::What),
+    /// Print a report
+    #[command(subcommand)]
+    Report(report::What),
+    /// Copy the finance files to a folder, each with a CSV twin
+    #[command(after_help = "Example:\n  tallyroll export --to /srv/finance/2026-03")]
+    Export(export::Arguments),
+    /// Take files into the source tables, once each, however often they are read
     #[command(subcommand)]
     Import(import::What),
+    /// Append to the seat ledger by hand, or from a script beside an SQLite database
+    #[command(subcommand)]
+    Record(record::What),
+    /// Signed offline licences
+    #[command(subcommand)]
+    License(license::What),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  tallyroll completions bash > /etc/bash_completion.d/tallyroll")]
     Completions(shell::Arguments),
@@ -118,6 +142,12 @@ async fn run(cli: Cli) -> Result<()> {
         Command::RunJob(arguments) => run_job::run(Session::load(&global)?, &arguments).await,
         Command::Runs(arguments) => runs::run(Session::load(&global)?, &arguments).await,
         Command::Status => status::run(Session::load(&global)?).await,
-        Command::Import(import::What::Usage(arguments)) => import::run(Session::load(&global)?, &arguments).await,
+        Command::Verify(arguments) => verify::run(Session::load(&global)?, &arguments).await,
+        Command::Explain(what) => explain::run(Session::load(&global)?, &what).await,
+        Command::Report(what) => report::run(Session::load(&global)?, &what).await,
+        Command::Export(arguments) => export::run(&Session::load(&global)?, &arguments).await,
+        Command::Record(what) => record::run(Session::load(&global)?, &what).await,
+        Command::License(what) => license::run(&what, global.json),
+        Command::Import(what) => import::run(Session::load(&global)?, &what).await,
     }
 }

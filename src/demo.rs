@@ -1,4 +1,6 @@
-//! The demo's usage: made up, realistic in shape, the same for the same seed.
+//! The demo's usage and seats: made up, realistic in shape, the same for the same seed.
+
+mod seats;
 
 use anyhow::Result;
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
@@ -97,6 +99,7 @@ pub async fn write(store: &Store, event_count: u64, seed: u64) -> Result<()> {
     tx.insert_rows("ai_usage_log", &LOG_COLUMNS, &log, "ON CONFLICT DO NOTHING").await?;
     tx.insert_rows("chat_requests", &CHAT_COLUMNS, &chats, "ON CONFLICT DO NOTHING").await?;
     tx.insert_rows("request_analytics", &ANALYTICS_COLUMNS, &analytics, "ON CONFLICT DO NOTHING").await?;
+    seats::write(&mut tx, seed).await?;
     tx.commit().await
 }
 

@@ -1,4 +1,4 @@
-//! `import usage`: rows of a file into `ai_usage_log`, once each, however often the file is read.
+//! `import`: rows of a file into a source table, once each, however often the file is read.
 
 mod file;
 mod instant;
@@ -18,37 +18,122 @@ pub use self::instant::parse_instant;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{self, Failure};
+use crate::license::License;
 use crate::money;
+use crate::seats::{MAX_SEATS, TOTAL};
 use crate::store::{Store, Tx, Value};
 
-/// A field of a usage event that a file may give, and the table's own name for it.
+/// What a file is imported as.
+#[derive(Debug)]
+pub struct Target {
+    table: &'static str,
+    fields: &'static [Field],
+    /// What happens to a row whose id is there already.
+    on_conflict: &'static str,
+}
+
+/// A field that a file may give, and the table's own name for it.
+#[derive(Debug)]
 struct Field {
     name: &'static str,
     column: &'static str,
+    form: Form,
+    absent: Absent,
 }
 
-const fn field(name: &'static str, column: &'static str) -> Field {
-    Field { name, column }
+/// How a field's text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Uuid,
+    Instant,
+    /// 32 bits, as the seed's columns.
+    Int,
+    /// A ledger row's id.
+    LedgerId,
+    Seats,
+    Usd,
+    Text,
 }
 
-const FIELDS: [Field; 16] = [
-    field("event_id", "id"),
-    field("occurred_at", "created_at"),
-    field("user_id", "user_id"),
-    field("user_email", "user_email"),
-    field("customer_id", "customer_id"),
-    field("customer_name", "customer_name"),
-    field("request_type", "request_type"),
-    field("session_id", "session_id"),
-    field("model", "model_used"),
-    field("input_tokens", "input_tokens"),
-    field("output_tokens", "output_tokens"),
-    field("total_cost_usd", "logged_cost_usd"),
-    field("latency_ms", "latency_ms"),
-    field("tool_turns", "tool_turns"),
-    field("status", "status"),
-    field("error_message", "error_message"),
-];
+/// What stands for an empty cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Null,
+    Refused,
+    Zero,
+    Text(&'static str),
+    /// Made from the row's text.
+    Identity,
+}
+
+const fn field(name: &'static str, column: &'static str, form: Form, absent: Absent) -> Field {
+    Field { name, column, form, absent }
+}
+
+/// Usage events, into `ai_usage_log`.
+pub static USAGE: Target = Target {
+    table: "ai_usage_log",
+    fields: &[
+        field("event_id", "id", Form::Uuid, Absent::Identity),
+        field("occurred_at", "created_at", Form::Instant, Absent::Refused),
+        field("user_id", "user_id", Form::Uuid, Absent::Refused),
+        field("user_email", "user_email", Form::Text, Absent::Null),
+        field("customer_id", "customer_id", Form::Int, Absent::Null),
+        field("customer_name", "customer_name", Form::Text, Absent::Null),
+        field("request_type", "request_type", Form::Text, Absent::Text("report")),
+        field("session_id", "session_id", Form::Text, Absent::Null),
+        field("model", "model_used", Form::Text, Absent::Null),
+        field("input_tokens", "input_tokens", Form::Int, Absent::Zero),
+        field("output_tokens", "output_tokens", Form::Int, Absent::Zero),
+        field("total_cost_usd", "logged_cost_usd", Form::Usd, Absent::Null),
+        field("latency_ms", "latency_ms", Form::Int, Absent::Null),
+        field("tool_turns", "tool_turns", Form::Int, Absent::Zero),
+        field("status", "status", Form::Text, Absent::Text("success")),
+        field("error_message", "error_message", Form::Text, Absent::Null),
+        field("cost_basis", "cost_basis", Form::Text, Absent::Text("logged")),
+    ],
+    on_conflict: "ON CONFLICT (id) DO NOTHING",
+};
+
+/// Rows of the seat ledger. It is append-only: an id that is there keeps its row.
+pub static SEATS: Target = Target {
+    table: "seat_usage_event",
+    fields: &[
+        field("id", "id", Form::LedgerId, Absent::Refused),
+        field("org_id", "org_id", Form::Text, Absent::Refused),
+        field("seat_type", "seat_type", Form::Text, Absent::Text(TOTAL)),
+        field("seats", "seats", Form::Seats, Absent::Refused),
+        field("occurred_at", "occurred_at", Form::Instant, Absent::Refused),
+        field("reason", "reason", Form::Text, Absent::Text("import")),
+    ],
+    on_conflict: "ON CONFLICT (id) DO NOTHING",
+};
+
+/// Subscriptions: one that is there already takes what the file says now.
+pub static SUBSCRIPTIONS: Target = Target {
+    table: "subscription",
+    fields: &[
+        field("id", "id", Form::Text, Absent::Refused),
+        field("org_id", "org_id", Form::Text, Absent::Refused),
+        field("plan", "plan", Form::Text, Absent::Null),
+        field("committed_seats", "committed_seats", Form::Seats, Absent::Null),
+        field("start_at", "start_at", Form::Instant, Absent::Refused),
+        field("end_at", "end_at", Form::Instant, Absent::Null),
+        field("license_id", "license_id", Form::Text, Absent::Null),
+    ],
+    on_conflict: "ON CONFLICT (id) DO UPDATE SET org_id = excluded.org_id, plan = excluded.plan, \
+        committed_seats = excluded.committed_seats, start_at = excluded.start_at, end_at = excluded.end_at, \
+        license_id = excluded.license_id \
+        WHERE subscription.org_id <> excluded.org_id OR subscription.start_at <> excluded.start_at \
+        OR subscription.plan IS DISTINCT FROM excluded.plan OR subscription.committed_seats IS DISTINCT FROM excluded.committed_seats \
+        OR subscription.end_at IS DISTINCT FROM excluded.end_at OR subscription.license_id IS DISTINCT FROM excluded.license_id",
+};
+
+impl Target {
+    fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name || field.column == name)
+    }
+}
 
 /// Identities of rows without an id of their own are names in this space (RFC 9562, version 5).
 const ROW_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_5d7e_91c3_4a6b_8e0d_7461_6c6c_7972);
@@ -60,8 +145,9 @@ const CHUNK_ROWS: usize = 1_000;
 const SHOWN_BAD_ROWS: usize = 10;
 
 /// How a file's columns become fields.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Mapping {
+    pub target: &'static Target,
     /// Field → header of the file.
     pub columns: BTreeMap<String, String>,
     /// Field → the same value for every row.
@@ -94,7 +180,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`Failure`] of kind usage for an unknown field, with the nearest one.
-    pub fn parse(columns: &[String], constants: &[String]) -> Result<Self> {
+    pub fn parse(target: &'static Target, columns: &[String], constants: &[String]) -> Result<Self> {
         let pairs = |arguments: &[String], flag: &str| -> Result<BTreeMap<String, String>> {
             arguments
                 .iter()
@@ -102,18 +188,19 @@ impl Mapping {
                     let (name, value) = argument
                         .split_once('=')
                         .ok_or_else(|| Failure::usage(format!("`{flag} {argument}` has no `=`")).hint(format!("write `{flag} field=…`")))?;
-                    let field = known_field(name).ok_or_else(|| {
+                    let field = target.field(name).ok_or_else(|| {
                         let failure = Failure::usage(format!("`{flag} {argument}`: there is no field `{name}`"));
-                        match failure::nearest(name, FIELDS.iter().map(|field| field.name)) {
+                        let known = target.fields.iter().map(|field| field.name);
+                        match failure::nearest(name, known.clone()) {
                             Some(nearest) => failure.hint(format!("did you mean `{nearest}`?")),
-                            None => failure.hint(format!("the fields are {}", FIELDS.map(|field| field.name).join(", "))),
+                            None => failure.hint(format!("the fields are {}", known.collect::<Vec<_>>().join(", "))),
                         }
                     })?;
                     Ok((field.name.to_owned(), value.to_owned()))
                 })
                 .collect()
         };
-        Ok(Self { columns: pairs(columns, "--column")?, constants: pairs(constants, "--set")? })
+        Ok(Self { target, columns: pairs(columns, "--column")?, constants: pairs(constants, "--set")? })
     }
 
     /// The text of a field in a record; an empty cell is none.
@@ -134,10 +221,9 @@ impl Mapping {
                 .hint(format!("its columns are {}", headers.join(", ")))
                 .into());
         }
-        for needed in ["occurred_at", "user_id"] {
-            let given = self.columns.contains_key(needed)
-                || self.constants.contains_key(needed)
-                || known_field(needed).is_some_and(|field| has(field.name) || has(field.column));
+        for field in self.target.fields.iter().filter(|field| field.absent == Absent::Refused) {
+            let needed = field.name;
+            let given = self.columns.contains_key(needed) || self.constants.contains_key(needed) || has(needed) || has(field.column);
             if !given {
                 return Err(Failure::usage(format!("No column of `{}` gives `{needed}`", path.display()))
                     .hint(format!(
@@ -151,13 +237,9 @@ impl Mapping {
     }
 
     fn ignored(&self, headers: &[String]) -> Vec<String> {
-        let used = |header: &String| self.columns.values().any(|used| used == header) || known_field(header).is_some();
+        let used = |header: &String| self.columns.values().any(|used| used == header) || self.target.field(header).is_some();
         headers.iter().filter(|header| !used(header)).cloned().collect()
     }
-}
-
-fn known_field(name: &str) -> Option<&'static Field> {
-    FIELDS.iter().find(|field| field.name == name || field.column == name)
 }
 
 /// Imports one file, all of its good rows or none; bad rows go to `quarantined_event` under the source `import:<file>`.
@@ -165,7 +247,7 @@ fn known_field(name: &str) -> Option<&'static Field> {
 /// # Errors
 /// [`Failure`] of kind usage for a file that cannot be mapped, of kind bad-data when more than `quarantine.max_ratio` of its
 /// rows are bad; what reading the file or the database says.
-pub async fn import_usage(
+pub async fn import_file(
     store: &Store,
     config: &Config,
     clock: &Clock,
@@ -200,10 +282,10 @@ pub async fn import_usage(
         }
         if chunk.len() == CHUNK_ROWS {
             crate::run::check_stop(stop)?;
-            report.inserted_count += insert(&mut tx, store, &mut chunk).await?;
+            report.inserted_count += insert(&mut tx, store, mapping.target, &mut chunk).await?;
         }
     }
-    report.inserted_count += insert(&mut tx, store, &mut chunk).await?;
+    report.inserted_count += insert(&mut tx, store, mapping.target, &mut chunk).await?;
     report.bad_count = u64::try_from(bad.len())?;
     report.known_count = report.row_count - report.inserted_count - report.bad_count;
     report.bad_rows = bad.iter().take(SHOWN_BAD_ROWS).map(|(row, _)| row.clone()).collect();
@@ -216,6 +298,12 @@ pub async fn import_usage(
         tx = store.begin().await?;
     }
     quarantine(&mut tx, clock, path, &bad).await?;
+    if mapping.target.table == SEATS.table && store.pick(true, false) {
+        // Rows that came with their ids: what is recorded next gets a larger one.
+        let sql = "SELECT setval(pg_get_serial_sequence('seat_usage_event', 'id'), GREATEST((SELECT MAX(id) FROM seat_usage_event), \
+             nextval(pg_get_serial_sequence('seat_usage_event', 'id')))) AS last_id";
+        tx.query(sql, &[]).await?;
+    }
     tx.commit().await?;
     if is_refused {
         let first = report.bad_rows.iter().map(|row| format!("  line {}: {}", row.line, row.reason)).collect::<Vec<_>>().join("\n");
@@ -235,46 +323,58 @@ pub async fn import_usage(
 /// A constant that no row could use is the command line's fault, not the rows'.
 fn check_constants(mapping: &Mapping) -> Result<()> {
     for (name, text) in &mapping.constants {
-        let field = known_field(name).context("a mapped field is known")?;
+        let field = mapping.target.field(name).context("a mapped field is known")?;
         value(field, text).map_err(|error| Failure::usage(format!("`--set {name}={text}`: {error:#}")))?;
     }
     Ok(())
 }
 
-async fn insert(tx: &mut Tx, store: &Store, chunk: &mut Vec<Vec<Value>>) -> Result<u64> {
-    let mut columns: Vec<&str> = FIELDS.iter().map(|field| column(store, field)).collect();
-    columns.push("cost_basis");
-    let inserted = tx.insert_rows("ai_usage_log", &columns, chunk, "ON CONFLICT (id) DO NOTHING").await?;
+async fn insert(tx: &mut Tx, store: &Store, target: &Target, chunk: &mut Vec<Vec<Value>>) -> Result<u64> {
+    let columns: Vec<&str> = target.fields.iter().map(|field| column(store, field)).collect();
+    let inserted = tx.insert_rows(target.table, &columns, chunk, target.on_conflict).await?;
     chunk.clear();
     Ok(inserted)
 }
 
 fn column(store: &Store, field: &Field) -> &'static str {
-    if field.name == "total_cost_usd" { store.pick("logged_cost_usd", "logged_cost_nanos") } else { field.column }
+    if field.form == Form::Usd { store.pick("logged_cost_usd", "logged_cost_nanos") } else { field.column }
 }
 
-/// The values of one record, in the order of [`FIELDS`] and `cost_basis`.
+/// The values of one record, in the order of the target's fields.
 fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Vec<Value>> {
-    let mut values = Vec::with_capacity(FIELDS.len() + 1);
-    for field in &FIELDS {
+    let fields = mapping.target.fields;
+    let mut values = Vec::with_capacity(fields.len());
+    for field in fields {
         values.push(match mapping.text(record, field) {
             Some(text) => value(field, text).with_context(|| format!("`{}` is `{}`", field.name, shorten(text)))?,
             None => absent(field, mapping, record, seen)?,
         });
     }
-    check_fits_table(&values)?;
-    values.push("logged".into());
+    let named = |name: &str| fields.iter().position(|field| field.name == name).and_then(|index| values.get(index));
+    match mapping.target.table {
+        "ai_usage_log" => check_tokens(named("input_tokens"), named("output_tokens"), &values)?,
+        "subscription" => {
+            if let Some(Value::Text(id)) = named("id")
+                && seen.insert(Uuid::new_v5(&ROW_NAMESPACE, id.as_bytes()), 1).is_some()
+            {
+                anyhow::bail!("subscription `{}` stands twice in the file", shorten(id));
+            }
+            if let (Some(Value::Instant(start)), Some(Value::Instant(end))) = (named("start_at"), named("end_at"))
+                && end <= start
+            {
+                anyhow::bail!("`end_at` is not after `start_at`");
+            }
+        }
+        _ => {}
+    }
     Ok(values)
 }
 
 /// The bounds of the table's generated columns (`INTEGER`, `NUMERIC(10, 6)`), so that one absurd row is a bad row and does
 /// not stop the file.
-fn check_fits_table(values: &[Value]) -> Result<()> {
-    let tokens = |name: &str| match FIELDS.iter().position(|field| field.name == name).map(|index| &values[index]) {
-        Some(Value::Int(tokens)) => *tokens,
-        _ => 0,
-    };
-    let (input, output) = (tokens("input_tokens"), tokens("output_tokens"));
+fn check_tokens(input: Option<&Value>, output: Option<&Value>, values: &[Value]) -> Result<()> {
+    let tokens = |value: Option<&Value>| if let Some(Value::Int(tokens)) = value { *tokens } else { 0 };
+    let (input, output) = (tokens(input), tokens(output));
     let costs_micros = [input * 3, output * 15, input * 3 + output * 15];
     if i32::try_from(input + output).is_err() || costs_micros.iter().any(|cost| cost.abs() >= 10_000_000_000) {
         anyhow::bail!("{input} and {output} tokens are more than the table's total and cost columns hold");
@@ -286,34 +386,38 @@ fn check_fits_table(values: &[Value]) -> Result<()> {
 }
 
 fn absent(field: &Field, mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Value> {
-    match field.name {
+    Ok(match field.absent {
         // A row without an id is known again by its text; the second of two equal rows of a file is another event.
-        "event_id" => {
+        Absent::Identity => {
             let text = format!("{}\u{1e}{:?}", record.identity(), mapping.constants);
             let identity = Uuid::new_v5(&ROW_NAMESPACE, text.as_bytes());
             let count = seen.entry(identity).or_insert(0);
             *count += 1;
-            Ok(Uuid::new_v5(&identity, &count.to_be_bytes()).into())
+            Uuid::new_v5(&identity, &count.to_be_bytes()).into()
         }
-        "occurred_at" | "user_id" => anyhow::bail!("`{}` is empty", field.name),
-        "input_tokens" | "output_tokens" | "tool_turns" => Ok(0.into()),
-        "request_type" => Ok("report".into()),
-        "status" => Ok("success".into()),
-        _ => Ok(Value::Null),
-    }
+        Absent::Refused => anyhow::bail!("`{}` is empty", field.name),
+        Absent::Zero => 0.into(),
+        Absent::Text(text) => text.into(),
+        Absent::Null => Value::Null,
+    })
 }
 
 fn value(field: &Field, text: &str) -> Result<Value> {
-    Ok(match field.name {
-        "event_id" | "user_id" => Uuid::parse_str(text.trim()).context("not a UUID")?.into(),
-        "occurred_at" => parse_instant(text)?.into(),
-        // The table's columns are 32 bits wide, as the seed's.
-        "customer_id" | "input_tokens" | "output_tokens" | "latency_ms" | "tool_turns" => {
-            i64::from(text.trim().parse::<i32>().context("not a whole number of 32 bits")?).into()
+    Ok(match field.form {
+        Form::Uuid => Uuid::parse_str(text.trim()).context("not a UUID")?.into(),
+        Form::Instant => parse_instant(text)?.into(),
+        Form::Int => i64::from(text.trim().parse::<i32>().context("not a whole number of 32 bits")?).into(),
+        Form::LedgerId => text.trim().parse::<i64>().context("not a whole number of 64 bits")?.into(),
+        Form::Seats => {
+            let seats: i64 = text.trim().parse().context("not a whole number")?;
+            if !(0..=MAX_SEATS).contains(&seats) {
+                anyhow::bail!("not between 0 and {MAX_SEATS}");
+            }
+            seats.into()
         }
-        "total_cost_usd" => Value::Nanos(money::parse_usd_nanos(text)?),
-        _ if text.contains('\0') => anyhow::bail!("holds a NUL character"),
-        _ => text.into(),
+        Form::Usd => Value::Nanos(money::parse_usd_nanos(text)?),
+        Form::Text if text.contains('\0') => anyhow::bail!("holds a NUL character"),
+        Form::Text => text.into(),
     })
 }
 
@@ -345,4 +449,31 @@ async fn quarantine(tx: &mut Tx, clock: &Clock, path: &Path, bad: &[(BadRow, Str
         .collect();
     tx.insert_rows("quarantined_event", &columns, &rows, "").await?;
     Ok(())
+}
+
+/// Takes a verified licence as a subscription of `org_id`: its start anchors the months, its expiry ends them; whether anything
+/// changed.
+///
+/// # Errors
+/// [`Failure`] of kind bad-data for a licence without a start date; what the database says.
+pub async fn import_license(store: &Store, license: &License, org_id: &str) -> Result<bool> {
+    let Some(start_date) = &license.start_date else {
+        return Err(Failure::bad_data(format!("Licence `{}` has no `startDate`, so nothing says when its months begin", license.id))
+            .hint("ask for a licence with a start date, or import the subscription from a file with `start_at`")
+            .into());
+    };
+    let instant = |text: &str| parse_instant(text).with_context(|| format!("Licence `{}`", license.id));
+    let values = vec![
+        license.id.as_str().into(),
+        org_id.into(),
+        Value::Null,
+        license.seats.into(),
+        instant(start_date)?.into(),
+        instant(&license.expiry_date)?.into(),
+        license.id.as_str().into(),
+    ];
+    let mut tx = store.begin().await?;
+    let changed = insert(&mut tx, store, &SUBSCRIPTIONS, &mut vec![values]).await?;
+    tx.commit().await?;
+    Ok(changed > 0)
 }

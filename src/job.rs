@@ -32,6 +32,9 @@ pub struct Job {
     /// The column of the result that says which window a row is in; the grain's first unless set.
     #[serde(default)]
     pub window_column: String,
+    /// Folder of `output.url` into which each written window also goes as Parquet for finance.
+    #[serde(default)]
+    pub publish: Option<String>,
     /// Statements that must return no row once a window is written; each row they do return is a failure.
     #[serde(default)]
     pub checks: BTreeMap<String, String>,
@@ -44,6 +47,8 @@ pub enum OperatorKind {
     UsageRollup,
     /// A SELECT that runs inside the database: `src/operator/sql.rs`.
     Sql,
+    /// The seat ledger, folded in one pass: `src/operator/peak_seats.rs`.
+    PeakSeats,
 }
 
 impl OperatorKind {
@@ -52,6 +57,7 @@ impl OperatorKind {
         match self {
             Self::UsageRollup => "usage_rollup",
             Self::Sql => "sql",
+            Self::PeakSeats => "peak_seats",
         }
     }
 }
@@ -210,8 +216,17 @@ impl Job {
         if self.operator == OperatorKind::UsageRollup && self.window != WindowKind::Day {
             say("`usage_rollup` works by day: `window = \"day\"`".to_owned());
         }
-        if self.window == WindowKind::BillingMonth && self.operator == OperatorKind::Sql {
-            say("`window = \"billing_month\"` is for seat jobs; use `month`".to_owned());
+        if (self.window == WindowKind::BillingMonth) != (self.operator == OperatorKind::PeakSeats) {
+            say("`window = \"billing_month\"` and `operator = \"peak_seats\"` go together; other jobs use `month`".to_owned());
+        }
+        if self.operator == OperatorKind::PeakSeats && self.writes != "peak_seats" {
+            say("`peak_seats` writes the table `peak_seats`".to_owned());
+        }
+        if self.publish.is_some() && (self.operator != OperatorKind::Sql || self.window != WindowKind::Month) {
+            say("`publish` is for `operator = \"sql\"` with `window = \"month\"`".to_owned());
+        }
+        if self.publish.as_ref().is_some_and(|folder| !plain(folder)) {
+            say("`publish` must be a plain folder name".to_owned());
         }
         problems
     }

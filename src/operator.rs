@@ -1,4 +1,5 @@
 //! Operators: how a job turns one window's input into its rows.
 
+pub mod peak_seats;
 pub mod sql;
 pub mod usage_rollup;

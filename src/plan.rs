@@ -83,7 +83,9 @@ impl Plan {
         let mut plan = Self { states, ..Self::default() };
         plan.check_timezone(context, tx, job, request).await?;
         let mut due: BTreeMap<Window, String> = BTreeMap::new();
-        if let Some(from) = request.from {
+        if let Operator::PeakSeats(peak_seats) = operator {
+            due = peak_seats.plan(&context.store, &plan.states, request).await?;
+        } else if let Some(from) = request.from {
             let to = request.to.map_or_else(|| day_of(request.as_of, context.config.reporting.timezone).and_then(next_day), Ok)?;
             for window in Window::covering(job.window, from, to)? {
                 due.insert(window, ASKED_FOR.to_owned());
@@ -92,6 +94,7 @@ impl Plan {
             match operator {
                 Operator::UsageRollup(rollup) => plan.find_raw(context, tx, job, rollup, request, &mut due).await?,
                 Operator::Sql(_) => plan.find_derived(context, tx, job, request, &mut due).await?,
+                Operator::PeakSeats(_) => {}
             }
         }
         plan.windows = due.into_iter().map(|(window, reason)| Planned { window, reason }).collect();

@@ -17,6 +17,7 @@ macro_rules! built_in_files {
 built_in_files![
     "tallyroll.toml",
     "schedules.toml",
+    "jobs/peak_seats.toml",
     "jobs/usage_daily.toml",
     "jobs/usage_daily_customer.toml",
     "jobs/usage_daily_user.toml",
@@ -30,6 +31,9 @@ built_in_files![
     "sql/sources/ai_usage_log.sqlite.sql",
     "sql/sources/chat_requests.postgres.sql",
     "sql/sources/chat_requests.sqlite.sql",
+    "sql/sources/seat_usage_event.postgres.sql",
+    "sql/sources/seat_usage_event.sqlite.sql",
+    "sql/sources/subscription.sql",
 ];
 
 /// A folder that may hold `tallyroll.toml`, `schedules.toml`, `prices.toml`, `jobs/` and `sql/`.

@@ -15,17 +15,20 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 use uuid::Uuid;
 
-pub use self::dry_run::{ExpectedWindow, dry_run};
+pub use self::dry_run::{ExpectedBilling, ExpectedCorrection, ExpectedWindow, dry_run};
 use self::work::Work;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{self, Failure, Kind};
 use crate::job::{Job, Jobs, OperatorKind};
+use crate::operator::peak_seats::PeakSeats;
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::UsageRollup;
 use crate::plan::{ASKED_FOR, FORCED, Plan, Planned, Request};
 use crate::project::Project;
+use crate::snapshot::storage::Storage;
 use crate::source::Source;
+use crate::source::ledger::SeatSource;
 use crate::store::lock::JobLock;
 use crate::store::state::{NewRun, Outcome, Progress, Written};
 use crate::store::{Store, Tx};
@@ -36,6 +39,8 @@ pub struct Context {
     pub project: Project,
     pub config: Config,
     pub store: Store,
+    /// Where finance files go.
+    pub storage: Storage,
     pub jobs: Jobs,
     pub clock: Clock,
     /// The signal that asked the process to stop, once one did.
@@ -57,6 +62,7 @@ pub enum Event {
 pub enum Operator {
     UsageRollup(Arc<UsageRollup>),
     Sql(Arc<SqlSelect>),
+    PeakSeats(Arc<PeakSeats>),
 }
 
 /// What a run of one job did.
@@ -112,6 +118,12 @@ pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: 
 /// [`Failure`] of kind config.
 pub async fn load_operator(project: &Project, config: &Config, store: &Store, job: &Job) -> Result<Operator> {
     match job.operator {
+        OperatorKind::PeakSeats => {
+            let source = SeatSource::load(project, store.engine())?;
+            source.check(store).await?;
+            let storage = Storage::open(project, &config.output.url)?;
+            Ok(Operator::PeakSeats(Arc::new(PeakSeats::new(source, storage, config.billing.grace_hours))))
+        }
         OperatorKind::UsageRollup => {
             let mut sources = Vec::new();
             for name in &config.usage.sources {

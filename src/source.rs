@@ -3,6 +3,7 @@
 
 mod batch;
 mod copy_binary;
+pub mod ledger;
 mod postgres;
 mod sqlite;
 

@@ -12,6 +12,7 @@ use tallyroll::job::Jobs;
 use tallyroll::plan::Request;
 use tallyroll::project::Project;
 use tallyroll::run::{self, Binding, Context};
+use tallyroll::snapshot::storage::Storage;
 use tokio::sync::watch;
 
 use crate::support::{Engine, Fixture, repetitions};
@@ -221,6 +222,7 @@ async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
         jobs: Jobs::load(&project).unwrap(),
         project,
         store: fixture.store.clone(),
+        storage: Storage::Local { root: fixture.path().join("out") },
         clock: Clock::system(),
         stop,
         observe: Box::new(|_| {}),

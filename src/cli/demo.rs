@@ -55,12 +55,15 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     store.close().await;
 
     let context = session.context().await?;
-    let job = context.jobs.get("usage_daily")?;
     let request = Request { as_of: demo::as_of(), downstream: true, ..Request::default() };
-    let reports = run::run(&context, job, &request, &Binding { lock_wait: Duration::ZERO, resume: None }).await?;
-    if let Some(failure) = reports.into_iter().find_map(|report| report.failure) {
-        return Err(failure);
+    for name in ["usage_daily", "peak_seats"] {
+        let job = context.jobs.get(name)?;
+        let reports = run::run(&context, job, &request, &Binding { lock_wait: Duration::ZERO, resume: None }).await?;
+        if let Some(failure) = reports.into_iter().find_map(|report| report.failure) {
+            return Err(failure);
+        }
     }
+    let peaks = context.store.query(PEAKS, &[]).await?;
     let summary = context.store.query(SUMMARY, &[]).await?;
     let quarantined = context.store.query("SELECT COUNT(*) AS row_count FROM quarantined_event", &[]).await?;
     let quarantined = quarantined.first().map_or(Ok(0), |row| row.int("row_count"))?;
@@ -88,24 +91,44 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
             cost,
         ]);
     }
+    let mut peak_rows = Vec::new();
+    for row in peaks {
+        if session.json {
+            output::json(&json!({
+                "billing_month": row.text("billing_month")?, "state": row.text("state")?, "subscriptions": row.int("subscriptions")?,
+                "peak_seats": row.int("peak_seats")?, "overage_seats": row.int("overage_seats")?, "not_covered": row.int("not_covered")?,
+            }))?;
+        }
+        let mut cells = vec![row.text("billing_month")?, row.text("state")?];
+        for column in ["subscriptions", "peak_seats", "overage_seats", "not_covered"] {
+            cells.push(output::grouped(row.int(column)?));
+        }
+        peak_rows.push(cells);
+    }
     if session.json {
         return Ok(());
     }
     let header = ["month", "days", "users", "customers", "requests", "unpriced", "tokens", "cost USD"];
     output::line(&output::table(&header, &header[1..], &rows))?;
+    let header = ["billing month", "state", "subscriptions", "peak seats", "above committed", "not covered"];
+    output::line("")?;
+    output::line(&output::table(&header, &header[2..], &peak_rows))?;
     let shown = dir.display();
     // As it was called: right after a build nothing is on the PATH.
     let program = std::env::args().next().unwrap_or_else(|| "tallyroll".to_owned());
     output::line(&format!(
         "{quarantined} event(s) with a negative latency are in quarantine; no total holds them.\n\n\
-         Settings   {shown}/tallyroll.toml\nPrices     {shown}/prices.toml\nDatabase   {shown}/tallyroll.db\n\n\
-         Try next:\n  {program} -C {shown} status\n  {program} -C {shown} run-job usage_daily --day 2026-03-02 --downstream\n  \
-         sqlite3 {shown}/tallyroll.db 'SELECT * FROM ai_usage_summary LIMIT 5'"
+         Settings   {shown}/tallyroll.toml\nPrices     {shown}/prices.toml\nDatabase   {shown}/tallyroll.db\nParquet    {shown}/out\n\n\
+         Try next:\n  {program} -C {shown} explain peak-seats --subscription acme-freight --month-number 4\n  \
+         {program} -C {shown} verify\n  {program} -C {shown} run-job usage_daily --day 2026-03-02 --downstream"
     ))
 }
 
 /// One row a month and one for all of them, from the summaries.
 const SUMMARY: &str = include_str!("../../sql/demo_summary.sql");
+
+/// One row a billing month.
+const PEAKS: &str = include_str!("../../sql/demo_peaks.sql");
 
 fn write_if_missing(path: &std::path::Path, text: &str) -> Result<()> {
     if path.exists() {

@@ -1,14 +1,16 @@
 //! `import`: files into the source tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::output;
-use super::session::{Session, stop_signal};
+use super::session::{Session, read_text, stop_signal};
 use crate::clock::Clock;
-use crate::import::{Mapping, import_usage};
+use crate::import::{Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license};
+use crate::license;
 use crate::store::Create;
 
 #[derive(Debug, Subcommand)]
@@ -19,6 +21,37 @@ pub(super) enum What {
         --set user_id=00000000-0000-0000-0000-000000000001 --set model=gpt-4o"
     )]
     Usage(Arguments),
+    /// Rows of the seat ledger, into `seat_usage_event`
+    #[command(after_help = "Columns: id, org_id, seat_type (`total` unless given), seats, occurred_at, reason\n\n\
+        Example:\n  tallyroll import seats ledger.csv")]
+    Seats(Arguments),
+    /// Subscriptions, from files or from a signed licence; one that is there already takes what the file says now
+    #[command(after_help = "Columns: id, org_id, plan, committed_seats, start_at, end_at, license_id\n\n\
+        Examples:\n  tallyroll import subscriptions subscriptions.csv\n  \
+        tallyroll import subscriptions --license acme.json --public-key vendor.pem --org 42")]
+    Subscriptions(Subscriptions),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Subscriptions {
+    /// Files: .csv with a header, .jsonl with one object per line, or .parquet
+    #[arg(required_unless_present = "license")]
+    files: Vec<PathBuf>,
+    /// Take a field from a column of another name
+    #[arg(long, value_name = "FIELD=HEADER")]
+    column: Vec<String>,
+    /// Give every row the same value
+    #[arg(long, value_name = "FIELD=VALUE")]
+    set: Vec<String>,
+    /// A signed offline licence, in place of files
+    #[arg(long, value_name = "FILE", conflicts_with = "files", requires_all = ["public_key", "org"])]
+    license: Option<PathBuf>,
+    /// The vendor's Ed25519 public key, PEM
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+    /// The org whose seats the licence is for
+    #[arg(long)]
+    org: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -34,15 +67,39 @@ pub(super) struct Arguments {
     set: Vec<String>,
 }
 
-pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
-    let mapping = Mapping::parse(&arguments.column, &arguments.set)?;
+pub(super) async fn run(session: Session, what: &What) -> Result<()> {
+    match what {
+        What::Usage(arguments) => files(session, &USAGE, &arguments.files, &arguments.column, &arguments.set).await,
+        What::Seats(arguments) => files(session, &SEATS, &arguments.files, &arguments.column, &arguments.set).await,
+        What::Subscriptions(Subscriptions { license: Some(license), public_key: Some(key), org: Some(org), .. }) => {
+            from_license(&session, license, key, org).await
+        }
+        What::Subscriptions(arguments) => files(session, &SUBSCRIPTIONS, &arguments.files, &arguments.column, &arguments.set).await,
+    }
+}
+
+async fn from_license(session: &Session, license: &Path, public_key: &Path, org: &str) -> Result<()> {
+    let license = license::verify(&read_text(license)?, &read_text(public_key)?)?;
+    let store = session.open(Create::Never).await?;
+    store.require_migrated().await?;
+    let is_changed = import_license(&store, &license, org).await?;
+    store.close().await;
+    if session.json {
+        return output::json(&json!({ "subscription_id": license.id, "org_id": org, "is_changed": is_changed, "license": license }));
+    }
+    let done = if is_changed { "imported" } else { "was there already" };
+    output::line(&format!("Subscription `{}` of org `{}` {done}", output::printable(&license.id), output::printable(org)))
+}
+
+async fn files(session: Session, target: &'static Target, files: &[PathBuf], columns: &[String], constants: &[String]) -> Result<()> {
+    let mapping = Mapping::parse(target, columns, constants)?;
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let stop = stop_signal()?;
     let mut rows = Vec::new();
     let mut bad_lines = Vec::new();
-    for file in &arguments.files {
-        let report = import_usage(&store, &session.loaded.config, &Clock::system(), &stop, file, &mapping).await?;
+    for file in files {
+        let report = import_file(&store, &session.loaded.config, &Clock::system(), &stop, file, &mapping).await?;
         if session.json {
             output::json(&report)?;
             continue;

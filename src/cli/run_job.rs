@@ -88,6 +88,9 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     }
 }
 
+/// Corrections that a dry run lists for a person.
+const SHOWN_CORRECTIONS: usize = 20;
+
 fn month(text: &str) -> Result<NaiveDate, String> {
     format!("{text}-01").parse().map_err(|_| "write a month as 2026-03".to_owned())
 }
@@ -124,9 +127,27 @@ async fn dry_run(session: &Session, context: &Arc<Context>, job: &Job, request: 
         jobs.extend(context.jobs.downstream_of(job));
     }
     let mut rows = Vec::new();
-    for window in run::dry_run(context, &jobs, request).await? {
+    let mut corrections = Vec::new();
+    for mut window in run::dry_run(context, &jobs, request).await? {
         if session.json {
             output::json(&window)?;
+        }
+        if let Some(billing) = window.billing.take() {
+            window.state = match billing.revision_count {
+                0 => billing.state.to_owned(),
+                count => format!("{}, {count} revision(s)", billing.state),
+            };
+            corrections.extend(billing.corrections.into_iter().map(|correction| {
+                vec![
+                    window.window.clone(),
+                    correction.subscription_id,
+                    correction.month_number.to_string(),
+                    correction.seat_type,
+                    output::grouped(correction.peak_seats),
+                    format!("{:+}", correction.peak_seats_delta),
+                    correction.reason,
+                ]
+            }));
         }
         rows.push(vec![window.job, window.window, window.state, window.reason, window.rows_in.map_or("?".to_owned(), output::grouped)]);
     }
@@ -137,6 +158,16 @@ async fn dry_run(session: &Session, context: &Arc<Context>, job: &Job, request: 
         return output::line(&format!("Nothing is due for `{}` as of {}", job.name, format_instant(request.as_of)));
     }
     output::line(&output::table(&["job", "window", "state", "why it is due", "rows expected"], &["rows expected"], &rows))?;
+    if !corrections.is_empty() {
+        let count = corrections.len();
+        corrections.truncate(SHOWN_CORRECTIONS);
+        output::line(&format!("\n{count} row(s) of closed months would be corrected by a new revision:"))?;
+        let header = ["billing month", "subscription", "month", "seat type", "peak", "change", "why"];
+        output::line(&output::table(&header, &["month", "peak", "change"], &corrections))?;
+        if count > SHOWN_CORRECTIONS {
+            output::line(&format!("… and {} more; `--json` lists them all", count - SHOWN_CORRECTIONS))?;
+        }
+    }
     output::line(&format!("{} window(s) would be written; nothing was changed", rows.len()))
 }
 

@@ -1,6 +1,7 @@
 //! What most commands begin with: project, settings, logging, jobs, and the signal that stops them.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ use crate::failure::Failure;
 use crate::job::Jobs;
 use crate::project::Project;
 use crate::run::Context;
+use crate::snapshot::storage::Storage;
 use crate::store::{Create, Store};
 
 /// A loaded project.
@@ -54,12 +56,18 @@ impl Session {
             project: self.project.clone(),
             config: self.loaded.config.clone(),
             store,
+            storage: Storage::open(&self.project, &self.loaded.config.output.url)?,
             jobs,
             clock: Clock::system(),
             stop: stop_signal()?,
             observe: output::progress(self.loaded.config.log.format == LogFormat::Text),
         }))
     }
+}
+
+/// The text of a file that the command line names.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("Failed to read `{}`", path.display())).caused_by(error).into())
 }
 
 /// Becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::{Context, Operator, load_operator, upstream_rows};
 use crate::job::Job;
+use crate::operator::peak_seats::PeakSeats;
 use crate::plan::{Plan, Planned, Request, readers_of};
+use crate::seats::calendar::State;
 use crate::store::Tx;
 use crate::window::Window;
 
@@ -37,11 +39,40 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
         for Planned { window, reason } in &plan.windows {
             let state = plan.states.get(window).map_or("new", |state| state.state.as_str()).to_owned();
             let rows_in = expected_rows(context, &mut tx, job, &operator, *window, reason).await?;
-            expected.push(ExpectedWindow { job: job.name.clone(), window: window.to_string(), reason: reason.clone(), state, rows_in });
+            let billing = match &operator {
+                Operator::PeakSeats(peak_seats) => Some(expected_billing(peak_seats, *window).await?),
+                _ => None,
+            };
+            expected.push(ExpectedWindow {
+                job: job.name.clone(),
+                window: window.to_string(),
+                reason: reason.clone(),
+                state,
+                rows_in,
+                billing,
+            });
         }
         planned.insert(&job.name, plan.windows.into_iter().map(|planned| planned.window).collect());
     }
     Ok(expected)
+}
+
+/// What a run would make of a billing month.
+async fn expected_billing(peak_seats: &PeakSeats, window: Window) -> Result<ExpectedBilling> {
+    let state = peak_seats.planned()?.month(window)?.state;
+    let (revision_count, rows) = if state == State::Final { peak_seats.expected_corrections(window).await? } else { (0, Vec::new()) };
+    let corrections = rows
+        .into_iter()
+        .map(|row| ExpectedCorrection {
+            subscription_id: row.subscription_id.into_owned(),
+            seat_type: row.seat_type.into_owned(),
+            month_number: row.month.period.number,
+            peak_seats: row.month.peak_seats,
+            peak_seats_delta: row.entry.peak_seats_delta,
+            reason: row.entry.correction_reason.unwrap_or_default().into_owned(),
+        })
+        .collect();
+    Ok(ExpectedBilling { state: state.name(), revision_count, corrections })
 }
 
 async fn expected_rows(
@@ -52,6 +83,9 @@ async fn expected_rows(
     window: Window,
     reason: &str,
 ) -> Result<Option<i64>> {
+    if let Operator::PeakSeats(peak_seats) = operator {
+        return Ok(Some(peak_seats.planned()?.month(window)?.ledger_rows));
+    }
     let Operator::UsageRollup(rollup) = operator else {
         // Rows that the windows above it will hold are not known yet.
         return if reason.ends_with("above") { Ok(None) } else { upstream_rows(context, tx, job, window).await.map(Some) };
@@ -75,4 +109,27 @@ pub struct ExpectedWindow {
     pub state: String,
     /// Rows that it would read, where they are known before.
     pub rows_in: Option<i64>,
+    /// Of a billing month: how far it is, and what would be corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub billing: Option<ExpectedBilling>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ExpectedBilling {
+    /// `open`, `provisional` or `final`.
+    pub state: &'static str,
+    /// Revisions that are sealed already.
+    pub revision_count: usize,
+    pub corrections: Vec<ExpectedCorrection>,
+}
+
+/// A row of the revision that a run would add.
+#[derive(Debug, Serialize)]
+pub struct ExpectedCorrection {
+    pub subscription_id: String,
+    pub seat_type: String,
+    pub month_number: i32,
+    pub peak_seats: i64,
+    pub peak_seats_delta: i64,
+    pub reason: String,
 }

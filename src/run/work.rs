@@ -8,9 +8,11 @@ use chrono::{DateTime, Utc};
 use super::{Context, Operator, is_final, upstream_rows};
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::operator::peak_seats::PeakSeats;
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
 use crate::plan::{Request, upstream_fingerprints};
+use crate::snapshot::usage_monthly;
 use crate::sql_text::quote_identifier;
 use crate::store::Tx;
 use crate::store::lock::JobLock;
@@ -33,6 +35,7 @@ impl Work {
         let result = match &self.operator {
             Operator::UsageRollup(rollup) => self.roll_up(rollup, window, before).await,
             Operator::Sql(select) => self.derive(select, window).await,
+            Operator::PeakSeats(peak_seats) => self.bill(peak_seats, window, before).await,
         };
         if let Err(error) = &result {
             tracing::warn!(error = format!("{error:#}"), "The window was not written");
@@ -114,8 +117,45 @@ impl Work {
         let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job).await?.remove(&window).unwrap_or_default();
         let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
         let rows_out = select.write(&mut tx, &self.job, window, self.request.as_of).await?;
+        if let Some(folder) = &self.job.publish {
+            // Before the commit: a run that is killed in between leaves the window due, never an old file behind a new table.
+            self.lock.assert_held(&context.store, &mut tx).await?;
+            usage_monthly::publish(&context.storage, &mut tx, &self.job, folder, window).await?;
+        }
         let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
         self.commit(tx, window, written, context.clock.now()).await
+    }
+
+    /// Publishes a billing month, then replaces its rows. A run that is killed in between leaves the month due; the next one
+    /// finds the journal as it is and ends in the same files.
+    async fn bill(&self, peak_seats: &PeakSeats, window: Window, before: Option<&WindowState>) -> Result<Written> {
+        let store = &self.context.store;
+        let folded = peak_seats.planned()?;
+        let month = folded.month(window)?;
+        if let Some(before) = before.filter(|before| before.rows_in > month.ledger_rows && folded.has_ended(window))
+            && !self.request.force
+        {
+            let gone = format!("{} of the {} ledger rows of {window} are gone", before.rows_in - month.ledger_rows, before.rows_in);
+            let hint = format!(
+                "the ledger is append-only: restore them; to bill without them: `tallyroll run-job {} --month {window} --force`",
+                self.job.name
+            );
+            return Err(anyhow::Error::from(Failure::bad_data(format!("{gone}; its old result stays")).hint(hint)).context(RawRowsGone));
+        }
+        let mut tx = store.begin().await?;
+        self.lock.assert_held(store, &mut tx).await?;
+        drop(tx);
+        let billed = peak_seats.publish(window, before).await?;
+        let now = self.context.clock.now();
+        let mut tx = store.begin().await?;
+        let rows_out = peak_seats.write(&mut tx, window, &billed, now).await?;
+        let written = Written {
+            rows_in: month.ledger_rows,
+            rows_out: i64::try_from(rows_out)?,
+            quarantined_count: 0,
+            input_fingerprint: month.fingerprint(),
+        };
+        self.commit(tx, window, written, now).await
     }
 
     async fn commit(&self, mut tx: Tx, window: Window, written: Written, now: DateTime<Utc>) -> Result<Written> {

@@ -95,6 +95,37 @@ pub(super) fn decode_rows(mut bytes: &[u8], decoders: &[Decoder], builder: &mut 
     Ok(())
 }
 
+/// The fields of the next row, NULL as `None`; `None` at the end of the message or of the stream.
+pub(super) fn next_row<'a, const N: usize>(bytes: &mut &'a [u8]) -> Result<Option<[Option<&'a [u8]>; N]>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let (count, mut rest) = take::<2>(bytes)?;
+    let count = i16::from_be_bytes(count);
+    if count == -1 {
+        *bytes = &[];
+        return Ok(None);
+    }
+    ensure!(usize::try_from(count)? == N, "The server's COPY stream has rows of {count} fields");
+    let mut fields = [None; N];
+    for field in &mut fields {
+        let (length, after) = take::<4>(rest)?;
+        rest = after;
+        if let Ok(length) = usize::try_from(i32::from_be_bytes(length)) {
+            let Some((value, after)) = rest.split_at_checked(length) else { bail!("The server's COPY stream ends inside a field") };
+            *field = Some(value);
+            rest = after;
+        }
+    }
+    *bytes = rest;
+    Ok(Some(fields))
+}
+
+/// A TIMESTAMPTZ in microseconds since the Unix epoch.
+pub(super) fn instant_micros(field: &[u8]) -> Result<i64> {
+    Ok(integer(field)?.saturating_add(EPOCH_MICROS))
+}
+
 fn decode_field(decoder: &Decoder, field: &[u8], builder: &mut BatchBuilder) -> Result<()> {
     let Some(target) = decoder.target else { return Ok(()) };
     match decoder.form {
@@ -103,7 +134,7 @@ fn decode_field(decoder: &Decoder, field: &[u8], builder: &mut BatchBuilder) -> 
         Form::Uuid => builder.put_uuid(target, Uuid::from_slice(field)?),
         Form::Int => builder.put_int(target, integer(field)?),
         Form::Bool => builder.put_int(target, field.first().copied().unwrap_or(0).into()),
-        Form::Instant => builder.put_instant(target, integer(field)?.saturating_add(EPOCH_MICROS)),
+        Form::Instant => builder.put_instant(target, instant_micros(field)?),
         Form::NumericUsd => builder.put_cost(target, numeric_nanos(field)?),
         Form::FloatUsd => {
             let text = match *field {
@@ -115,7 +146,7 @@ fn decode_field(decoder: &Decoder, field: &[u8], builder: &mut BatchBuilder) -> 
     }
 }
 
-fn integer(field: &[u8]) -> Result<i64> {
+pub(super) fn integer(field: &[u8]) -> Result<i64> {
     match *field {
         [a, b] => Ok(i16::from_be_bytes([a, b]).into()),
         [a, b, c, d] => Ok(i32::from_be_bytes([a, b, c, d]).into()),

@@ -3,9 +3,9 @@
 //! Layout of the binary COPY stream: PostgreSQL documentation, COPY, "Binary Format".
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type};
+use arrow::datatypes::{DataType, Date32Type, Field, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type};
 use chrono::{DateTime, Days, NaiveDate};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -38,7 +38,7 @@ pub fn uuid_field(name: &str, data_type: DataType, nullable: bool) -> Field {
 impl Tx {
     /// Appends the rows of `batch` to `table`, column by name.
     ///
-    /// Types: Int64, Date32, Timestamp(µs), and Utf8 behind `UInt32` dictionary keys.
+    /// Types: Int64, Int32, Boolean, Date32, Timestamp(µs), and Utf8, plain or behind `UInt32` dictionary keys.
     ///
     /// # Errors
     /// What the database says; a column type that is none of these.
@@ -123,6 +123,9 @@ struct Reader<'a> {
 
 enum Cells<'a> {
     Int(&'a [i64]),
+    ShortInt(&'a [i32]),
+    Bool(&'a BooleanArray),
+    PlainText(&'a StringArray),
     Date(&'a [i32]),
     Instant(&'a [i64]),
     Text { keys: &'a [u32], values: Vec<&'a str> },
@@ -137,6 +140,9 @@ fn readers(batch: &RecordBatch) -> Result<Vec<Reader<'_>>> {
 fn reader<'a>(array: &'a ArrayRef, field: &Field) -> Result<Reader<'a>> {
     let cells = match array.data_type() {
         DataType::Int64 => Cells::Int(array.as_primitive::<Int64Type>().values()),
+        DataType::Int32 => Cells::ShortInt(array.as_primitive::<Int32Type>().values()),
+        DataType::Boolean => Cells::Bool(array.as_boolean()),
+        DataType::Utf8 => Cells::PlainText(array.as_string::<i32>()),
         DataType::Date32 => Cells::Date(array.as_primitive::<Date32Type>().values()),
         DataType::Timestamp(TimeUnit::Microsecond, _) => Cells::Instant(array.as_primitive::<TimestampMicrosecondType>().values()),
         DataType::Dictionary(_, _) => {
@@ -168,6 +174,9 @@ impl Reader<'_> {
         }
         Ok(match &self.cells {
             Cells::Int(values) => Value::Int(values[row]),
+            Cells::ShortInt(values) => Value::Int(values[row].into()),
+            Cells::Bool(values) => Value::Int(values.value(row).into()),
+            Cells::PlainText(values) => Value::Text(values.value(row).to_owned()),
             Cells::Date(values) => Value::Date(date_of(values[row])?),
             Cells::Instant(values) => Value::Instant(DateTime::from_timestamp_micros(values[row]).context("An instant is out of range")?),
             Cells::Text { keys, values } => Value::Text(values[keys[row] as usize].to_owned()),
@@ -182,6 +191,9 @@ impl Reader<'_> {
         }
         match &self.cells {
             Cells::Int(values) => put(buffer, &values[row].to_be_bytes()),
+            Cells::ShortInt(values) => put(buffer, &values[row].to_be_bytes()),
+            Cells::Bool(values) => put(buffer, &[values.value(row).into()]),
+            Cells::PlainText(values) => put(buffer, values.value(row).as_bytes()),
             Cells::Date(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_DAYS).to_be_bytes()),
             Cells::Instant(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_MICROS).to_be_bytes()),
             Cells::Text { keys, values } => put(buffer, values[keys[row] as usize].as_bytes()),

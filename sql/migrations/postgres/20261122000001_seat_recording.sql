@@ -1,0 +1,220 @@
+-- Recording seats (docs/semantics.md section 6): the ledger takes rows and never changes them, and applications append to it
+-- through the functions below, in their own transactions.
+SET LOCAL lock_timeout = '10s';
+
+-- One row per org that records: the lock that makes concurrent changes count one after the other.
+CREATE TABLE seat_org (
+    org_id TEXT COLLATE "C" PRIMARY KEY,
+    last_recorded_at TIMESTAMPTZ NOT NULL
+);
+
+-- NOT VALID: rows that are there already stay, new ones are checked.
+ALTER TABLE seat_usage_event ADD CONSTRAINT seat_usage_event_sane
+    CHECK (seats BETWEEN 0 AND 999999999999 AND isfinite(occurred_at)) NOT VALID;
+
+-- The order in which the peaks are folded, whatever the database's collation, with all that the fold reads.
+DROP INDEX IF EXISTS idx_seat_usage_event_org;
+CREATE INDEX IF NOT EXISTS idx_seat_usage_event_ledger
+    ON seat_usage_event (org_id COLLATE "C", seat_type COLLATE "C", occurred_at, id) INCLUDE (seats);
+
+ALTER TABLE ai_seat_state ADD COLUMN IF NOT EXISTS org_id TEXT;
+CREATE INDEX IF NOT EXISTS idx_ai_seat_state_org ON ai_seat_state (org_id, first_used_at);
+
+CREATE FUNCTION tallyroll_refuse_ledger_change() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'seat_usage_event is append-only: % is refused', lower(TG_OP)
+        USING ERRCODE = 'restrict_violation',
+              HINT = 'Append a row with the right count. A row that must go: ALTER TABLE seat_usage_event DISABLE TRIGGER USER, delete it, enable the triggers again, and run peak_seats with --force.';
+END;
+$$;
+
+CREATE TRIGGER tallyroll_append_only BEFORE UPDATE OR DELETE ON seat_usage_event
+    FOR EACH ROW EXECUTE FUNCTION tallyroll_refuse_ledger_change();
+CREATE TRIGGER tallyroll_append_only_whole BEFORE TRUNCATE ON seat_usage_event
+    FOR EACH STATEMENT EXECUTE FUNCTION tallyroll_refuse_ledger_change();
+
+-- Takes the org's lock until the transaction ends, and gives the instant at which its changes count: never before that of
+-- the change before it. In a REPEATABLE READ transaction that another change overtook, this is a serialization failure.
+CREATE FUNCTION tallyroll_lock_org(p_org_id TEXT) RETURNS TIMESTAMPTZ
+LANGUAGE sql SET search_path FROM CURRENT AS $$
+    INSERT INTO seat_org (org_id, last_recorded_at) VALUES (p_org_id, clock_timestamp())
+    ON CONFLICT (org_id) DO UPDATE SET last_recorded_at = GREATEST(clock_timestamp(), seat_org.last_recorded_at)
+    RETURNING last_recorded_at;
+$$;
+
+-- Appends one count, unless it is the present one already.
+CREATE FUNCTION tallyroll_append_seats(p_org_id TEXT, p_seat_type TEXT, p_seats BIGINT, p_at TIMESTAMPTZ, p_reason TEXT) RETURNS INTEGER
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF p_seats IS NOT DISTINCT FROM (
+        SELECT seats
+        FROM seat_usage_event
+        WHERE org_id COLLATE "C" = p_org_id AND seat_type COLLATE "C" = p_seat_type AND occurred_at <= p_at
+        ORDER BY occurred_at DESC, id DESC
+        LIMIT 1
+    ) THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO seat_usage_event (org_id, seat_type, seats, occurred_at, recorded_at, reason)
+    VALUES (p_org_id, p_seat_type, p_seats, p_at, p_at, p_reason);
+    RETURN 1;
+END;
+$$;
+
+-- Counts the assignments of an org (its namespace_id as text), per seat type and in total, and appends what changed; how many
+-- rows that were. Call it last in the transaction that changes memberships.
+CREATE FUNCTION record_seat_change(p_org_id TEXT, p_reason TEXT DEFAULT 'seat_change') RETURNS INTEGER
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    v_namespace_id BIGINT;
+    v_at TIMESTAMPTZ;
+    v_appended INTEGER;
+BEGIN
+    IF p_org_id IS NULL OR p_org_id !~ '^-?[0-9]{1,18}$' THEN
+        RAISE EXCEPTION 'org % is no namespace_id', quote_nullable(p_org_id)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Seats are counted from subscription_seat_assignments by namespace_id; for any other org insert the count into seat_usage_event.';
+    END IF;
+    v_namespace_id := p_org_id::BIGINT;
+    v_at := tallyroll_lock_org(p_org_id);
+    -- A statement of its own: what was committed before the lock was ours is seen.
+    WITH RECURSIVE known_type AS (
+        (
+            SELECT seat_type
+            FROM seat_usage_event
+            WHERE org_id COLLATE "C" = p_org_id
+            ORDER BY seat_type COLLATE "C"
+            LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT event.seat_type
+            FROM seat_usage_event AS event
+            WHERE event.org_id COLLATE "C" = p_org_id AND event.seat_type COLLATE "C" > known_type.seat_type
+            ORDER BY event.seat_type COLLATE "C"
+            LIMIT 1
+        )
+        FROM known_type
+        WHERE known_type.seat_type IS NOT NULL
+    ), held AS (
+        SELECT seat_type, COUNT(*) AS seats
+        FROM subscription_seat_assignments
+        WHERE namespace_id = v_namespace_id
+        GROUP BY seat_type
+    ), counted AS (
+        SELECT 'total' AS seat_type, COALESCE(SUM(seats), 0)::BIGINT AS seats FROM held
+        UNION ALL
+        SELECT seat_type, seats FROM held WHERE seat_type NOT IN ('total', 'ai')
+        UNION ALL
+        -- Types that nobody holds any more.
+        SELECT seat_type, 0
+        FROM known_type
+        WHERE seat_type NOT IN ('total', 'ai') AND seat_type NOT IN (SELECT seat_type FROM held WHERE seat_type IS NOT NULL)
+    )
+    SELECT SUM(tallyroll_append_seats(p_org_id, seat_type, seats, v_at, p_reason))
+    INTO v_appended
+    FROM (SELECT seat_type, seats FROM counted ORDER BY seat_type COLLATE "C") AS ordered;
+    RETURN v_appended;
+END;
+$$;
+
+-- Gives users of a namespace a seat type, several at once, and records the change. updated_at moves only where something
+-- changed. The org is locked first, so that two calls can't wait for each other's rows. Gives the assignments' ids.
+CREATE FUNCTION upsert_seat_assignment(
+    p_namespace_id BIGINT,
+    p_user_ids BIGINT[],
+    p_seat_types TEXT[],
+    p_organization_id BIGINT DEFAULT NULL,
+    p_reason TEXT DEFAULT 'seat_change'
+) RETURNS SETOF BIGINT
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF p_namespace_id IS NULL OR cardinality(p_user_ids) IS DISTINCT FROM cardinality(p_seat_types) THEN
+        RAISE EXCEPTION 'upsert_seat_assignment needs a namespace and as many seat types as users'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM tallyroll_lock_org(p_namespace_id::TEXT);
+    RETURN QUERY
+    INSERT INTO subscription_seat_assignments AS present (namespace_id, organization_id, user_id, seat_type, created_at, updated_at)
+    SELECT p_namespace_id, p_organization_id, wanted.user_id, wanted.seat_type, clock_timestamp(), clock_timestamp()
+    FROM unnest(p_user_ids, p_seat_types) AS wanted (user_id, seat_type)
+    ON CONFLICT (namespace_id, user_id) WHERE namespace_id IS NOT NULL DO UPDATE SET
+        updated_at = CASE
+            WHEN present.organization_id IS NOT DISTINCT FROM excluded.organization_id
+                AND present.seat_type IS NOT DISTINCT FROM excluded.seat_type
+            THEN present.updated_at
+            ELSE excluded.updated_at
+        END,
+        organization_id = excluded.organization_id,
+        seat_type = excluded.seat_type
+    RETURNING present.id;
+    PERFORM record_seat_change(p_namespace_id::TEXT, p_reason);
+END;
+$$;
+
+-- Takes the seats of users of a namespace away and records the change; how many had one.
+CREATE FUNCTION remove_seat_assignment(p_namespace_id BIGINT, p_user_ids BIGINT[], p_reason TEXT DEFAULT 'seat_change') RETURNS BIGINT
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    v_removed BIGINT;
+BEGIN
+    PERFORM tallyroll_lock_org(p_namespace_id::TEXT);
+    DELETE FROM subscription_seat_assignments WHERE namespace_id = p_namespace_id AND user_id = ANY (p_user_ids);
+    GET DIAGNOSTICS v_removed = ROW_COUNT;
+    PERFORM record_seat_change(p_namespace_id::TEXT, p_reason);
+    RETURN v_removed;
+END;
+$$;
+
+-- Notes that a user used an AI feature. The first use takes a seat of type `ai` for good: the ledger gets the org's new count.
+-- True when this was the first.
+CREATE FUNCTION record_ai_seat_usage(
+    p_user_id UUID,
+    p_org_id TEXT,
+    p_event_type TEXT,
+    p_event_description TEXT DEFAULT ''
+) RETURNS BOOLEAN
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    v_at TIMESTAMPTZ;
+BEGIN
+    IF p_org_id IS NULL THEN
+        RAISE EXCEPTION 'record_ai_seat_usage needs the org that the seat counts for' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    UPDATE ai_seat_state
+    SET last_used_at = GREATEST(last_used_at, clock_timestamp()),
+        last_event_type = p_event_type,
+        last_event_description = p_event_description,
+        updated_at = clock_timestamp()
+    WHERE user_id = p_user_id AND org_id IS NOT NULL;
+    IF FOUND THEN
+        RETURN FALSE;
+    END IF;
+    v_at := tallyroll_lock_org(p_org_id);
+    -- Either new, or known from before seats had an org.
+    INSERT INTO ai_seat_state AS present (user_id, org_id, first_used_at, last_used_at, last_event_type, last_event_description, updated_at)
+    VALUES (p_user_id, p_org_id, v_at, v_at, p_event_type, p_event_description, v_at)
+    ON CONFLICT (user_id) DO UPDATE SET
+        org_id = COALESCE(present.org_id, excluded.org_id),
+        last_used_at = GREATEST(present.last_used_at, excluded.last_used_at),
+        last_event_type = excluded.last_event_type,
+        last_event_description = excluded.last_event_description,
+        updated_at = excluded.updated_at;
+    RETURN tallyroll_append_seats(
+        p_org_id,
+        'ai',
+        (SELECT COUNT(*) FROM ai_seat_state WHERE org_id = p_org_id AND first_used_at <= v_at),
+        v_at,
+        p_event_type
+    ) = 1;
+END;
+$$;
+
+-- The baseline: every org that has assignments and no ledger yet begins with what it holds now.
+SELECT record_seat_change(namespace_id::TEXT, 'baseline')
+FROM (
+    SELECT DISTINCT namespace_id
+    FROM subscription_seat_assignments AS assignment
+    WHERE namespace_id IS NOT NULL
+      AND NOT EXISTS (SELECT 1 FROM seat_usage_event AS event WHERE event.org_id COLLATE "C" = assignment.namespace_id::TEXT)
+) AS org;

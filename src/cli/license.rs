@@ -1,0 +1,47 @@
+//! `license`: signed offline licences.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output;
+use super::session::read_text;
+use crate::clock::Clock;
+use crate::import::parse_instant;
+use crate::license;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum What {
+    /// Check a licence's signature and print what it says
+    #[command(after_help = "Example:\n  tallyroll license verify acme.json --public-key vendor.pem")]
+    Verify(Arguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The licence: JSON with `sig`, or the same in Base64
+    file: PathBuf,
+    /// The vendor's Ed25519 public key, PEM
+    #[arg(long, value_name = "K")]
+    public_key: PathBuf,
+}
+
+pub(super) fn run(what: &What, is_json: bool) -> Result<()> {
+    let What::Verify(arguments) = what;
+    let license = license::verify(&read_text(&arguments.file)?, &read_text(&arguments.public_key)?)?;
+    let is_expired = parse_instant(&license.expiry_date).ok().map(|expiry| expiry <= Clock::system().now());
+    if is_json {
+        return output::json(&json!({ "is_signed": true, "is_expired": is_expired, "license": license }));
+    }
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let rows = vec![
+        row("licence", license.id.clone()),
+        row("seats", license.seats.map_or("no limit".to_owned(), output::grouped)),
+        row("months begin at", license.start_date.clone().unwrap_or_else(|| "not said".to_owned())),
+        row("expires at", format!("{}{}", license.expiry_date, if is_expired == Some(true) { " (expired)" } else { "" })),
+        row("signature", "holds".to_owned()),
+    ];
+    output::line(&output::table(&["", ""], &[], &rows))
+}

@@ -1,0 +1,174 @@
+//! Signed offline licences, and signed reports: Ed25519 (RFC 8032) over JSON with its keys in a fixed order.
+//!
+//! A licence signs `{expiryDate, id, seats, startDate}` in this order, without spaces; `startDate` stands last and is left out of
+//! older licences, as is `seats` where there is no limit. Source: the seat-usage seed.
+
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::{alphabet, engine::DecodePaddingMode};
+use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// What a licence says, in the order in which it is signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct License {
+    pub expiry_date: String,
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seats: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_date: Option<String>,
+}
+
+/// A licence file: the licence with its signature in Base64.
+#[derive(Debug, Deserialize)]
+struct Signed {
+    #[serde(flatten)]
+    license: License,
+    #[serde(alias = "signature")]
+    sig: String,
+}
+
+impl License {
+    /// The bytes that are signed.
+    ///
+    /// # Errors
+    /// Never: every value is plain.
+    pub fn signed_text(&self) -> Result<String> {
+        Ok(serde_json::to_string(self)?)
+    }
+}
+
+/// Reads a licence and checks its signature.
+///
+/// `text` is the licence's JSON with a key `sig`, or that JSON in Base64, with or without a prefix that ends in `_`.
+///
+/// # Errors
+/// [`Failure`] of kind bad-data for what is no licence or is not signed with that key, of kind usage for what is no key.
+pub fn verify(text: &str, public_key_pem: &str) -> Result<License> {
+    let key = VerifyingKey::from_public_key_pem(public_key_pem.trim())
+        .map_err(|error| Failure::usage("The public key is no Ed25519 key in PEM (`-----BEGIN PUBLIC KEY-----`)").caused_by(error))?;
+    let signed = parse(text.trim()).map_err(|error| {
+        Failure::bad_data("The file is no licence")
+            .caused_by(error)
+            .hint("it holds JSON with `expiryDate`, `id`, `seats`, `startDate` and `sig`, plain or in Base64")
+    })?;
+    let signature = decode_base64(&signed.sig).and_then(|bytes| Signature::from_slice(&bytes).context("not 64 bytes"));
+    let checked = signature.and_then(|signature| Ok(key.verify_strict(signed.license.signed_text()?.as_bytes(), &signature)?));
+    checked.map_err(|error| {
+        Failure::bad_data(format!("The signature of licence `{}` is not the key's", signed.license.id))
+            .caused_by(error)
+            .hint("the file was changed, or it was signed with another key")
+    })?;
+    Ok(signed.license)
+}
+
+/// The signature of a text, in Base64.
+///
+/// # Errors
+/// [`Failure`] of kind usage for what is no private key.
+pub fn sign(text: &str, private_key_pem: &str) -> Result<String> {
+    let key = SigningKey::from_pkcs8_pem(private_key_pem.trim())
+        .map_err(|error| Failure::usage("The key is no Ed25519 private key in PEM (`-----BEGIN PRIVATE KEY-----`)").caused_by(error))?;
+    Ok(STANDARD.encode(key.sign(text.as_bytes()).to_bytes()))
+}
+
+fn parse(text: &str) -> Result<Signed> {
+    if text.starts_with('{') {
+        return Ok(serde_json::from_str(text)?);
+    }
+    // Base64 for URLs has `_` among its letters: the prefix is cut only where the whole is no licence.
+    let whole = decode_base64(text).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+    whole.or_else(|error| match text.rsplit_once('_') {
+        Some((_, rest)) => Ok(serde_json::from_slice(&decode_base64(rest)?)?),
+        None => Err(error),
+    })
+}
+
+/// Base64 of either alphabet, padded or not.
+fn decode_base64(text: &str) -> Result<Vec<u8>> {
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let standard: String = text
+        .chars()
+        .map(|letter| {
+            if letter == '-' {
+                '+'
+            } else if letter == '_' {
+                '/'
+            } else {
+                letter
+            }
+        })
+        .collect();
+    Ok(GeneralPurpose::new(&alphabet::STANDARD, lenient).decode(standard)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey};
+    use pkcs8_pem::LineEnding;
+
+    use super::*;
+    use crate::failure::exit_code;
+    use ed25519_dalek::pkcs8::spki::der::pem as pkcs8_pem;
+
+    fn keys(seed: u8) -> (String, String) {
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        let private = key.to_pkcs8_pem(LineEnding::LF).unwrap().to_string();
+        (private, key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap())
+    }
+
+    fn signed(license: &License, private: &str) -> String {
+        let text = license.signed_text().unwrap();
+        let sig = sign(&text, private).unwrap();
+        text.replacen('{', &format!("{{\"sig\":\"{sig}\","), 1)
+    }
+
+    #[test]
+    fn the_start_date_stands_last_and_older_licences_stay_valid() {
+        let (private, public) = keys(1);
+        let mut license = License {
+            expiry_date: "2027-01-15T00:00:00.000Z".to_owned(),
+            id: "lic \"1\" <ü>".to_owned(),
+            seats: Some(50),
+            start_date: Some("2026-01-15T00:00:00.000Z".to_owned()),
+        };
+        let text = license.signed_text().unwrap();
+        assert_eq!(
+            text,
+            r#"{"expiryDate":"2027-01-15T00:00:00.000Z","id":"lic \"1\" <ü>","seats":50,"startDate":"2026-01-15T00:00:00.000Z"}"#
+        );
+        assert_eq!(verify(&signed(&license, &private), &public).unwrap(), license);
+        license.start_date = None;
+        assert!(license.signed_text().unwrap().ends_with("\"seats\":50}"));
+        assert_eq!(verify(&signed(&license, &private), &public).unwrap(), license);
+        license.seats = None;
+        let key = format!("vendor_ee_{}", STANDARD.encode(signed(&license, &private)));
+        assert_eq!(verify(&key, &public).unwrap(), license);
+        assert_eq!(verify(key.trim_start_matches("vendor_ee_"), &public).unwrap(), license);
+    }
+
+    #[test]
+    fn a_changed_licence_or_another_key_is_refused() {
+        let (private, public) = keys(1);
+        let license = License { expiry_date: "2027-01-15".into(), id: "a".into(), seats: Some(50), start_date: None };
+        let text = signed(&license, &private);
+        for bad in [
+            text.replace("50", "51"),
+            text.replace("\"id\":\"a\"", "\"id\":\"a\",\"startDate\":\"2026-01-01\""),
+            text.replace("\"sig\":\"", "\"sig\":\"A"),
+            "{}".to_owned(),
+            "no licence".to_owned(),
+        ] {
+            assert_eq!(exit_code(&verify(&bad, &public).unwrap_err()), 65, "{bad}");
+        }
+        assert_eq!(exit_code(&verify(&text, &keys(2).1).unwrap_err()), 65);
+        assert_eq!(exit_code(&verify(&text, "no key").unwrap_err()), 2);
+        assert_eq!(exit_code(&sign("x", &public).unwrap_err()), 2);
+    }
+}

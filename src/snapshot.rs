@@ -1,0 +1,56 @@
+//! Finance files: Parquet with a CSV twin, published whole or not at all, and the journal of closed billing months
+//! (`docs/semantics.md` section 7, `docs/interface.md` "Parquet for finance").
+
+pub mod csv_twin;
+pub mod export;
+pub mod journal;
+pub mod manifest;
+pub mod parquet_file;
+pub mod peak_row;
+pub mod storage;
+pub mod usage_monthly;
+pub mod verify;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::seats::calendar::BillingMonth;
+
+/// The file of a billing month's latest truth.
+#[must_use]
+pub fn current_path(month: BillingMonth) -> String {
+    format!("{CURRENT_FOLDER}/billing_month={month}/{PEAK_FILE}")
+}
+
+pub const CURRENT_FOLDER: &str = "peak_seats/current";
+pub const FINAL_FOLDER: &str = "peak_seats/final";
+pub const PEAK_FILE: &str = "peak_seats.parquet";
+
+/// A file as it was published.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub path: String,
+    pub revision: i32,
+    pub sha256: String,
+    pub size_bytes: usize,
+    pub row_count: usize,
+}
+
+impl Published {
+    #[must_use]
+    pub fn of(path: String, revision: i32, bytes: &Bytes, row_count: usize) -> Self {
+        Self { path, revision, sha256: sha256(bytes), size_bytes: bytes.len(), row_count }
+    }
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes in hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |hex, byte| hex + &format!("{byte:02x}"))
+}

@@ -1,0 +1,39 @@
+//! Copies of the finance files, each with a CSV twin.
+
+use anyhow::{Context, Result};
+
+use super::storage::{Storage, require};
+use super::{csv_twin, parquet_file};
+
+/// Folders that finance reads.
+const FOLDERS: [&str; 2] = ["peak_seats", "usage_monthly"];
+
+/// A file that was copied.
+#[derive(Debug)]
+pub struct Exported {
+    pub path: String,
+    pub row_count: usize,
+}
+
+/// Copies every file that `from` has for finance, with a CSV beside each Parquet.
+///
+/// # Errors
+/// What a storage says; a file that cannot be read.
+pub async fn export(from: &Storage, to: &Storage) -> Result<Vec<Exported>> {
+    let mut exported = Vec::new();
+    for folder in FOLDERS {
+        let paths = from.list(folder).await?;
+        for path in &paths {
+            let bytes = require(from, path).await?;
+            to.replace(path, bytes.clone()).await?;
+            let Some(stem) = path.strip_suffix(".parquet") else { continue };
+            let read = parquet_file::read(bytes).with_context(|| format!("`{}` cannot be read", from.shown(path)))?;
+            let twin = format!("{stem}.csv");
+            if !paths.contains(&twin) {
+                to.replace(&twin, csv_twin::write(&read.schema, &read.batches)?.into()).await?;
+            }
+            exported.push(Exported { path: path.clone(), row_count: read.row_count() });
+        }
+    }
+    Ok(exported)
+}

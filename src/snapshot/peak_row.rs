@@ -1,0 +1,391 @@
+//! The row of `peak_seats`, in Rust and in Arrow (`docs/interface.md`, "Parquet for finance").
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanBuilder, Date32Builder, Decimal128Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use sha2::{Digest, Sha256};
+
+use crate::seats::calendar::{BillingMonth, Period, State};
+use crate::seats::{Coverage, MonthPeak, overage};
+
+/// One subscription month of one seat type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeakRow<'a> {
+    pub subscription_id: Cow<'a, str>,
+    pub org_id: Cow<'a, str>,
+    pub license_id: Option<Cow<'a, str>>,
+    pub plan: Option<Cow<'a, str>>,
+    pub seat_type: Cow<'a, str>,
+    pub month: MonthPeak,
+    pub committed_seats: Option<i64>,
+    pub state: State,
+    pub as_of: i64,
+    pub entry: Entry<'a>,
+}
+
+/// Where a row stands in the journal of its billing month.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry<'a> {
+    /// The revision that holds it; 0 while it is not sealed.
+    pub revision: i32,
+    pub is_correction: bool,
+    /// The difference to the revisions before; in `current/`, where a row stands once, the whole.
+    pub peak_seats_delta: i64,
+    pub overage_seats_delta: Option<i64>,
+    pub correction_reason: Option<Cow<'a, str>>,
+}
+
+/// What a row is found by: subscription, seat type, month number.
+pub type Key = (String, String, i32);
+
+impl PeakRow<'_> {
+    #[must_use]
+    pub fn overage_seats(&self) -> Option<i64> {
+        overage(self.month.peak_seats, self.committed_seats)
+    }
+
+    #[must_use]
+    pub fn key(&self) -> Key {
+        (self.subscription_id.clone().into_owned(), self.seat_type.clone().into_owned(), self.month.period.number)
+    }
+
+    /// The row with its texts its own.
+    #[must_use]
+    pub fn into_owned(self) -> PeakRow<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        PeakRow {
+            subscription_id: own(self.subscription_id),
+            org_id: own(self.org_id),
+            license_id: self.license_id.map(own),
+            plan: self.plan.map(own),
+            seat_type: own(self.seat_type),
+            month: self.month,
+            committed_seats: self.committed_seats,
+            state: self.state,
+            as_of: self.as_of,
+            entry: Entry {
+                revision: self.entry.revision,
+                is_correction: self.entry.is_correction,
+                peak_seats_delta: self.entry.peak_seats_delta,
+                overage_seats_delta: self.entry.overage_seats_delta,
+                correction_reason: self.entry.correction_reason.map(own),
+            },
+        }
+    }
+
+    /// Whether finance would bill and read the same of both: all but labels, state and journal.
+    #[must_use]
+    pub fn has_same_facts(&self, other: &PeakRow<'_>) -> bool {
+        (&self.org_id, &self.month, self.committed_seats) == (&other.org_id, &other.month, other.committed_seats)
+    }
+
+    /// Adds the row's facts to a digest; with `and_labels`, also plan, licence and state.
+    pub fn digest(&self, digest: &mut Sha256, and_labels: bool) {
+        let mut bytes = Vec::with_capacity(256);
+        let mut text = |text: &str| {
+            bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        };
+        text(&self.subscription_id);
+        text(&self.org_id);
+        text(&self.seat_type);
+        if and_labels {
+            for label in [&self.license_id, &self.plan] {
+                text(label.as_deref().unwrap_or("\u{0}"));
+            }
+            text(self.state.name());
+        }
+        let month = &self.month;
+        text(month.coverage.name());
+        let none = i64::MIN;
+        for number in [
+            month.period.number.into(),
+            month.period.start,
+            month.period.end,
+            month.peak_seats,
+            month.peak_at.unwrap_or(none),
+            month.peak_event_id.unwrap_or(none),
+            month.peak_carried_in.into(),
+            month.seconds_at_peak,
+            month.opening_seats.unwrap_or(none),
+            month.closing_seats.unwrap_or(none),
+            month.min_seats.unwrap_or(none),
+            month.avg_seats_micros.unwrap_or(none),
+            month.ledger_rows,
+            month.term_peak_seats,
+            self.committed_seats.unwrap_or(none),
+        ] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        digest.update(&bytes);
+    }
+}
+
+/// The file's columns, in their fixed order.
+#[must_use]
+pub fn schema() -> SchemaRef {
+    let instant = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let columns = [
+        ("billing_month", DataType::Utf8, false),
+        ("subscription_id", DataType::Utf8, false),
+        ("org_id", DataType::Utf8, false),
+        ("license_id", DataType::Utf8, true),
+        ("plan", DataType::Utf8, true),
+        ("seat_type", DataType::Utf8, false),
+        ("month_number", DataType::Int32, false),
+        ("period_start", instant(), false),
+        ("period_end", instant(), false),
+        ("period_last_date", DataType::Date32, false),
+        ("coverage", DataType::Utf8, false),
+        ("state", DataType::Utf8, false),
+        ("revision", DataType::Int32, false),
+        ("entry", DataType::Utf8, false),
+        ("peak_seats", DataType::Int64, false),
+        ("peak_at", instant(), true),
+        ("peak_event_id", DataType::Int64, true),
+        ("peak_carried_in", DataType::Boolean, false),
+        ("seconds_at_peak", DataType::Int64, false),
+        ("opening_seats", DataType::Int64, true),
+        ("closing_seats", DataType::Int64, true),
+        ("min_seats", DataType::Int64, true),
+        ("avg_seats", DataType::Decimal128(18, 6), true),
+        ("committed_seats", DataType::Int64, true),
+        ("overage_seats", DataType::Int64, true),
+        ("term_number", DataType::Int32, false),
+        ("term_peak_seats", DataType::Int64, false),
+        ("ledger_rows", DataType::Int64, false),
+        ("peak_seats_delta", DataType::Int64, false),
+        ("overage_seats_delta", DataType::Int64, true),
+        ("correction_reason", DataType::Utf8, true),
+        ("as_of", instant(), false),
+    ];
+    Arc::new(Schema::new(columns.map(|(name, data_type, nullable)| Field::new(name, data_type, nullable)).to_vec()))
+}
+
+/// Collects rows of one billing month into a batch.
+pub struct PeakBatch {
+    billing_month: String,
+    row_count: usize,
+    texts: [StringBuilder; 10],
+    ints: [Int32Builder; 3],
+    longs: [Int64Builder; 12],
+    instants: [TimestampMicrosecondBuilder; 4],
+    last_date: Date32Builder,
+    carried_in: BooleanBuilder,
+    avg_seats: Decimal128Builder,
+}
+
+impl PeakBatch {
+    /// # Errors
+    /// Never: the decimal's precision is right.
+    pub fn new(billing_month: BillingMonth) -> Result<Self> {
+        Ok(Self {
+            billing_month: billing_month.to_string(),
+            row_count: 0,
+            texts: Default::default(),
+            ints: Default::default(),
+            longs: Default::default(),
+            instants: std::array::from_fn(|_| TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            last_date: Date32Builder::new(),
+            carried_in: BooleanBuilder::new(),
+            avg_seats: Decimal128Builder::new().with_precision_and_scale(18, 6)?,
+        })
+    }
+
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        self.row_count
+    }
+
+    /// Appends a row, column by column in the schema's order of each type.
+    pub fn push(&mut self, row: &PeakRow<'_>) {
+        let month = &row.month;
+        let texts = [
+            Some(self.billing_month.as_str()),
+            Some(&row.subscription_id),
+            Some(&row.org_id),
+            row.license_id.as_deref(),
+            row.plan.as_deref(),
+            Some(&row.seat_type),
+            Some(month.coverage.name()),
+            Some(row.state.name()),
+            Some(if row.entry.is_correction { "correction" } else { "original" }),
+            row.entry.correction_reason.as_deref(),
+        ];
+        for (builder, text) in self.texts.iter_mut().zip(texts) {
+            builder.append_option(text);
+        }
+        for (builder, number) in self.ints.iter_mut().zip([month.period.number, row.entry.revision, month.term_number]) {
+            builder.append_value(number);
+        }
+        let longs = [
+            Some(month.peak_seats),
+            month.peak_event_id,
+            Some(month.seconds_at_peak),
+            month.opening_seats,
+            month.closing_seats,
+            month.min_seats,
+            row.committed_seats,
+            row.overage_seats(),
+            Some(month.term_peak_seats),
+            Some(month.ledger_rows),
+            Some(row.entry.peak_seats_delta),
+            row.entry.overage_seats_delta,
+        ];
+        for (builder, number) in self.longs.iter_mut().zip(longs) {
+            builder.append_option(number);
+        }
+        for (builder, at) in
+            self.instants.iter_mut().zip([Some(month.period.start), Some(month.period.end), month.peak_at, Some(row.as_of)])
+        {
+            builder.append_option(at);
+        }
+        self.last_date.append_value(days_since_epoch(month.period.end - 1));
+        self.carried_in.append_value(month.peak_carried_in);
+        self.avg_seats.append_option(month.avg_seats_micros.map(i128::from));
+        self.row_count += 1;
+    }
+
+    /// The rows so far; the next ones go to a new batch.
+    ///
+    /// # Errors
+    /// When Arrow finds the columns unfit, which the schema rules out.
+    pub fn finish(&mut self) -> Result<RecordBatch> {
+        self.row_count = 0;
+        let mut texts = self.texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef);
+        let mut ints = self.ints.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef);
+        let mut longs = self.longs.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef);
+        let mut instants = self.instants.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef);
+        let schema = schema();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            let column = match field.data_type() {
+                DataType::Utf8 => texts.next(),
+                DataType::Int32 => ints.next(),
+                DataType::Int64 => longs.next(),
+                DataType::Timestamp(..) => instants.next(),
+                DataType::Date32 => Some(Arc::new(self.last_date.finish()) as ArrayRef),
+                DataType::Boolean => Some(Arc::new(self.carried_in.finish()) as ArrayRef),
+                _ => Some(Arc::new(self.avg_seats.finish()) as ArrayRef),
+            };
+            columns.push(column.context("The schema has a column that no builder fills")?);
+        }
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+}
+
+fn days_since_epoch(micros: i64) -> i32 {
+    i32::try_from(micros.div_euclid(86_400_000_000)).unwrap_or(i32::MAX)
+}
+
+/// The rows of a file's batches.
+///
+/// # Errors
+/// When a column is missing, or holds what no row can.
+pub fn rows(batches: &[RecordBatch]) -> Result<Vec<PeakRow<'static>>> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            rows.push(row_at(&Columns(batch), row)?);
+        }
+    }
+    Ok(rows)
+}
+
+struct Columns<'a>(&'a RecordBatch);
+
+impl Columns<'_> {
+    fn column(&self, name: &str, row: usize) -> Result<Option<&ArrayRef>> {
+        let column = self.0.column_by_name(name).with_context(|| format!("The file has no column `{name}`"))?;
+        Ok((!column.is_null(row)).then_some(column))
+    }
+
+    fn text(&self, name: &str, row: usize) -> Result<Option<String>> {
+        Ok(self.column(name, row)?.map(|column| column.as_string::<i32>().value(row).to_owned()))
+    }
+
+    fn int(&self, name: &str, row: usize) -> Result<i32> {
+        Ok(self.column(name, row)?.context("An integer is NULL")?.as_primitive::<Int32Type>().value(row))
+    }
+
+    fn long(&self, name: &str, row: usize) -> Result<Option<i64>> {
+        Ok(self.column(name, row)?.map(|column| column.as_primitive::<Int64Type>().value(row)))
+    }
+
+    fn instant(&self, name: &str, row: usize) -> Result<Option<i64>> {
+        Ok(self.column(name, row)?.map(|column| column.as_primitive::<TimestampMicrosecondType>().value(row)))
+    }
+}
+
+fn row_at(columns: &Columns<'_>, row: usize) -> Result<PeakRow<'static>> {
+    let schema = schema();
+    for (expected, found) in schema.fields().iter().zip(columns.0.schema().fields()) {
+        if expected.name() != found.name() || expected.data_type() != found.data_type() {
+            bail!("The file's column `{}` should be `{}`, {}", found.name(), expected.name(), expected.data_type());
+        }
+    }
+    let text = |name: &str| columns.text(name, row)?.with_context(|| format!("`{name}` is NULL"));
+    let long = |name: &str| columns.long(name, row)?.with_context(|| format!("`{name}` is NULL"));
+    let instant = |name: &str| columns.instant(name, row)?.with_context(|| format!("`{name}` is NULL"));
+    let avg = columns.column("avg_seats", row)?.map(|column| column.as_primitive::<Decimal128Type>().value(row));
+    let carried_in = columns.column("peak_carried_in", row)?.is_some_and(|column| column.as_boolean().value(row));
+    let entry = text("entry")?;
+    Ok(PeakRow {
+        subscription_id: text("subscription_id")?.into(),
+        org_id: text("org_id")?.into(),
+        license_id: columns.text("license_id", row)?.map(Cow::Owned),
+        plan: columns.text("plan", row)?.map(Cow::Owned),
+        seat_type: text("seat_type")?.into(),
+        month: MonthPeak {
+            period: Period { number: columns.int("month_number", row)?, start: instant("period_start")?, end: instant("period_end")? },
+            coverage: Coverage::named(&text("coverage")?).context("Unknown coverage")?,
+            peak_seats: long("peak_seats")?,
+            peak_at: columns.instant("peak_at", row)?,
+            peak_event_id: columns.long("peak_event_id", row)?,
+            peak_carried_in: carried_in,
+            seconds_at_peak: long("seconds_at_peak")?,
+            opening_seats: columns.long("opening_seats", row)?,
+            closing_seats: columns.long("closing_seats", row)?,
+            min_seats: columns.long("min_seats", row)?,
+            avg_seats_micros: avg.map(i64::try_from).transpose()?,
+            ledger_rows: long("ledger_rows")?,
+            term_number: columns.int("term_number", row)?,
+            term_peak_seats: long("term_peak_seats")?,
+        },
+        committed_seats: columns.long("committed_seats", row)?,
+        state: State::named(&text("state")?).context("Unknown state")?,
+        as_of: instant("as_of")?,
+        entry: Entry {
+            revision: columns.int("revision", row)?,
+            is_correction: entry == "correction",
+            peak_seats_delta: long("peak_seats_delta")?,
+            overage_seats_delta: columns.long("overage_seats_delta", row)?,
+            correction_reason: columns.text("correction_reason", row)?.map(Cow::Owned),
+        },
+    })
+}
+
+/// The columns of table `peak_seats` for the rows of a batch: deltas stand in the journal only, the average is an integer.
+///
+/// # Errors
+/// When a column is missing.
+pub fn table_batch(batch: &RecordBatch) -> Result<RecordBatch> {
+    let mut columns: Vec<(String, ArrayRef, bool)> = Vec::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        match field.name().as_str() {
+            "peak_seats_delta" | "overage_seats_delta" => {}
+            "avg_seats" => {
+                let micros = column.as_primitive::<Decimal128Type>().unary_opt::<_, Int64Type>(|micros| i64::try_from(micros).ok());
+                columns.push(("avg_seats_micros".to_owned(), Arc::new(micros), true));
+            }
+            name => columns.push((name.to_owned(), Arc::clone(column), field.is_nullable())),
+        }
+    }
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+}

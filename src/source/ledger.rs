@@ -1,0 +1,301 @@
+//! The seat ledger and the subscriptions, as the peak fold takes them: org by org, each read once.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
+use sqlx::postgres::PgPool;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::copy_binary;
+use crate::failure::Failure;
+use crate::project::{Project, ProjectFile};
+use crate::seats::{LedgerRow, MAX_SEATS, Series, Subscription};
+use crate::sql_text;
+use crate::store::{Row, Store, Value, classify, format_instant};
+
+/// The ledger of one org.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrgLedger {
+    pub org_id: String,
+    /// By seat type, in byte order.
+    pub series: Vec<Series>,
+}
+
+/// A ledger row as a person reads it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReadRow {
+    pub id: i64,
+    pub seat_type: String,
+    pub seats: i64,
+    pub occurred_at: DateTime<Utc>,
+    pub reason: Option<String>,
+}
+
+/// The two SQL files that say where ledger and subscriptions are.
+#[derive(Debug, Clone)]
+pub struct SeatSource {
+    ledger: ProjectFile,
+    subscription: ProjectFile,
+}
+
+const LEDGER_COLUMNS: [&str; 6] = ["org_id", "seat_type", "occurred_at", "id", "seats", "reason"];
+const SUBSCRIPTION_COLUMNS: [&str; 7] = ["id", "org_id", "plan", "committed_seats", "start_at", "end_at", "license_id"];
+
+/// Rows of a chunk of orgs; an org is never split, however many rows it has.
+const CHUNK_ROWS: usize = 32_768;
+const CHUNKS_AHEAD: usize = 2;
+
+/// The years 1 to 9999, in microseconds since the Unix epoch: what both databases and every file can hold.
+const INSTANTS: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
+
+impl SeatSource {
+    /// Loads `sql/sources/seat_usage_event.<engine>.sql` and `sql/sources/subscription.sql`, from the project folder or built in.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config.
+    pub fn load(project: &Project, engine: &str) -> Result<Self> {
+        let read = |stem: &str| -> Result<ProjectFile> {
+            let paths = [format!("sql/sources/{stem}.{engine}.sql"), format!("sql/sources/{stem}.sql")];
+            project.read_first(&paths)?.with_context(|| format!("There is no `{}`", paths[0]))
+        };
+        Ok(Self { ledger: read("seat_usage_event")?, subscription: read("subscription")? })
+    }
+
+    /// Checks that both statements fit the database and give every column.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config that names the file and the column.
+    pub async fn check(&self, store: &Store) -> Result<()> {
+        for (file, needed) in [(&self.ledger, &LEDGER_COLUMNS[..]), (&self.subscription, &SUBSCRIPTION_COLUMNS[..])] {
+            let given = store.columns_of(&statement(file)).await.with_context(|| format!("`{}` does not fit the database", file.origin))?;
+            if let Some(missing) = needed.iter().find(|needed| given.iter().all(|given| given != *needed)) {
+                return Err(Failure::config(format!("`{}` gives no column `{missing}`", file.origin))
+                    .hint(format!("it gives {}; needed are {}", given.join(", "), needed.join(", ")))
+                    .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Every subscription, by org and id in byte order, or the one of an id.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind bad-data for an instant out of the calendar; what the database says.
+    pub async fn subscriptions(&self, store: &Store, id: Option<&str>) -> Result<Vec<Subscription>> {
+        let filter = if id.is_some() { "WHERE id = $1" } else { "" };
+        let parameters: Vec<Value> = id.map(Value::from).into_iter().collect();
+        let sql = format!("SELECT {} FROM ({}) AS subscriptions {filter}", SUBSCRIPTION_COLUMNS.join(", "), statement(&self.subscription));
+        let rows = store.query(&sql, &parameters).await.map_err(|error| explain(error, &self.subscription))?;
+        let mut subscriptions = rows.iter().map(subscription_of).collect::<Result<Vec<_>>>().map_err(|error| {
+            Failure::bad_data(format!("`{}` gives a subscription that cannot be billed", self.subscription.origin)).caused_by(error)
+        })?;
+        subscriptions.sort_unstable_by(|left, right| (&left.org_id, &left.id).cmp(&(&right.org_id, &right.id)));
+        Ok(subscriptions)
+    }
+
+    /// The ledger up to `as_of`, a few orgs at a time, in byte order of their ids.
+    pub fn read(&self, store: &Store, as_of: DateTime<Utc>) -> Ledger {
+        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let (source, store) = (self.clone(), store.clone());
+        let reader = tokio::spawn(async move {
+            let collate = store.pick(" COLLATE \"C\"", "");
+            let until = format_instant(as_of);
+            let until = store.pick(format!("TIMESTAMPTZ '{until}'"), format!("'{until}'"));
+            let sql = format!(
+                "SELECT org_id, seat_type, occurred_at, id, seats FROM ({}) AS ledger WHERE occurred_at <= {until} \
+                 ORDER BY org_id{collate}, seat_type{collate}, occurred_at, id",
+                statement(&source.ledger)
+            );
+            let result = match &store {
+                Store::Postgres { pool, .. } => read_postgres(pool, &sql, &sender).await,
+                Store::Sqlite { file, .. } => {
+                    let (file, sender) = (file.clone(), sender.clone());
+                    tokio::task::spawn_blocking(move || read_sqlite(&file, &sql, &sender)).await.unwrap_or_else(|died| Err(died.into()))
+                }
+            };
+            if let Err(error) = result {
+                // A receiver that is gone wants no error either.
+                let _ = sender.send(Err(explain(error, &source.ledger))).await;
+            }
+        });
+        Ledger { receiver, reader: Some(reader) }
+    }
+
+    /// The ledger rows of one org up to `as_of`, in order.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn rows_of_org(&self, store: &Store, org_id: &str, as_of: DateTime<Utc>) -> Result<Vec<ReadRow>> {
+        let sql = format!(
+            "SELECT seat_type, occurred_at, id, seats, reason FROM ({}) AS ledger WHERE org_id = $1 AND occurred_at <= $2 \
+             ORDER BY occurred_at, id",
+            statement(&self.ledger)
+        );
+        let rows = store.query(&sql, &[org_id.into(), as_of.into()]).await.map_err(|error| explain(error, &self.ledger))?;
+        rows.iter()
+            .map(|row| {
+                Ok(ReadRow {
+                    id: row.int("id")?,
+                    seat_type: row.text("seat_type")?,
+                    seats: row.int("seats")?,
+                    occurred_at: row.instant("occurred_at")?,
+                    reason: row.opt_text("reason")?,
+                })
+            })
+            .collect()
+    }
+}
+
+fn statement(file: &ProjectFile) -> String {
+    sql_text::statements(&file.text).remove("").unwrap_or_default()
+}
+
+fn explain(error: anyhow::Error, file: &ProjectFile) -> anyhow::Error {
+    error.context(format!("Failed to read `{}`", file.origin))
+}
+
+fn subscription_of(row: &Row) -> Result<Subscription> {
+    let id = row.text("id")?;
+    let read = || -> Result<Subscription> {
+        let committed_seats = match row.get("committed_seats")? {
+            Value::Null => None,
+            _ => Some(row.int("committed_seats")?),
+        };
+        Ok(Subscription {
+            id: id.clone(),
+            org_id: row.text("org_id")?,
+            plan: row.opt_text("plan")?,
+            license_id: row.opt_text("license_id")?,
+            committed_seats,
+            start_at: row.instant("start_at")?.timestamp_micros(),
+            end_at: row.opt_instant("end_at")?.map(|end| end.timestamp_micros()),
+        })
+    };
+    read().with_context(|| format!("Subscription `{}`", id.chars().take(80).collect::<String>()))
+}
+
+/// Chunks of orgs being read, a few ahead.
+#[derive(Debug)]
+pub struct Ledger {
+    receiver: mpsc::Receiver<Result<Vec<OrgLedger>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Ledger {
+    /// The next orgs, for a thread that may block; `None` only at the end of the ledger, never because its reader died.
+    pub fn blocking_next(&mut self) -> Option<Result<Vec<OrgLedger>>> {
+        if let Some(chunk) = self.receiver.blocking_recv() {
+            return Some(chunk);
+        }
+        let reader = self.reader.take()?;
+        let ended = tokio::runtime::Handle::current().block_on(reader);
+        ended.err().map(|error| Err(anyhow::Error::new(error).context("The reader of the ledger died")))
+    }
+}
+
+/// Collects rows that come ordered by org, type, instant and id.
+#[derive(Default)]
+struct Orgs {
+    done: Vec<OrgLedger>,
+    current: OrgLedger,
+    row_count: usize,
+}
+
+impl Orgs {
+    fn push(&mut self, org_id: &str, seat_type: &str, row: LedgerRow) -> Result<()> {
+        if !(0..=MAX_SEATS).contains(&row.seats) {
+            return Err(Failure::bad_data(format!("Ledger row {} holds {} seats", row.id, row.seats))
+                .hint(format!("a count lies between 0 and {MAX_SEATS}"))
+                .into());
+        }
+        if !INSTANTS.contains(&row.occurred_at) {
+            return Err(Failure::bad_data(format!("Ledger row {} stands outside of the years 1 to 9999", row.id)).into());
+        }
+        if self.current.series.is_empty() || self.current.org_id != org_id {
+            self.end_org();
+            org_id.clone_into(&mut self.current.org_id);
+        }
+        if self.current.series.last().is_none_or(|series| series.seat_type != seat_type) {
+            self.current.series.push(Series { seat_type: seat_type.to_owned(), rows: Vec::new() });
+        }
+        if let Some(series) = self.current.series.last_mut() {
+            series.rows.push(row);
+        }
+        self.row_count += 1;
+        Ok(())
+    }
+
+    fn end_org(&mut self) {
+        if !self.current.series.is_empty() {
+            self.done.push(std::mem::take(&mut self.current));
+        }
+    }
+
+    /// The orgs that are complete, once there are enough rows.
+    fn full_chunk(&mut self) -> Option<Vec<OrgLedger>> {
+        if self.row_count < CHUNK_ROWS || self.done.is_empty() {
+            return None;
+        }
+        self.row_count = self.current.series.iter().map(|series| series.rows.len()).sum();
+        Some(std::mem::take(&mut self.done))
+    }
+
+    fn rest(mut self) -> Vec<OrgLedger> {
+        self.end_org();
+        self.done
+    }
+}
+
+type Sender = mpsc::Sender<Result<Vec<OrgLedger>>>;
+
+async fn read_postgres(pool: &PgPool, sql: &str, sender: &Sender) -> Result<()> {
+    let mut connection = pool.acquire().await.map_err(classify)?;
+    let mut stream = connection.copy_out_raw(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await.map_err(classify)?;
+    let mut orgs = Orgs::default();
+    let mut is_first = true;
+    while let Some(message) = stream.try_next().await.map_err(classify)? {
+        let mut rows = if std::mem::take(&mut is_first) { copy_binary::skip_header(&message)? } else { &message[..] };
+        while let Some(fields) = copy_binary::next_row::<5>(&mut rows)? {
+            let [Some(org_id), Some(seat_type), Some(occurred_at), Some(id), Some(seats)] = fields else {
+                bail!("a ledger row has a NULL");
+            };
+            let occurred_at = copy_binary::instant_micros(occurred_at)?;
+            let row = LedgerRow { occurred_at, id: copy_binary::integer(id)?, seats: copy_binary::integer(seats)? };
+            orgs.push(std::str::from_utf8(org_id)?, std::str::from_utf8(seat_type)?, row)?;
+        }
+        if let Some(chunk) = orgs.full_chunk()
+            && sender.send(Ok(chunk)).await.is_err()
+        {
+            return Ok(());
+        }
+    }
+    let _ = sender.send(Ok(orgs.rest())).await;
+    Ok(())
+}
+
+fn read_sqlite(file: &Path, sql: &str, sender: &Sender) -> Result<()> {
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .with_context(|| format!("Failed to open `{}`", file.display()))?;
+    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut orgs = Orgs::default();
+    while let Some(row) = rows.next()? {
+        let occurred_at = row.get_ref(2)?.as_str()?;
+        let instant = DateTime::parse_from_rfc3339(occurred_at).with_context(|| format!("`{occurred_at}` is no instant"))?;
+        let read = LedgerRow { occurred_at: instant.timestamp_micros(), id: row.get(3)?, seats: row.get(4)? };
+        orgs.push(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, read)?;
+        if let Some(chunk) = orgs.full_chunk()
+            && sender.blocking_send(Ok(chunk)).is_err()
+        {
+            return Ok(());
+        }
+    }
+    let _ = sender.blocking_send(Ok(orgs.rest()));
+    Ok(())
+}
