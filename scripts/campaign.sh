@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --quiet --tests --locked
-TALLYROLL_CAMPAIGN=1 exec scripts/postgres.sh cargo test --locked --test main -- --nocapture interrupted differential "$@"
+TALLYROLL_CAMPAIGN=1 exec scripts/python.sh scripts/postgres.sh cargo test --locked --test main -- --nocapture interrupted differential publishing concurrent "$@"

@@ -12,4 +12,4 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --locked
 step "tests, on SQLite and PostgreSQL"
 cargo build --quiet --tests --locked
-INSTA_UPDATE=no exec scripts/postgres.sh cargo test --locked -- "$@"
+INSTA_UPDATE=no exec scripts/python.sh scripts/postgres.sh cargo test --locked -- "$@"

@@ -112,8 +112,14 @@ impl SubscriptionMonths {
     /// # Errors
     /// What the database says.
     pub async fn billed(&self, store: &Store, month: &MonthPeak) -> Result<Option<Billed>> {
-        let sql = "SELECT state, revision, peak_seats FROM peak_seats WHERE subscription_id = $1 AND seat_type = $2 AND month_number = $3";
-        let parameters = [self.subscription.id.as_str().into(), self.seat_type.as_str().into(), i64::from(month.period.number).into()];
+        let sql = "SELECT state, revision, peak_seats FROM peak_seats \
+             WHERE billing_month = $1 AND subscription_id = $2 AND seat_type = $3 AND month_number = $4";
+        let parameters = [
+            Self::billing_month(month)?.to_string().into(),
+            self.subscription.id.as_str().into(),
+            self.seat_type.as_str().into(),
+            i64::from(month.period.number).into(),
+        ];
         let rows = store.query(sql, &parameters).await?;
         let billed = |row: &crate::store::Row| {
             Ok(Billed { state: row.text("state")?, revision: row.int("revision")?, peak_seats: row.int("peak_seats")? })

@@ -47,6 +47,9 @@ const BAR_COLUMNS: i64 = 20;
 /// Rows listed at the beginning, around the peak and at the end of a month that has more than all of them.
 const SHOWN_ROWS: usize = 12;
 
+/// Letters of a name that are shown.
+const SHOWN_NAME: usize = 30;
+
 pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     let What::PeakSeats(arguments) = what;
     let as_of = arguments.as_of.unwrap_or_else(|| Clock::system().now());
@@ -87,9 +90,15 @@ fn print_json(months: &SubscriptionMonths, month: &MonthPeak, billed: Option<&Bi
 
 fn print_facts(months: &SubscriptionMonths, month: &MonthPeak, billed: Option<&Billed>, as_of: DateTime<Utc>) -> Result<()> {
     let subscription = &months.subscription;
-    let name = |text: &str| output::printable(&text.chars().take(40).collect::<String>());
+    let name = |text: &str| output::printable(&text.chars().take(SHOWN_NAME).collect::<String>()).replace('\n', " ");
     let number = |number: Option<i64>| number.map_or("unknown".to_owned(), output::grouped);
-    output::line(&format!("Subscription {} of org {}, month {}", name(&subscription.id), name(&subscription.org_id), month.period.number))?;
+    output::line(&format!(
+        "Subscription {}, month {}, seats of type {}",
+        name(&subscription.id),
+        month.period.number,
+        name(&months.seat_type)
+    ))?;
+    output::line(&format!("  org       {}", name(&subscription.org_id)))?;
     output::line(&format!("  from      {}", shown(instant(month.period.start)?)))?;
     output::line(&format!("  to        {}", shown(instant(month.period.end)?)))?;
     output::line(&format!("  billed in {}, {}", SubscriptionMonths::billing_month(month)?, state(month, billed, as_of)))?;

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 pub use self::fold::{Folded, FoldedMonth};
@@ -17,9 +16,10 @@ use crate::failure::Failure;
 use crate::plan::{ASKED_FOR, FORCED, Request};
 use crate::seats::calendar::{BillingMonth, State};
 use crate::snapshot::journal::{self, Computed, Journal};
+use crate::snapshot::parquet_file::{self, ReadBack};
 use crate::snapshot::peak_row::{self, PeakRow};
 use crate::snapshot::storage::Storage;
-use crate::snapshot::{self, Published, parquet_file};
+use crate::snapshot::{self, Published};
 use crate::source::ledger::SeatSource;
 use crate::store::state::WindowState;
 use crate::store::{Store, Tx, Value};
@@ -37,8 +37,8 @@ pub struct PeakSeats {
 /// A billing month, written to the storage.
 #[derive(Debug)]
 pub struct Billed {
-    /// The rows of `current/`.
-    pub current: Bytes,
+    /// The file in `current/`, read back.
+    pub current: ReadBack,
     pub files: Vec<Published>,
 }
 
@@ -119,7 +119,7 @@ impl PeakSeats {
         let month = folded.month(window)?;
         let billing_month = BillingMonth::of(window.start_date);
         let file = folded.file(window)?;
-        let (current, mut files) = if month.state == State::Final {
+        let (bytes, current, mut files) = if month.state == State::Final {
             let computed = Computed {
                 month: billing_month,
                 file,
@@ -131,15 +131,14 @@ impl PeakSeats {
             if sealed.correction_count > 0 {
                 tracing::warn!(%billing_month, corrections = sealed.correction_count, "A closed month was corrected by a new revision");
             }
-            (sealed.current, sealed.files)
+            (sealed.current, sealed.read, sealed.files)
         } else {
-            (file, Vec::new())
+            let read = parquet_file::read(file.clone())?;
+            (file, read, Vec::new())
         };
         let path = snapshot::current_path(billing_month);
-        self.storage.replace(&path, current.clone()).await?;
-        let read = parquet_file::read(current.clone())?;
-        let revision = read.fact("revision")?.parse()?;
-        files.push(Published::of(path, revision, &current, read.row_count()));
+        self.storage.replace(&path, bytes.clone()).await?;
+        files.push(Published::of(path, current.fact("revision")?.parse()?, &bytes, current.row_count()));
         Ok(Billed { current, files })
     }
 
@@ -152,8 +151,7 @@ impl PeakSeats {
         let month = folded.month(window)?;
         let billing_month = BillingMonth::of(window.start_date).to_string();
         tx.execute("DELETE FROM peak_seats WHERE billing_month = $1", &[billing_month.as_str().into()]).await?;
-        let read = parquet_file::read(billed.current.clone())?;
-        for batch in &read.batches {
+        for batch in &billed.current.batches {
             tx.insert_batch("peak_seats", &peak_row::table_batch(batch)?).await?;
         }
         tx.execute("DELETE FROM snapshot_file WHERE billing_month = $1", &[billing_month.as_str().into()]).await?;
@@ -176,7 +174,7 @@ impl PeakSeats {
             })
             .collect::<Result<_>>()?;
         tx.insert_rows("snapshot_file", &columns, &rows, "").await?;
-        Ok(read.row_count())
+        Ok(billed.current.row_count())
     }
 
     /// What a run would correct in a closed month: the rows of the next revision.
@@ -212,7 +210,6 @@ fn reason(state: Option<&WindowState>, month: &FoldedMonth, request: &Request) -
     let reason = match state.state.as_str() {
         "due" => state.due_reason.as_deref().unwrap_or("left undone"),
         "failed" => "failed before",
-        "kept" if month.ledger_rows < state.rows_in && !request.force => return None,
         _ if is_changed && is_sealed(Some(state)) => "ledger or subscriptions changed after it was sealed",
         _ if is_changed && month.state == State::Final => "its grace is over",
         _ if is_changed => "ledger, subscriptions or time moved on",

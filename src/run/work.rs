@@ -132,15 +132,14 @@ impl Work {
         let store = &self.context.store;
         let folded = peak_seats.planned()?;
         let month = folded.month(window)?;
-        if let Some(before) = before.filter(|before| before.rows_in > month.ledger_rows && folded.has_ended(window))
-            && !self.request.force
-        {
-            let gone = format!("{} of the {} ledger rows of {window} are gone", before.rows_in - month.ledger_rows, before.rows_in);
-            let hint = format!(
-                "the ledger is append-only: restore them; to bill without them: `tallyroll run-job {} --month {window} --force`",
-                self.job.name
-            );
-            return Err(anyhow::Error::from(Failure::bad_data(format!("{gone}; its old result stays")).hint(hint)).context(RawRowsGone));
+        // A count is in force until the next one: a row that is gone makes its month and every later one doubtful.
+        if let Some((first, had)) = folded.vanished.filter(|(first, _)| *first <= window && !self.request.force) {
+            let gone = had - folded.month(first)?.ledger_rows;
+            let hint =
+                format!("the ledger is append-only: restore them; to bill without them: `tallyroll run-job {} --force`", self.job.name);
+            let failure =
+                Failure::bad_data(format!("{gone} of the {had} ledger rows of {first} are gone; the old result of {window} stays"));
+            return Err(anyhow::Error::from(failure.hint(hint)).context(RawRowsGone));
         }
         let mut tx = store.begin().await?;
         self.lock.assert_held(store, &mut tx).await?;

@@ -6,7 +6,6 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use chrono::DateTime;
 
 use crate::seats::calendar::instant;
 
@@ -22,7 +21,7 @@ pub fn write(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     writer.write_record(schema.fields().iter().map(|field| field.name()))?;
     let mut cell = Cell::new();
     for batch in batches {
-        let mut columns: Vec<Column<'_>> = batch.columns().iter().map(|array| Column { array: array.as_ref(), last: None }).collect();
+        let mut columns: Vec<Column<'_>> = batch.columns().iter().map(|array| Column { array: array.as_ref(), last_day: None }).collect();
         for row in 0..batch.num_rows() {
             for column in &mut columns {
                 cell.clear();
@@ -37,8 +36,8 @@ pub fn write(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
 
 struct Column<'a> {
     array: &'a dyn Array,
-    /// The last instant or day, as printed: neighbours are often equal.
-    last: Option<(i64, Cell)>,
+    /// The last day that was printed, as days since 1970 and as text: neighbours are often equal.
+    last_day: Option<(i64, String)>,
 }
 
 impl Column<'_> {
@@ -52,31 +51,44 @@ impl Column<'_> {
             DataType::Int64 => write!(cell, "{}", self.array.as_primitive::<Int64Type>().value(row))?,
             DataType::Boolean => write!(cell, "{}", self.array.as_boolean().value(row))?,
             DataType::Decimal128(_, scale) => print_decimal(self.array.as_primitive::<Decimal128Type>().value(row), *scale, cell)?,
-            DataType::Date32 => self.print_again(self.array.as_primitive::<Date32Type>().value(row).into(), cell, |days, cell| {
-                Ok(write!(cell, "{}", instant(days * 86_400_000_000)?.date_naive())?)
-            })?,
+            DataType::Date32 => self.print_day(self.array.as_primitive::<Date32Type>().value(row).into(), cell)?,
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
-                self.print_again(self.array.as_primitive::<TimestampMicrosecondType>().value(row), cell, |micros, cell| {
-                    let at: DateTime<chrono::Utc> = instant(micros)?;
-                    Ok(write!(cell, "{}", crate::store::format_instant(at))?)
-                })?;
+                let micros = self.array.as_primitive::<TimestampMicrosecondType>().value(row);
+                self.print_day(micros.div_euclid(MICROS_PER_DAY), cell)?;
+                print_time(micros.rem_euclid(MICROS_PER_DAY), cell);
             }
             other => bail!("A finance file has no column of type {other}"),
         }
         Ok(())
     }
 
-    fn print_again(&mut self, value: i64, cell: &mut Cell, print: fn(i64, &mut Cell) -> Result<()>) -> Result<()> {
-        if self.last.as_ref().is_none_or(|(last, _)| *last != value) {
-            let mut printed = Cell::new();
-            print(value, &mut printed)?;
-            self.last = Some((value, printed));
+    fn print_day(&mut self, days: i64, cell: &mut Cell) -> Result<()> {
+        if self.last_day.as_ref().is_none_or(|(last, _)| *last != days) {
+            self.last_day = Some((days, instant(days * MICROS_PER_DAY)?.date_naive().to_string()));
         }
-        if let Some((_, printed)) = &self.last {
-            cell.extend_from_slice(printed);
+        if let Some((_, text)) = &self.last_day {
+            cell.extend_from_slice(text.as_bytes());
         }
         Ok(())
     }
+}
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// `T12:34:56.789012Z`, by hand: a file has millions of instants, and a format that is read each time takes longer than all else.
+fn print_time(micros: i64, cell: &mut Cell) {
+    let second = micros / 1_000_000;
+    let mut digits = |separator: u8, number: i64, places: u32| {
+        cell.push(separator);
+        for place in (0..places).rev() {
+            cell.push(b'0' + u8::try_from(number / 10_i64.pow(place) % 10).unwrap_or_default());
+        }
+    };
+    digits(b'T', second / 3_600, 2);
+    digits(b':', second % 3_600 / 60, 2);
+    digits(b':', second % 60, 2);
+    digits(b'.', micros % 1_000_000, 6);
+    cell.push(b'Z');
 }
 
 fn print_decimal(value: i128, scale: i8, cell: &mut Cell) -> Result<()> {
@@ -106,6 +118,8 @@ fn harmless(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::TimestampMicrosecondArray;
+
     use super::*;
 
     #[test]
@@ -117,6 +131,18 @@ mod tests {
             assert_eq!(harmless(text), text);
         }
         assert_eq!(harmless("a\0b"), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn instants_print_as_everywhere() {
+        let micros = [0, -1, 1_767_225_599_999_999, 86_399_000_000, -62_135_596_800_000_000];
+        let column = TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("UTC");
+        let mut column = Column { array: &column, last_day: None };
+        for (row, micros) in micros.into_iter().enumerate() {
+            let mut cell = Cell::new();
+            column.print(row, &mut cell).unwrap();
+            assert_eq!(String::from_utf8(cell).unwrap(), crate::store::format_instant(instant(micros).unwrap()));
+        }
     }
 
     #[test]

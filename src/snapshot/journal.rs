@@ -62,6 +62,8 @@ pub struct Computed {
 pub struct Sealed {
     /// The file for `current/`: each subscription month once.
     pub current: Bytes,
+    /// The same, read back.
+    pub read: ReadBack,
     /// Every file of the journal.
     pub files: Vec<Published>,
     /// Rows of a revision that this call added, the first aside.
@@ -196,9 +198,11 @@ pub async fn seal(storage: &Storage, computed: &Computed, was_sealed: bool) -> R
             if corrections.is_empty() {
                 let mut files = Vec::new();
                 for revision in &journal.revisions {
-                    files.extend(complete(storage, month, revision.number, &revision.bytes).await?);
+                    files.extend(complete(storage, month, revision.number, &revision.bytes, &revision.read).await?);
                 }
-                return Ok(Sealed { current: journal.current()?, files, correction_count });
+                let current = journal.current()?;
+                let read = parquet_file::read(current.clone())?;
+                return Ok(Sealed { current, read, files, correction_count });
             }
             let facts = PeakFacts {
                 billing_month: month.to_string(),
@@ -215,48 +219,45 @@ pub async fn seal(storage: &Storage, computed: &Computed, was_sealed: bool) -> R
         let path = format!("{}/{PEAK_FILE}", revision_folder(month, number));
         let is_first = storage.create(&path, bytes.clone()).await?;
         if is_first && number == 1 {
-            let files = complete(storage, month, number, &bytes).await?;
-            return Ok(Sealed { current: bytes, files, correction_count: 0 });
+            // What was written is read back before anything vouches for it.
+            let stored = require(storage, &path).await?;
+            let read = parquet_file::read(stored.clone())?;
+            let files = complete(storage, month, number, &stored, &read).await?;
+            return Ok(Sealed { current: stored, read, files, correction_count: 0 });
         }
     }
     Err(Failure::try_again(format!("Billing month {month} is being sealed by other processes too")).hint("run this command again").into())
 }
 
 /// Writes what follows from a sealed Parquet file and is not there yet; every file of the revision.
-async fn complete(storage: &Storage, month: BillingMonth, number: i32, bytes: &Bytes) -> Result<Vec<Published>> {
+async fn complete(storage: &Storage, month: BillingMonth, number: i32, bytes: &Bytes, read: &ReadBack) -> Result<Vec<Published>> {
     let folder = revision_folder(month, number);
     let path = |name: &str| format!("{folder}/{name}");
     if storage.get(&path(SUCCESS_FILE)).await?.is_some() {
         let manifest_bytes = require(storage, &path(MANIFEST_FILE)).await?;
         let manifest = Manifest::parse(&manifest_bytes).with_context(|| format!("`{}`", storage.shown(&path(MANIFEST_FILE))))?;
-        let files = manifest.files.iter().map(|file| Published {
-            path: path(&file.name),
-            revision: number,
-            sha256: file.sha256.clone(),
-            size_bytes: file.size_bytes,
-            row_count: manifest.row_count,
-        });
-        return Ok(files.chain([Published::of(path(MANIFEST_FILE), number, &manifest_bytes, manifest.row_count)]).collect());
+        return Ok(published(&folder, number, &manifest, &manifest_bytes));
     }
-    // The file is read back before it is vouched for.
-    let stored = require(storage, &path(PEAK_FILE)).await?;
-    if stored != *bytes {
-        bail!("`{}` is not what was written", storage.shown(&path(PEAK_FILE)));
-    }
-    let read = parquet_file::read(stored)?;
     let mut csv: Bytes = csv_twin::write(&read.schema, &read.batches)?.into();
     if !storage.create(&path(CSV_FILE), csv.clone()).await? {
         csv = require(storage, &path(CSV_FILE)).await?;
     }
-    let manifest = Manifest::of(bytes, &read, &csv)?.to_bytes()?;
-    storage.create(&path(MANIFEST_FILE), manifest.clone()).await?;
+    let manifest = Manifest::of(bytes, read, &csv)?;
+    let manifest_bytes = manifest.to_bytes()?;
+    storage.create(&path(MANIFEST_FILE), manifest_bytes.clone()).await?;
     storage.create(&path(SUCCESS_FILE), Bytes::new()).await?;
-    let row_count = read.row_count();
-    Ok(vec![
-        Published::of(path(PEAK_FILE), number, bytes, row_count),
-        Published::of(path(CSV_FILE), number, &csv, row_count),
-        Published::of(path(MANIFEST_FILE), number, &manifest, row_count),
-    ])
+    Ok(published(&folder, number, &manifest, &manifest_bytes))
+}
+
+fn published(folder: &str, revision: i32, manifest: &Manifest, manifest_bytes: &Bytes) -> Vec<Published> {
+    let files = manifest.files.iter().map(|file| Published {
+        path: format!("{folder}/{}", file.name),
+        revision,
+        sha256: file.sha256.clone(),
+        size_bytes: file.size_bytes,
+        row_count: manifest.row_count,
+    });
+    files.chain([Published::of(format!("{folder}/{MANIFEST_FILE}"), revision, manifest_bytes, manifest.row_count)]).collect()
 }
 
 fn write_rows(month: BillingMonth, rows: &[PeakRow<'_>], facts: &PeakFacts) -> Result<Bytes> {

@@ -12,8 +12,11 @@ use parquet::basic::Compression;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 
-/// Rows of a row group; what a writer holds in memory.
-const ROW_GROUP_ROWS: usize = 65_536;
+/// Rows of a row group: what a writer holds in memory, and a run writes many files at once.
+const ROW_GROUP_ROWS: usize = 8_192;
+
+/// Rows of a batch that is read.
+const BATCH_ROWS: usize = 16_384;
 
 /// Facts about a file, in its footer: key and value, in this order.
 pub type Facts = Vec<(&'static str, String)>;
@@ -86,7 +89,7 @@ pub fn read(bytes: Bytes) -> Result<ReadBack> {
     let metadata = ArrowReaderMetadata::load(&bytes, parquet::arrow::arrow_reader::ArrowReaderOptions::default())?;
     let pairs = metadata.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
     let facts = pairs.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_batch_size(ROW_GROUP_ROWS);
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_batch_size(BATCH_ROWS);
     let schema = reader.schema().clone();
     let batches = reader.build()?.collect::<Result<Vec<_>, _>>()?;
     Ok(ReadBack { facts, schema, batches })

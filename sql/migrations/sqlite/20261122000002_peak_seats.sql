@@ -33,5 +33,5 @@ CREATE TABLE peak_seats (
     correction_reason TEXT,
     as_of TEXT NOT NULL
 ) STRICT;
-CREATE INDEX idx_peak_seats_billing_month ON peak_seats (billing_month);
-CREATE INDEX idx_peak_seats_subscription ON peak_seats (subscription_id, month_number);
+-- Serves the month that is replaced, and a subscription's row in it.
+CREATE INDEX idx_peak_seats_billing_month ON peak_seats (billing_month, subscription_id);

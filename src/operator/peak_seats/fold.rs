@@ -34,6 +34,8 @@ pub struct Folded {
     from: Option<NaiveDate>,
     to: Option<NaiveDate>,
     write_counts: BTreeMap<Window, i64>,
+    /// The first month that had more ledger rows when it was written, and how many: rows that are gone.
+    pub vanished: Option<(Window, i64)>,
 }
 
 /// One billing month.
@@ -58,7 +60,7 @@ impl FoldedMonth {
 }
 
 /// Rows of a batch on its way to a temporary file.
-const BATCH_ROWS: usize = 4_096;
+const BATCH_ROWS: usize = 1_024;
 
 impl Folded {
     /// # Errors
@@ -147,7 +149,9 @@ pub(super) async fn fold(
         from: request.from,
         to: request.to,
         write_counts: write_counts(states),
+        vanished: None,
     };
+    let rows_before: BTreeMap<Window, i64> = states.iter().map(|(window, state)| (*window, state.rows_in)).collect();
     let written = states.keys().map(|window| BillingMonth::of(window.start_date));
     let mut months = BTreeMap::new();
     for month in billing_months(&subscriptions, folded.as_of_micros())?.into_iter().chain(written) {
@@ -161,7 +165,12 @@ pub(super) async fn fold(
     tokio::task::spawn_blocking(move || {
         let mut fold = Fold { as_of: folded.as_of_micros(), months, histogram: Histogram::default() };
         fold.run(&subscriptions, &mut ledger)?;
-        fold.finish(folded)
+        let mut folded = fold.finish(folded)?;
+        // As of an earlier instant a month that had not ended rightly holds fewer.
+        folded.vanished = rows_before.into_iter().find(|(window, before)| {
+            folded.has_ended(*window) && folded.months.get(window).is_some_and(|month| month.ledger_rows < *before)
+        });
+        Ok(folded)
     })
     .await?
 }

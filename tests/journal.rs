@@ -1,0 +1,229 @@
+//! Closed billing months: sealed once, corrected by further revisions, and every byte checked.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::on_both_databases;
+use crate::support::seats::Tree;
+use crate::support::{Engine, Fixture};
+
+on_both_databases!(
+    a_late_row_becomes_a_revision_of_its_own,
+    subscriptions_that_come_go_and_change_are_corrected,
+    any_flipped_byte_is_named,
+    a_lost_sealed_file_is_never_written_anew,
+    a_restored_database_takes_the_journal_as_it_is,
+);
+
+const RUN: [&str; 4] = ["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"];
+const VERIFY: [&str; 3] = ["verify", "--as-of", "2026-04-05T00:00:00Z"];
+
+async fn sealed(engine: Engine) -> Fixture {
+    let fixture = Fixture::new(engine).await;
+    fixture.three_subscriptions().await;
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    fixture
+}
+
+fn files(tree: &Tree, containing: &str) -> Tree {
+    tree.iter().filter(|(path, _)| path.contains(containing)).map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
+}
+
+/// Σ of the journal's differences, per subscription month, is what `current/` says.
+fn assert_sums_agree(fixture: &Fixture) {
+    let mut journal: BTreeMap<_, (i64, i64)> = BTreeMap::new();
+    for row in fixture.journal() {
+        let sum = journal.entry(row.key()).or_default();
+        sum.0 += row.entry.peak_seats_delta;
+        sum.1 += row.entry.overage_seats_delta.unwrap_or_default();
+    }
+    journal.retain(|_, sum| *sum != (0, 0));
+    let current = fixture.current().into_iter().filter(|row| row.state.name() == "final");
+    let mut current: BTreeMap<_, _> =
+        current.map(|row| (row.key(), (row.month.peak_seats, row.overage_seats().unwrap_or_default()))).collect();
+    current.retain(|_, sum| *sum != (0, 0));
+    assert_eq!(journal, current);
+}
+
+async fn a_late_row_becomes_a_revision_of_its_own(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let first = files(&fixture.out(), "final");
+    assert_sums_agree(&fixture);
+    // 10 February belongs to month 2 of a and 1 of b, both billed in March and February, and to month 2 of c's other org.
+    fixture.seats(7, "org-1", "2026-02-10T00:00:00.000000Z", 30).await;
+    let plan = fixture.run_well(&[&RUN[..], &["--dry-run"]].concat());
+    assert!(
+        plan.contains("ledger or subscriptions changed after it was sealed") && plan.contains("peak 14 by row 2 -> 30 by row 7"),
+        "{plan}"
+    );
+    let stale = fixture.run(&VERIFY);
+    assert_eq!(stale.code, Some(65), "{stale:?}");
+    assert!(stale.stderr.contains("the ledger says otherwise"), "{}", stale.stderr);
+
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    let second = fixture.out();
+    assert!(first.iter().all(|(path, bytes)| second[path] == *bytes), "a sealed byte changed");
+    let corrections: Vec<String> = fixture
+        .journal()
+        .iter()
+        .filter(|row| row.entry.is_correction)
+        .map(|row| {
+            format!(
+                "{} {} rev {} peak {} ({:+}) over {:+}: {}",
+                row.subscription_id,
+                row.month.period.number,
+                row.entry.revision,
+                row.month.peak_seats,
+                row.entry.peak_seats_delta,
+                row.entry.overage_seats_delta.unwrap_or_default(),
+                row.entry.correction_reason.as_deref().unwrap_or_default()
+            )
+        })
+        .collect();
+    assert_eq!(
+        corrections,
+        [
+            "a 2 rev 2 peak 30 (+16) over +16: late ledger row: peak 14 by row 2 -> 30 by row 7",
+            "b 1 rev 2 peak 30 (+16) over +10: late ledger row: peak 14 by row 2 -> 30 by row 7",
+            "a 3 rev 2 peak 30 (+18) over +18: late ledger row: peak 12 by row 6 -> 30 by row 7",
+            "b 2 rev 2 peak 30 (+18) over +10: late ledger row: peak 12 by row 6 -> 30 by row 7",
+        ]
+    );
+    assert_sums_agree(&fixture);
+    // Nothing new: nothing is due, and no revision comes.
+    assert_eq!(fixture.written(&RUN), Vec::<String>::new());
+    fixture.run_well(&[&RUN[..], &["--force"]].concat());
+    assert_eq!(files(&fixture.out(), "final"), files(&second, "final"));
+    assert_eq!(files(&fixture.out(), "current"), files(&second, "current"));
+
+    // A second late row: the third revision says only what it changes.
+    fixture.seats(8, "org-2", "2026-01-15T00:00:00.000000Z", 9).await;
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
+    let read =
+        "SELECT subscription_id, month_number, revision, entry, peak_seats FROM peak_seats WHERE billing_month = '2026-02' ORDER BY 1, 2";
+    assert_eq!(fixture.rows(read).await, ["a|2|2|correction|30", "b|1|2|correction|30", "c|2|3|correction|9"]);
+}
+
+async fn subscriptions_that_come_go_and_change_are_corrected(engine: Engine) {
+    let fixture = sealed(engine).await;
+    fixture.subscribe("late", "org-2", "2026-01-01T00:00:00.000000Z", 3).await;
+    fixture.execute("DELETE FROM subscription WHERE id = 'b'").await;
+    fixture.execute("UPDATE subscription SET committed_seats = 12 WHERE id = 'a'").await;
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
+    let mut reasons: Vec<String> = fixture
+        .journal()
+        .iter()
+        .filter(|row| row.entry.is_correction)
+        .map(|row| {
+            format!("{} {}: {}", row.subscription_id, row.month.period.number, row.entry.correction_reason.as_deref().unwrap_or_default())
+        })
+        .collect();
+    reasons.sort();
+    reasons.dedup_by_key(|reason| reason.split(' ').next().unwrap().to_owned());
+    assert_eq!(
+        reasons,
+        [
+            "a 1: subscription changed: committed seats 10 -> 12",
+            "b 1: subscription month no longer exists",
+            "late 1: subscription month added after closing"
+        ]
+    );
+    assert!(fixture.current().iter().all(|row| row.subscription_id != "b"));
+    // It comes back: the journal says so, and adds up.
+    fixture.subscribe("b", "org-1", "2026-01-31T00:00:00.000000Z", 20).await;
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
+    // Another start moves every month of it.
+    fixture.execute("UPDATE subscription SET start_at = '2026-01-10T00:00:00.000000Z' WHERE id = 'b'").await;
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
+}
+
+async fn any_flipped_byte_is_named(engine: Engine) {
+    let fixture = sealed(engine).await;
+    fixture.seats(7, "org-1", "2026-02-10T00:00:00.000000Z", 30).await;
+    fixture.run_well(&RUN);
+    let sealed = files(&fixture.out(), "final/billing_month=2026-02/");
+    assert_eq!(sealed.len(), 8);
+    for (name, bytes) in sealed {
+        let path = fixture.path().join("out").join(&name);
+        // Bytes spread over the whole file by the golden ratio; each is given another value.
+        let places: Vec<usize> = (1..=12).map(|step| (bytes.len() * 618 * step / 1_000) % bytes.len().max(1)).collect();
+        for place in places {
+            let mut changed = bytes.clone();
+            match changed.get_mut(place) {
+                Some(byte) => *byte ^= 1 << (place % 8),
+                None => changed.push(b'x'),
+            }
+            fs::write(&path, &changed).unwrap();
+            let refused = fixture.run(&VERIFY);
+            assert_eq!(refused.code, Some(65), "{name}, byte {place}: {refused:?}");
+            assert!(refused.stderr.contains(&name), "{name}, byte {place}: {}", refused.stderr);
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+    fixture.run_well(&VERIFY);
+}
+
+/// Without the database's record, the manifest alone shows every flip.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_byte_of_a_manifest_counts() {
+    let fixture = sealed(Engine::Sqlite).await;
+    fixture.execute("UPDATE snapshot_file SET path = 'x' || path WHERE path LIKE '%final%'").await;
+    let path = fixture.path().join("out/peak_seats/final/billing_month=2026-02/rev-0001/manifest.json");
+    let bytes = fs::read(&path).unwrap();
+    let storage = tallyroll::snapshot::storage::Storage::Local { root: fixture.path().join("out") };
+    fixture.execute("DELETE FROM snapshot_file").await;
+    fixture
+        .execute(
+            "INSERT INTO snapshot_file SELECT 'peak_seats/current/billing_month=2026-02/none', '2026-02', 1, 'final', '', 0, 0, '', ''",
+        )
+        .await;
+    for place in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[place] ^= 1 << (place % 8);
+        fs::write(&path, &changed).unwrap();
+        let month = tallyroll::seats::calendar::BillingMonth::parse("2026-02");
+        let verified = tallyroll::snapshot::verify::verify(&storage, &fixture.store, month).await.unwrap();
+        assert!(verified[0].problems.iter().any(|problem| problem.contains("manifest.json")), "byte {place}: {:?}", verified[0].problems);
+    }
+}
+
+async fn a_lost_sealed_file_is_never_written_anew(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let folder = fixture.path().join("out/peak_seats/final/billing_month=2026-02");
+    fs::rename(&folder, fixture.path().join("kept")).unwrap();
+    let lost = fixture.run(&VERIFY);
+    assert_eq!(lost.code, Some(65), "{lost:?}");
+    assert!(lost.stderr.contains("billing_month=2026-02/rev-0001/peak_seats.parquet` is missing"), "{}", lost.stderr);
+    let refused = fixture.run(&[&RUN[..], &["--month", "2026-02"]].concat());
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.stderr.contains("a closed month is never sealed twice"), "{}", refused.stderr);
+    assert!(!folder.exists());
+    fs::rename(fixture.path().join("kept"), &folder).unwrap();
+    fixture.run_well(&[&RUN[..], &["--month", "2026-02"]].concat());
+    fixture.run_well(&VERIFY);
+}
+
+async fn a_restored_database_takes_the_journal_as_it_is(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let before = files(&fixture.out(), "final");
+    // A database from before the run: it knows nothing of what was sealed.
+    for table in ["job_window", "peak_seats", "snapshot_file"] {
+        fixture.execute(&format!("DELETE FROM {table}")).await;
+    }
+    let unknown = fixture.run(&VERIFY);
+    assert_eq!(unknown.code, Some(65), "{unknown:?}");
+    assert!(unknown.stderr.contains("the database has no record of it"), "{}", unknown.stderr);
+    fixture.run_well(&["run-job", "peak_seats", "--as-of", "2026-04-20T00:00:00Z"]);
+    assert_eq!(files(&fixture.out(), "final"), before, "adopted as it is, whenever it was sealed");
+    fixture.run_well(&["verify", "--as-of", "2026-04-20T00:00:00Z"]);
+}

@@ -1,0 +1,240 @@
+//! Recording seats: the functions of PostgreSQL, the views of SQLite, `record`, the baseline, and the append-only ledger.
+
+use std::time::{Duration, Instant};
+
+use tallyroll::store::Store;
+
+use crate::on_both_databases;
+use crate::support::{Engine, Fixture, repetitions};
+
+on_both_databases!(
+    assignments_record_what_changed,
+    the_first_ai_use_takes_a_seat,
+    the_ledger_is_append_only,
+    orgs_that_were_there_get_a_baseline,
+    imports_go_in_once_and_leave_ids_free,
+);
+
+/// Type, count and reason, in order.
+async fn ledger(fixture: &Fixture, org_id: &str) -> Vec<String> {
+    fixture.rows(&format!("SELECT seat_type, seats, reason FROM seat_usage_event WHERE org_id = '{org_id}' ORDER BY occurred_at, id")).await
+}
+
+async fn assignments_record_what_changed(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let assign = |users: &[&str], seat_type: &str| {
+        let users: Vec<&str> = users.iter().flat_map(|user| ["--user", user]).collect();
+        fixture.run_well(&[&["record", "assignment", "--namespace", "42", "--seat-type", seat_type][..], &users].concat())
+    };
+    assign(&["1", "2", "3"], "base");
+    // All in one count: no two or one stand between.
+    assert_eq!(ledger(&fixture, "42").await, ["base|3|seat_change", "total|3|seat_change"]);
+    let before = fixture.rows("SELECT user_id, updated_at FROM subscription_seat_assignments ORDER BY 1").await;
+    assert!(assign(&["1"], "base").contains("No count changed"));
+    assert_eq!(fixture.rows("SELECT user_id, updated_at FROM subscription_seat_assignments ORDER BY 1").await, before);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assign(&["1"], "free");
+    let after = fixture.rows("SELECT user_id, updated_at FROM subscription_seat_assignments ORDER BY 1").await;
+    assert!(after[0] > before[0] && after[1..] == before[1..], "{before:?} {after:?}");
+    assert_eq!(ledger(&fixture, "42").await[2..], ["base|2|seat_change", "free|1|seat_change"]);
+    fixture.execute("DELETE FROM subscription_seat_assignments WHERE user_id = 1").await;
+    fixture.run_well(&["record", "seat-change", "--org", "42", "--reason", "left"]);
+    assert_eq!(ledger(&fixture, "42").await[4..], ["free|0|left", "total|2|left"]);
+    let refused = fixture.run(&["record", "seat-change", "--org", "acme"]);
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("no namespace_id"), "{}", refused.stderr);
+}
+
+async fn the_first_ai_use_takes_a_seat(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let used = |user: &str, org: &str| {
+        let user = format!("00000000-0000-4000-8000-00000000000{user}");
+        fixture.run_well(&["record", "ai-use", "--user", &user, "--org", org, "--event-type", "task", "--description", "d"])
+    };
+    used("1", "a");
+    used("2", "a");
+    assert!(used("1", "a").contains("No count changed"));
+    used("3", "b");
+    assert_eq!(ledger(&fixture, "a").await, ["ai|1|task", "ai|2|task"]);
+    assert_eq!(ledger(&fixture, "b").await, ["ai|1|task"]);
+    let states = "SELECT COUNT(*), SUM(CASE WHEN last_used_at > first_used_at THEN 1 ELSE 0 END) FROM ai_seat_state";
+    assert_eq!(fixture.rows(states).await, ["3|1"]);
+}
+
+async fn the_ledger_is_append_only(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.seats(1, "a", "2026-01-01T00:00:00.000000Z", 3).await;
+    for sql in [
+        "UPDATE seat_usage_event SET seats = 4",
+        "DELETE FROM seat_usage_event",
+        "INSERT INTO seat_usage_event (id, org_id, seats) VALUES (2, 'a', -1)",
+        "INSERT INTO seat_usage_event (id, org_id, seats) VALUES (2, 'a', 1000000000000)",
+        match engine {
+            Engine::Sqlite => "INSERT OR REPLACE INTO seat_usage_event (id, org_id, seats) VALUES (1, 'a', 9)",
+            Engine::Postgres => "TRUNCATE seat_usage_event",
+        },
+    ] {
+        assert!(fixture.store.execute(sql, &[]).await.is_err(), "{sql}");
+    }
+    assert_eq!(fixture.rows("SELECT id, seats FROM seat_usage_event").await, ["1|3"]);
+}
+
+async fn orgs_that_were_there_get_a_baseline(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    // As it was before this version: the migration is taken back, its tables keep their rows.
+    fixture.execute("DELETE FROM tallyroll_migration WHERE version >= 20261122000001").await;
+    let undo: &[&str] = match engine {
+        Engine::Postgres => &[
+            "DROP TRIGGER tallyroll_append_only ON seat_usage_event",
+            "DROP TRIGGER tallyroll_append_only_whole ON seat_usage_event",
+            "DROP FUNCTION tallyroll_refuse_ledger_change, record_seat_change, upsert_seat_assignment, remove_seat_assignment, \
+             record_ai_seat_usage, tallyroll_append_seats, tallyroll_lock_org",
+            "ALTER TABLE seat_usage_event DROP CONSTRAINT seat_usage_event_sane",
+            "DROP TABLE seat_org",
+            "ALTER TABLE ai_seat_state DROP COLUMN org_id",
+        ],
+        Engine::Sqlite => &[
+            "DROP VIEW record_seat_change",
+            "DROP VIEW upsert_seat_assignment",
+            "DROP VIEW record_ai_seat_usage",
+            "DROP VIEW tallyroll_append_seats",
+            "DROP TRIGGER tallyroll_ledger_insert",
+            "DROP TRIGGER tallyroll_ledger_replace",
+            "DROP TRIGGER tallyroll_ledger_update",
+            "DROP TRIGGER tallyroll_ledger_delete",
+            "DROP TABLE seat_org",
+            "DROP INDEX idx_ai_seat_state_org",
+            "ALTER TABLE ai_seat_state DROP COLUMN org_id",
+            "DROP INDEX idx_seat_usage_event_ledger",
+            "CREATE INDEX idx_seat_usage_event_org ON seat_usage_event (org_id)",
+        ],
+    };
+    for sql in undo {
+        fixture.execute(sql).await;
+    }
+    for (namespace, user, seat_type) in [(5, 1, "'base'"), (5, 2, "'free'"), (5, 3, "NULL"), (6, 1, "'base'"), (7, 1, "'base'")] {
+        fixture
+            .execute(&format!(
+                "INSERT INTO subscription_seat_assignments (namespace_id, user_id, seat_type) VALUES ({namespace}, {user}, {seat_type})"
+            ))
+            .await;
+    }
+    fixture.seats(1_000, "7", "2026-01-01T00:00:00.000000Z", 9).await;
+    fixture.run_well(&["migrate"]);
+    assert_eq!(ledger(&fixture, "5").await, ["base|1|baseline", "free|1|baseline", "total|3|baseline"]);
+    assert_eq!(ledger(&fixture, "6").await, ["base|1|baseline", "total|1|baseline"]);
+    // An org that records already begins where it did.
+    assert_eq!(ledger(&fixture, "7").await, ["total|9|NULL"]);
+}
+
+async fn imports_go_in_once_and_leave_ids_free(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write(
+        "ledger.jsonl",
+        concat!(
+            r#"{"id": 500, "org_id": "42", "seats": 3, "occurred_at": "2026-01-01T00:00:00+01:00"}"#,
+            "\n",
+            r#"{"id": 501, "org_id": "42", "seats": 4, "occurred_at": "2026-01-02T00:00:00", "seat_type": "base", "reason": "r"}"#,
+            "\n",
+        ),
+    );
+    let first = fixture.run_well(&["import", "seats", "ledger.jsonl", "--json"]);
+    assert!(first.contains("\"inserted_count\":2,\"known_count\":0"), "{first}");
+    let again = fixture.run_well(&["import", "seats", "ledger.jsonl", "--json"]);
+    assert!(again.contains("\"inserted_count\":0,\"known_count\":2"), "{again}");
+    fixture.run_well(&["record", "assignment", "--namespace", "42", "--user", "1", "--seat-type", "base"]);
+    assert_eq!(fixture.rows("SELECT id > 501, seats FROM seat_usage_event WHERE id NOT IN (500, 501) ORDER BY id").await, ["1|1", "1|1"]);
+
+    fixture.write("subscriptions.csv", "id,org_id,plan,committed_seats,start_at,end_at\ns,42,team,5,2026-01-31,\ns,42,team,5,2026-01-31,\nt,42,team,5,2026-01-31,2026-01-30\nu,42,,-1,2026-01-31,\nv,42,,,2026-01-31,2027-01-31\n");
+    fixture.write("tallyroll.toml", "[quarantine]\nmax_ratio = 0.9\n");
+    let report = fixture.run_well(&["import", "subscriptions", "subscriptions.csv"]);
+    for text in ["stands twice in the file", "`end_at` is not after `start_at`", "not between 0 and"] {
+        assert!(report.contains(text), "{report}");
+    }
+    fixture.write("subscriptions.csv", "id,org_id,committed_seats,start_at\ns,42,9,2026-01-31\n");
+    fixture.run_well(&["import", "subscriptions", "subscriptions.csv"]);
+    assert_eq!(
+        fixture.rows("SELECT id, plan, committed_seats, start_at, end_at FROM subscription ORDER BY id").await,
+        ["s|NULL|9|2026-01-31T00:00:00.000000Z|NULL", "v|NULL|NULL|2026-01-31T00:00:00.000000Z|2027-01-31T00:00:00.000000Z"]
+    );
+    let refused = fixture.run(&["import", "seats", "subscriptions.csv"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("No column of `subscriptions.csv` gives `seats`"), "{}", refused.stderr);
+}
+
+/// Sixteen connections change the memberships of one org; the ledger's largest count is the largest that ever was committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_changes_never_skip_the_peak() {
+    const CONNECTIONS: i64 = 16;
+    let duration = Duration::from_secs(repetitions(1, 10).try_into().unwrap());
+    for round in 0..repetitions(2, 20) {
+        let fixture = Fixture::new(Engine::Postgres).await;
+        fixture.write("tallyroll.toml", "[engine]\nwindows_at_once = 8\n");
+        // What was committed, in the order of commits: a row of this table is written under the org's lock, after the change.
+        fixture
+            .execute("CREATE TABLE seen (at_xid XID8 DEFAULT pg_current_xact_id(), seq BIGINT GENERATED ALWAYS AS IDENTITY, change BIGINT)")
+            .await;
+        let mut workers = tokio::task::JoinSet::new();
+        for worker in 0..CONNECTIONS {
+            let store = own_store(&fixture).await;
+            workers.spawn(async move {
+                let end = Instant::now() + duration;
+                let mut step = 0_i64;
+                while Instant::now() < end {
+                    step += 1;
+                    let user = worker * 1_000 + step % 5;
+                    let adds = (step * 7 + worker) % 3 != 0;
+                    let mut tx = store.begin().await.unwrap();
+                    let sql = if adds {
+                        "SELECT upsert_seat_assignment(42, ARRAY[$1::BIGINT], ARRAY['base'])"
+                    } else {
+                        "SELECT remove_seat_assignment(42, ARRAY[$1::BIGINT])"
+                    };
+                    tx.execute(sql, &[user.into()]).await.unwrap();
+                    // Under the lock, which is held to the commit: sequence values are in the order of commits.
+                    let count = "INSERT INTO seen (change) SELECT COUNT(*) FROM subscription_seat_assignments WHERE namespace_id = 42";
+                    tx.execute(count, &[]).await.unwrap();
+                    if (step + worker) % 11 == 0 {
+                        drop(tx);
+                    } else {
+                        tx.commit().await.unwrap();
+                    }
+                }
+                store.close().await;
+                step
+            });
+        }
+        let mut steps = 0;
+        while let Some(done) = workers.join_next().await {
+            steps += done.unwrap();
+        }
+        let true_counts = fixture.rows("SELECT change FROM seen ORDER BY seq").await;
+        let ledger = fixture.rows("SELECT seats FROM seat_usage_event WHERE seat_type = 'total' ORDER BY occurred_at, id").await;
+        // Not only the largest: the whole course of the ledger is that of the commits, each change once.
+        let mut course = true_counts.clone();
+        course.dedup();
+        assert_eq!(ledger, course, "round {round}");
+        let in_time = fixture.rows("SELECT seats FROM seat_usage_event WHERE seat_type = 'total' ORDER BY id").await;
+        assert_eq!(in_time, ledger, "round {round}: ids and instants disagree");
+        let peak = ledger.iter().map(|seats| seats.parse::<i64>().unwrap()).max().unwrap();
+        println!("round {round}: {steps} changes, {} ledger rows, peak {peak}", ledger.len());
+        assert!(peak > CONNECTIONS, "too few changes met");
+    }
+}
+
+/// A connection that waits for no other's.
+async fn own_store(fixture: &Fixture) -> Store {
+    let project = tallyroll::project::Project::new(fixture.path());
+    Store::open(&project, &fixture.config(), tallyroll::store::Create::Never).await.unwrap()
+}
+
+/// A transaction that saw the org before another change was committed must not count what it saw.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_snapshot_fails_instead_of_counting() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let mut stale = fixture.store.begin_snapshot().await.unwrap();
+    stale.query("SELECT COUNT(*) FROM subscription_seat_assignments", &[]).await.unwrap();
+    fixture.execute("SELECT upsert_seat_assignment(42, ARRAY[1::BIGINT], ARRAY['base'])").await;
+    let refused = stale.execute("SELECT upsert_seat_assignment(42, ARRAY[2::BIGINT], ARRAY['base'])", &[]).await.unwrap_err();
+    assert_eq!(tallyroll::failure::exit_code(&refused), 75, "{refused:#}");
+}
