@@ -11,6 +11,11 @@ pub fn of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
         digest.update(part.len().to_le_bytes());
         digest.update(part);
     }
-    let bytes = digest.finalize();
-    bytes.iter().take(16).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hex(&digest.finalize()[..16])
+}
+
+/// Bytes in hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |hex, byte| hex + &format!("{byte:02x}"))
 }

@@ -1,7 +1,9 @@
 //! `import`: rows of a file into a source table, once each, however often the file is read.
 
+mod chunk;
 mod file;
 mod instant;
+mod target;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,133 +15,25 @@ use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use self::chunk::Chunk;
 use self::file::Record;
 pub use self::instant::parse_instant;
+use self::target::{Absent, Field, Form};
+pub use self::target::{SEATS, SUBSCRIPTIONS, Target, USAGE};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{self, Failure};
 use crate::license::License;
 use crate::money;
-use crate::seats::{MAX_SEATS, TOTAL};
+use crate::seats::MAX_SEATS;
+use crate::source::ledger::INSTANTS;
 use crate::store::{Store, Tx, Value};
-
-/// What a file is imported as.
-#[derive(Debug)]
-pub struct Target {
-    table: &'static str,
-    fields: &'static [Field],
-    /// What happens to a row whose id is there already.
-    on_conflict: &'static str,
-}
-
-/// A field that a file may give, and the table's own name for it.
-#[derive(Debug)]
-struct Field {
-    name: &'static str,
-    column: &'static str,
-    form: Form,
-    absent: Absent,
-}
-
-/// How a field's text is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Uuid,
-    Instant,
-    /// 32 bits, as the seed's columns.
-    Int,
-    /// A ledger row's id.
-    LedgerId,
-    Seats,
-    Usd,
-    Text,
-}
-
-/// What stands for an empty cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Absent {
-    Null,
-    Refused,
-    Zero,
-    Text(&'static str),
-    /// Made from the row's text.
-    Identity,
-}
-
-const fn field(name: &'static str, column: &'static str, form: Form, absent: Absent) -> Field {
-    Field { name, column, form, absent }
-}
-
-/// Usage events, into `ai_usage_log`.
-pub static USAGE: Target = Target {
-    table: "ai_usage_log",
-    fields: &[
-        field("event_id", "id", Form::Uuid, Absent::Identity),
-        field("occurred_at", "created_at", Form::Instant, Absent::Refused),
-        field("user_id", "user_id", Form::Uuid, Absent::Refused),
-        field("user_email", "user_email", Form::Text, Absent::Null),
-        field("customer_id", "customer_id", Form::Int, Absent::Null),
-        field("customer_name", "customer_name", Form::Text, Absent::Null),
-        field("request_type", "request_type", Form::Text, Absent::Text("report")),
-        field("session_id", "session_id", Form::Text, Absent::Null),
-        field("model", "model_used", Form::Text, Absent::Null),
-        field("input_tokens", "input_tokens", Form::Int, Absent::Zero),
-        field("output_tokens", "output_tokens", Form::Int, Absent::Zero),
-        field("total_cost_usd", "logged_cost_usd", Form::Usd, Absent::Null),
-        field("latency_ms", "latency_ms", Form::Int, Absent::Null),
-        field("tool_turns", "tool_turns", Form::Int, Absent::Zero),
-        field("status", "status", Form::Text, Absent::Text("success")),
-        field("error_message", "error_message", Form::Text, Absent::Null),
-        field("cost_basis", "cost_basis", Form::Text, Absent::Text("logged")),
-    ],
-    on_conflict: "ON CONFLICT (id) DO NOTHING",
-};
-
-/// Rows of the seat ledger. It is append-only: an id that is there keeps its row.
-pub static SEATS: Target = Target {
-    table: "seat_usage_event",
-    fields: &[
-        field("id", "id", Form::LedgerId, Absent::Refused),
-        field("org_id", "org_id", Form::Text, Absent::Refused),
-        field("seat_type", "seat_type", Form::Text, Absent::Text(TOTAL)),
-        field("seats", "seats", Form::Seats, Absent::Refused),
-        field("occurred_at", "occurred_at", Form::Instant, Absent::Refused),
-        field("reason", "reason", Form::Text, Absent::Text("import")),
-    ],
-    on_conflict: "ON CONFLICT (id) DO NOTHING",
-};
-
-/// Subscriptions: one that is there already takes what the file says now.
-pub static SUBSCRIPTIONS: Target = Target {
-    table: "subscription",
-    fields: &[
-        field("id", "id", Form::Text, Absent::Refused),
-        field("org_id", "org_id", Form::Text, Absent::Refused),
-        field("plan", "plan", Form::Text, Absent::Null),
-        field("committed_seats", "committed_seats", Form::Seats, Absent::Null),
-        field("start_at", "start_at", Form::Instant, Absent::Refused),
-        field("end_at", "end_at", Form::Instant, Absent::Null),
-        field("license_id", "license_id", Form::Text, Absent::Null),
-    ],
-    on_conflict: "ON CONFLICT (id) DO UPDATE SET org_id = excluded.org_id, plan = excluded.plan, \
-        committed_seats = excluded.committed_seats, start_at = excluded.start_at, end_at = excluded.end_at, \
-        license_id = excluded.license_id \
-        WHERE subscription.org_id <> excluded.org_id OR subscription.start_at <> excluded.start_at \
-        OR subscription.plan IS DISTINCT FROM excluded.plan OR subscription.committed_seats IS DISTINCT FROM excluded.committed_seats \
-        OR subscription.end_at IS DISTINCT FROM excluded.end_at OR subscription.license_id IS DISTINCT FROM excluded.license_id",
-};
-
-impl Target {
-    fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields.iter().find(|field| field.name == name || field.column == name)
-    }
-}
 
 /// Identities of rows without an id of their own are names in this space (RFC 9562, version 5).
 const ROW_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_5d7e_91c3_4a6b_8e0d_7461_6c6c_7972);
 
-/// Rows sent at once.
-const CHUNK_ROWS: usize = 1_000;
+/// Ids that leave room for those that a database gives by itself.
+const LEDGER_IDS: std::ops::RangeInclusive<i64> = 1..=1 << 62;
 
 /// Bad rows that a report shows.
 const SHOWN_BAD_ROWS: usize = 10;
@@ -236,6 +130,15 @@ impl Mapping {
         Ok(())
     }
 
+    /// The table's columns that a row with these headers gives.
+    fn given(&self, headers: &[String]) -> Vec<&'static str> {
+        let is_given = |field: &&Field| {
+            let named = headers.iter().any(|header| header == field.name || header == field.column);
+            named || self.columns.contains_key(field.name) || self.constants.contains_key(field.name)
+        };
+        self.target.fields.iter().filter(is_given).map(|field| field.column).collect()
+    }
+
     fn ignored(&self, headers: &[String]) -> Vec<String> {
         let used = |header: &String| self.columns.values().any(|used| used == header) || self.target.field(header).is_some();
         headers.iter().filter(|header| !used(header)).cloned().collect()
@@ -259,7 +162,7 @@ pub async fn import_file(
     let mut report = ImportReport { file: path.display().to_string(), ..ImportReport::default() };
     let mut seen: HashMap<Uuid, u32> = HashMap::new();
     let mut bad: Vec<(BadRow, String)> = Vec::new();
-    let mut chunk: Vec<Vec<Value>> = Vec::with_capacity(CHUNK_ROWS);
+    let mut chunk = Chunk::new(mapping.target);
     let mut are_headers_checked = false;
     let mut tx = store.begin().await?;
     while let Some((line, record)) = reader.next_record()? {
@@ -273,19 +176,22 @@ pub async fn import_file(
                     check_constants(mapping)?;
                     report.ignored_columns = mapping.ignored(&record.headers);
                 }
+                let given = mapping.given(&record.headers);
                 match row(mapping, &record, &mut seen) {
-                    Ok(values) => chunk.push(values),
+                    Ok(values) => {
+                        if chunk.is_full_for(&given) {
+                            crate::run::check_stop(stop)?;
+                            report.inserted_count += chunk.insert(&mut tx, store, &mut bad).await?;
+                        }
+                        chunk.push(given, line, values);
+                    }
                     Err(reason) => bad.push((BadRow { line, reason: format!("{reason:#}") }, record.to_json())),
                 }
             }
             Err(reason) => bad.push((BadRow { line, reason }, String::new())),
         }
-        if chunk.len() == CHUNK_ROWS {
-            crate::run::check_stop(stop)?;
-            report.inserted_count += insert(&mut tx, store, mapping.target, &mut chunk).await?;
-        }
     }
-    report.inserted_count += insert(&mut tx, store, mapping.target, &mut chunk).await?;
+    report.inserted_count += chunk.insert(&mut tx, store, &mut bad).await?;
     report.bad_count = u64::try_from(bad.len())?;
     report.known_count = report.row_count - report.inserted_count - report.bad_count;
     report.bad_rows = bad.iter().take(SHOWN_BAD_ROWS).map(|(row, _)| row.clone()).collect();
@@ -329,17 +235,6 @@ fn check_constants(mapping: &Mapping) -> Result<()> {
     Ok(())
 }
 
-async fn insert(tx: &mut Tx, store: &Store, target: &Target, chunk: &mut Vec<Vec<Value>>) -> Result<u64> {
-    let columns: Vec<&str> = target.fields.iter().map(|field| column(store, field)).collect();
-    let inserted = tx.insert_rows(target.table, &columns, chunk, target.on_conflict).await?;
-    chunk.clear();
-    Ok(inserted)
-}
-
-fn column(store: &Store, field: &Field) -> &'static str {
-    if field.form == Form::Usd { store.pick("logged_cost_usd", "logged_cost_nanos") } else { field.column }
-}
-
 /// The values of one record, in the order of the target's fields.
 fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Vec<Value>> {
     let fields = mapping.target.fields;
@@ -353,7 +248,9 @@ fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Res
     let named = |name: &str| fields.iter().position(|field| field.name == name).and_then(|index| values.get(index));
     match mapping.target.table {
         "ai_usage_log" => check_tokens(named("input_tokens"), named("output_tokens"), &values)?,
+        "seat_usage_event" => check_instants(&values)?,
         "subscription" => {
+            check_instants(&values)?;
             if let Some(Value::Text(id)) = named("id")
                 && seen.insert(Uuid::new_v5(&ROW_NAMESPACE, id.as_bytes()), 1).is_some()
             {
@@ -368,6 +265,15 @@ fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Res
         _ => {}
     }
     Ok(values)
+}
+
+/// The years that every database and file can hold.
+fn check_instants(values: &[Value]) -> Result<()> {
+    let is_outside = |value: &&Value| matches!(value, Value::Instant(at) if !INSTANTS.contains(&at.timestamp_micros()));
+    match values.iter().find(is_outside) {
+        Some(_) => anyhow::bail!("an instant lies outside of the years 1 to 9999"),
+        None => Ok(()),
+    }
 }
 
 /// The bounds of the table's generated columns (`INTEGER`, `NUMERIC(10, 6)`), so that one absurd row is a bad row and does
@@ -407,7 +313,13 @@ fn value(field: &Field, text: &str) -> Result<Value> {
         Form::Uuid => Uuid::parse_str(text.trim()).context("not a UUID")?.into(),
         Form::Instant => parse_instant(text)?.into(),
         Form::Int => i64::from(text.trim().parse::<i32>().context("not a whole number of 32 bits")?).into(),
-        Form::LedgerId => text.trim().parse::<i64>().context("not a whole number of 64 bits")?.into(),
+        Form::LedgerId => {
+            let id: i64 = text.trim().parse().context("not a whole number")?;
+            if !LEDGER_IDS.contains(&id) {
+                anyhow::bail!("not between 1 and 2^62");
+            }
+            id.into()
+        }
         Form::Seats => {
             let seats: i64 = text.trim().parse().context("not a whole number")?;
             if !(0..=MAX_SEATS).contains(&seats) {
@@ -462,18 +374,27 @@ pub async fn import_license(store: &Store, license: &License, org_id: &str) -> R
             .hint("ask for a licence with a start date, or import the subscription from a file with `start_at`")
             .into());
     };
-    let instant = |text: &str| parse_instant(text).with_context(|| format!("Licence `{}`", license.id));
+    let bad = |what: &str| Failure::bad_data(format!("Licence `{}`: {what}", license.id)).hint("ask whoever signed it for another");
+    let instant = |name: &str, text: &str| parse_instant(text).map_err(|error| bad(&format!("`{name}` is `{text}`")).caused_by(error));
+    let (start_at, end_at) = (instant("startDate", start_date)?, instant("expiryDate", &license.expiry_date)?);
+    if end_at <= start_at {
+        return Err(bad("it expires before it starts").into());
+    }
     let values = vec![
         license.id.as_str().into(),
         org_id.into(),
         Value::Null,
         license.seats.into(),
-        instant(start_date)?.into(),
-        instant(&license.expiry_date)?.into(),
+        start_at.into(),
+        end_at.into(),
         license.id.as_str().into(),
     ];
+    check_instants(&values).map_err(|error| bad("its dates cannot be used").caused_by(error))?;
+    let columns: Vec<&str> = SUBSCRIPTIONS.fields.iter().map(|field| field.column).collect();
+    // A licence says nothing of a plan.
+    let given: Vec<&str> = columns.iter().copied().filter(|column| *column != "plan").collect();
     let mut tx = store.begin().await?;
-    let changed = insert(&mut tx, store, &SUBSCRIPTIONS, &mut vec![values]).await?;
+    let changed = tx.insert_rows(SUBSCRIPTIONS.table, &columns, &[values], &SUBSCRIPTIONS.on_conflict(&given)).await?;
     tx.commit().await?;
     Ok(changed > 0)
 }

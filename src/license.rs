@@ -78,16 +78,18 @@ pub fn sign(text: &str, private_key_pem: &str) -> Result<String> {
     Ok(STANDARD.encode(key.sign(text.as_bytes()).to_bytes()))
 }
 
+/// Letters `_` that may end a prefix.
+const MAX_PREFIXES: usize = 64;
+
 fn parse(text: &str) -> Result<Signed> {
     if text.starts_with('{') {
         return Ok(serde_json::from_str(text)?);
     }
-    // Base64 for URLs has `_` among its letters: the prefix is cut only where the whole is no licence.
-    let whole = decode_base64(text).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
-    whole.or_else(|error| match text.rsplit_once('_') {
-        Some((_, rest)) => Ok(serde_json::from_slice(&decode_base64(rest)?)?),
-        None => Err(error),
-    })
+    // Base64 for URLs has `_` among its letters: which one ends the prefix, if there is one, only trying tells.
+    let text: String = text.split_whitespace().collect();
+    let starts = std::iter::once(0).chain(text.match_indices('_').map(|(place, _)| place + 1));
+    let read = |rest: &str| -> Result<Signed> { Ok(serde_json::from_slice(&decode_base64(rest)?)?) };
+    starts.take(MAX_PREFIXES).find_map(|start| read(&text[start..]).ok()).context("neither JSON nor Base64 of JSON")
 }
 
 /// Base64 of either alphabet, padded or not.

@@ -13,6 +13,7 @@ use crate::job::{Job, OperatorKind};
 use crate::operator::usage_rollup::UsageRollup;
 use crate::operator::usage_rollup::quarantine::{OCCURRED_IN_FUTURE, latest_occurred_at};
 use crate::run::{Context, Operator};
+use crate::snapshot::usage_monthly;
 use crate::source::Source;
 use crate::sql_text::quote_identifier;
 use crate::store::state::WindowState;
@@ -84,7 +85,7 @@ impl Plan {
         plan.check_timezone(context, tx, job, request).await?;
         let mut due: BTreeMap<Window, String> = BTreeMap::new();
         if let Operator::PeakSeats(peak_seats) = operator {
-            due = peak_seats.plan(&context.store, &plan.states, request).await?;
+            due = peak_seats.plan(&context.store, &plan.states, request, context.clock.now()).await?;
         } else if let Some(from) = request.from {
             let to = request.to.map_or_else(|| day_of(request.as_of, context.config.reporting.timezone).and_then(next_day), Ok)?;
             for window in Window::covering(job.window, from, to)? {
@@ -255,12 +256,21 @@ impl Plan {
         request: &Request,
         due: &mut BTreeMap<Window, String>,
     ) -> Result<()> {
+        let published = match &job.publish {
+            Some(folder) => Some(context.storage.list(folder).await?),
+            None => None,
+        };
         for (window, input) in upstream_fingerprints(context, tx, job).await? {
+            let is_unpublished = |state: &WindowState| {
+                let path = job.publish.as_ref().map(|folder| usage_monthly::path(job, folder, window));
+                state.rows_out > 0 && path.is_some_and(|path| published.as_ref().is_some_and(|published| !published.contains(&path)))
+            };
             let reason = match self.states.get(&window) {
                 None => "never written",
                 Some(state) if state.state == "due" => "left undone",
                 Some(state) if state.state == "failed" => "failed before",
                 Some(state) if state.input_fingerprint.as_deref() != Some(&input) => "upstream windows were rewritten",
+                Some(state) if is_unpublished(state) => "its finance file is missing",
                 Some(_) if request.force || request.rebuild => FORCED,
                 Some(_) => continue,
             };

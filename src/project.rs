@@ -33,7 +33,8 @@ built_in_files![
     "sql/sources/chat_requests.sqlite.sql",
     "sql/sources/seat_usage_event.postgres.sql",
     "sql/sources/seat_usage_event.sqlite.sql",
-    "sql/sources/subscription.sql",
+    "sql/sources/subscription.postgres.sql",
+    "sql/sources/subscription.sqlite.sql",
 ];
 
 /// A folder that may hold `tallyroll.toml`, `schedules.toml`, `prices.toml`, `jobs/` and `sql/`.

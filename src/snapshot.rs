@@ -14,6 +14,7 @@ pub mod verify;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::fingerprint::hex;
 use crate::seats::calendar::BillingMonth;
 
 /// The file of a billing month's latest truth.
@@ -47,10 +48,4 @@ impl Published {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-/// Bytes in hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |hex, byte| hex + &format!("{byte:02x}"))
 }

@@ -248,17 +248,26 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
     } else if code == "42703" || text.contains("no such column") {
         Failure::config("The database lacks a column")
             .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
+    } else if matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) {
+        Failure::bad_data("The database holds a value that cannot be read").hint("mend the row that holds it")
     } else if code == "42501" {
         Failure::config("The database role lacks a right").hint("grant it, or connect as the role that owns the tables")
     } else if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
         Failure::bad_data("Two rows have the same unique key")
             .hint("the statement gives more than one row for one grain; mend its GROUP BY")
+    } else if ["22023", "23001", "1811"].contains(&code.as_str()) {
+        // Raised by our own functions and triggers (1811: SQLITE_CONSTRAINT_TRIGGER), with words for the caller.
+        return Failure::usage(text).hint(hint_of(&error).unwrap_or("nothing was changed")).into();
     } else if may_pass(&error) {
         Failure::try_again("The database could not do it this time").hint("this command can be repeated as it is")
     } else {
         return anyhow::anyhow!(text).context("The database refused a statement");
     };
     failure.caused_by(anyhow::anyhow!(text)).into()
+}
+
+fn hint_of(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()
 }
 
 /// The database's own words, once: sqlx repeats them as the source of its error.

@@ -13,6 +13,12 @@ on_both_databases!(
     any_flipped_byte_is_named,
     a_lost_sealed_file_is_never_written_anew,
     a_restored_database_takes_the_journal_as_it_is,
+    a_new_seat_type_leaves_closed_months_alone,
+    a_lost_later_revision_stops_the_month,
+    nothing_is_sealed_before_its_time,
+    subscriptions_that_vanish_keep_what_was_billed,
+    a_rebuild_writes_every_month_again,
+    a_revision_that_was_not_recorded_makes_its_month_due,
 );
 
 const RUN: [&str; 4] = ["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"];
@@ -112,10 +118,19 @@ async fn subscriptions_that_come_go_and_change_are_corrected(engine: Engine) {
     let fixture = sealed(engine).await;
     fixture.subscribe("late", "org-2", "2026-01-01T00:00:00.000000Z", 3).await;
     fixture.execute("DELETE FROM subscription WHERE id = 'b'").await;
+    // What was committed is sealed with the month, whatever is agreed later.
     fixture.execute("UPDATE subscription SET committed_seats = 12 WHERE id = 'a'").await;
     fixture.run_well(&RUN);
     fixture.run_well(&VERIFY);
     assert_sums_agree(&fixture);
+    assert!(fixture.journal().iter().all(|row| !row.entry.is_correction || row.subscription_id != "a"));
+    let overages = "SELECT billing_month, overage_seats FROM peak_seats WHERE subscription_id = 'a' ORDER BY 1";
+    assert_eq!(fixture.rows(overages).await, ["2026-01|0", "2026-02|4", "2026-03|2", "2026-04|0"]);
+    // Unless someone says so.
+    fixture.run_well(&[&RUN[..], &["--force"]].concat());
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
+    assert_eq!(fixture.rows(overages).await, ["2026-01|0", "2026-02|2", "2026-03|0", "2026-04|0"]);
     let mut reasons: Vec<String> = fixture
         .journal()
         .iter()
@@ -226,4 +241,112 @@ async fn a_restored_database_takes_the_journal_as_it_is(engine: Engine) {
     fixture.run_well(&["run-job", "peak_seats", "--as-of", "2026-04-20T00:00:00Z"]);
     assert_eq!(files(&fixture.out(), "final"), before, "adopted as it is, whenever it was sealed");
     fixture.run_well(&["verify", "--as-of", "2026-04-20T00:00:00Z"]);
+}
+
+async fn a_new_seat_type_leaves_closed_months_alone(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let before = files(&fixture.out(), "final");
+    let ai = |id: i64, at: &str| {
+        format!("INSERT INTO seat_usage_event (id, org_id, seat_type, seats, occurred_at) VALUES ({id}, 'org-1', 'ai', 1, '{at}')")
+    };
+    fixture.execute(&ai(50, "2026-04-02T00:00:00.000000Z")).await;
+    fixture.run_well(&VERIFY);
+    assert_eq!(fixture.written(&RUN), ["peak_seats 2026-04"]);
+    assert_eq!(files(&fixture.out(), "final"), before);
+    assert_eq!(
+        fixture.rows("SELECT subscription_id, month_number FROM peak_seats WHERE seat_type = 'ai' ORDER BY 1").await,
+        ["a|4", "b|3"]
+    );
+    // A late first row of it reaches back to its own months, and no further.
+    fixture.execute(&ai(51, "2026-03-20T00:00:00.000000Z")).await;
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
+    let added: Vec<String> = fixture
+        .journal()
+        .iter()
+        .filter(|row| row.entry.is_correction)
+        .map(|row| format!("{} {}", row.subscription_id, row.month.period.number))
+        .collect();
+    assert_eq!(added, ["b 2"]);
+}
+
+async fn a_lost_later_revision_stops_the_month(engine: Engine) {
+    let fixture = sealed(engine).await;
+    fixture.seats(7, "org-1", "2026-02-10T00:00:00.000000Z", 30).await;
+    fixture.run_well(&RUN);
+    let folder = fixture.path().join("out/peak_seats/final/billing_month=2026-02/rev-0002");
+    let file = folder.join("peak_seats.parquet");
+    let bytes = fs::read(&file).unwrap();
+    let month = [&RUN[..], &["--month", "2026-02"]].concat();
+    let refused = |what: &str| {
+        let refused = fixture.run(&month);
+        assert_eq!(refused.code, Some(65), "{refused:?}");
+        assert!(refused.stderr.contains(what), "{}", refused.stderr);
+    };
+    // Only the file, then the whole revision, is gone; then its bytes are others, in a page that still reads.
+    fs::rename(&file, fixture.path().join("kept")).unwrap();
+    fixture.seats(8, "org-2", "2026-02-11T00:00:00.000000Z", 40).await;
+    refused("rev-0002/peak_seats.parquet` is missing");
+    fs::rename(&folder, fixture.path().join("kept-folder")).unwrap();
+    refused("rev-0002/peak_seats.parquet` is missing");
+    fs::rename(fixture.path().join("kept-folder"), &folder).unwrap();
+    let mut other = bytes.clone();
+    other[40] ^= 1;
+    fs::write(&file, &other).unwrap();
+    refused("rev-0002/peak_seats.parquet` is broken");
+    fs::write(&file, &bytes).unwrap();
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
+}
+
+async fn nothing_is_sealed_before_its_time(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.three_subscriptions().await;
+    fixture.run_well(&["run-job", "peak_seats", "--as-of", "2126-01-01"]);
+    // Whatever the day of this test is, the next century has not happened.
+    assert_eq!(fixture.rows("SELECT DISTINCT state FROM peak_seats WHERE billing_month = '2125-11'").await, ["provisional"]);
+    assert!(files(&fixture.out(), "final/billing_month=2125").is_empty());
+    assert!(!files(&fixture.out(), "final/billing_month=2026-03").is_empty());
+}
+
+async fn subscriptions_that_vanish_keep_what_was_billed(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let before = fixture.out();
+    fixture.execute("DELETE FROM subscription").await;
+    let refused = fixture.run(&RUN);
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.stderr.contains("subscriptions are gone; its old result stays"), "{}", refused.stderr);
+    assert_eq!(files(&fixture.out(), "final"), files(&before, "final"));
+    fixture.run_well(&[&RUN[..], &["--force"]].concat());
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
+    assert_eq!(fixture.journal().iter().map(|row| row.entry.peak_seats_delta).sum::<i64>(), 0);
+}
+
+async fn a_rebuild_writes_every_month_again(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let before = fixture.out();
+    fixture.run_well(&[&RUN[..], &["--rebuild"]].concat());
+    assert!(fixture.out() == before);
+    fixture.run_well(&VERIFY);
+}
+
+async fn a_revision_that_was_not_recorded_makes_its_month_due(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let before = fixture.rows("SELECT path, sha256 FROM snapshot_file ORDER BY path").await;
+    // A run that was killed after it sealed, or that lost its lock: the journal knows more than the database.
+    fixture.seats(7, "org-1", "2026-02-10T00:00:00.000000Z", 30).await;
+    let other = Fixture::new(engine).await;
+    other.three_subscriptions().await;
+    other.seats(7, "org-1", "2026-02-10T00:00:00.000000Z", 30).await;
+    let mut run = other.command(&RUN);
+    assert!(run.env("TALLYROLL__OUTPUT__URL", fixture.path().join("out")).output().unwrap().status.success());
+    assert_eq!(fixture.rows("SELECT path, sha256 FROM snapshot_file ORDER BY path").await, before);
+    let plan = fixture.run_well(&[&RUN[..], &["--dry-run"]].concat());
+    assert!(plan.contains("holds a revision that was not recorded"), "{plan}");
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    assert_sums_agree(&fixture);
 }

@@ -9,6 +9,23 @@ use tallyroll::seats::calendar::instant;
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
 
+/// PostgreSQL's usual way to say "no end", and an instant that nothing can count.
+#[tokio::test(flavor = "multi_thread")]
+async fn infinity_is_no_end_and_no_start() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    fixture.three_subscriptions().await;
+    fixture.execute("UPDATE subscription SET end_at = 'infinity' WHERE id = 'a'").await;
+    fixture.run_well(&["run-job", "peak_seats", "--as-of", "2026-04-05"]);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM peak_seats WHERE subscription_id = 'a'").await, 4);
+    fixture.execute("UPDATE subscription SET start_at = '-infinity' WHERE id = 'a'").await;
+    for command in [&["run-job", "peak_seats", "--as-of", "2026-04-05"][..], &["report", "seats", "--subscription", "a"][..]] {
+        let refused = fixture.run(command);
+        assert_eq!(refused.code, Some(65), "{refused:?}");
+    }
+    let status = fixture.run_well(&["status"]);
+    assert!(status.contains("usage_daily") && status.contains("peak_seats: Failed to read"), "{status}");
+}
+
 on_both_databases!(
     the_reference_cases_hold_from_import_to_file,
     the_order_of_rows_changes_nothing,
@@ -254,15 +271,9 @@ async fn hostile_names_stay_inside_and_run_nowhere(engine: Engine) {
     assert!(names.iter().all(|name| known.iter().any(|known| known == name)), "the Parquet keeps them as they are");
     assert!(fixture.current().iter().any(|row| row.plan.as_deref() == Some(&megabyte)));
     for name in names {
-        let shown = fixture.run(&[
-            "explain",
-            "peak-seats",
-            "--month-number",
-            "1",
-            "--as-of",
-            "2026-02-10",
-            &format!("--subscription={}", &name[..name.len().min(100_000)]),
-        ]);
+        let shown =
+            fixture.run(&["explain", "peak-seats", "--month-number", "1", "--as-of", "2026-02-10", &format!("--subscription={name}")]);
+        assert_eq!(shown.code, Some(0), "{shown:?}");
         assert!(shown.stdout.lines().all(|line| line.chars().count() <= 80 && !line.contains('\u{202e}')), "{}", shown.stdout);
     }
 }
@@ -287,6 +298,9 @@ async fn what_cannot_be_is_explained(engine: Engine) {
     refused(&["explain", "peak-seats", "--subscription", "a", "--month-number", "99", "--as-of", "2026-04-05"], 2, "its months are 1 to 4");
     refused(&["explain", "peak-seats", "--subscription", "a", "--month-number", "1", "--seat-type", "totla"], 2, "did you mean `total`?");
     refused(&["verify", "--billing-month", "March"], 2, "write a month as 2026-03");
+    refused(&["verify", "--billing-month", "2031-01", "--as-of", "2026-04-05"], 2, "No file of billing month 2031-01");
+    // A month whose time has come and that nobody sealed.
+    refused(&["verify", "--as-of", "2026-05-05"], 65, "Billing month 2026-04 is closed and was not sealed");
     fixture.write("tallyroll.toml", "[output]\nurl = \"gs://bucket\"\n");
     refused(&["run-job", "peak_seats"], 78, "`output.url` = `gs://bucket` is no place for files");
     fixture.write("tallyroll.toml", "");

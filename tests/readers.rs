@@ -6,7 +6,7 @@ use crate::on_both_databases;
 use crate::support::seats::python;
 use crate::support::{Engine, Fixture};
 
-on_both_databases!(pyarrow_and_duckdb_read_the_same, exported_files_have_csv_twins);
+on_both_databases!(pyarrow_and_duckdb_read_the_same, exported_files_have_csv_twins, a_missing_finance_file_makes_its_month_due);
 
 async fn filled(engine: Engine) -> Fixture {
     let fixture = Fixture::new(engine).await;
@@ -47,6 +47,15 @@ async fn pyarrow_and_duckdb_read_the_same(engine: Engine) {
         });
         insta::assert_snapshot!("finance_types", serde_json::to_string_pretty(&kinds).unwrap());
     });
+}
+
+async fn a_missing_finance_file_makes_its_month_due(engine: Engine) {
+    let fixture = filled(engine).await;
+    let before = fixture.out();
+    std::fs::remove_dir_all(fixture.path().join("out/usage_monthly")).unwrap();
+    let written = fixture.written(&["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-05"]);
+    assert_eq!(written, ["usage_monthly_customer 2026-02", "usage_monthly_user 2026-02"]);
+    assert!(fixture.out() == before);
 }
 
 async fn exported_files_have_csv_twins(engine: Engine) {

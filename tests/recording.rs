@@ -41,7 +41,7 @@ async fn assignments_record_what_changed(engine: Engine) {
     fixture.run_well(&["record", "seat-change", "--org", "42", "--reason", "left"]);
     assert_eq!(ledger(&fixture, "42").await[4..], ["free|0|left", "total|2|left"]);
     let refused = fixture.run(&["record", "seat-change", "--org", "acme"]);
-    assert_ne!(refused.code, Some(0));
+    assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("no namespace_id"), "{}", refused.stderr);
 }
 
@@ -55,10 +55,13 @@ async fn the_first_ai_use_takes_a_seat(engine: Engine) {
     used("2", "a");
     assert!(used("1", "a").contains("No count changed"));
     used("3", "b");
+    // A user has one AI seat, wherever it is used next.
+    assert!(used("1", "b").contains("No count changed"));
+    assert!(used("2", "c").contains("No count changed"));
     assert_eq!(ledger(&fixture, "a").await, ["ai|1|task", "ai|2|task"]);
     assert_eq!(ledger(&fixture, "b").await, ["ai|1|task"]);
     let states = "SELECT COUNT(*), SUM(CASE WHEN last_used_at > first_used_at THEN 1 ELSE 0 END) FROM ai_seat_state";
-    assert_eq!(fixture.rows(states).await, ["3|1"]);
+    assert_eq!(fixture.rows(states).await, ["3|2"]);
 }
 
 async fn the_ledger_is_append_only(engine: Engine) {
@@ -69,6 +72,8 @@ async fn the_ledger_is_append_only(engine: Engine) {
         "DELETE FROM seat_usage_event",
         "INSERT INTO seat_usage_event (id, org_id, seats) VALUES (2, 'a', -1)",
         "INSERT INTO seat_usage_event (id, org_id, seats) VALUES (2, 'a', 1000000000000)",
+        "INSERT INTO seat_usage_event (id, org_id, seats) VALUES (-1, 'a', 1)",
+        "INSERT INTO seat_usage_event (id, org_id, seats) VALUES (9223372036854775807, 'a', 1)",
         match engine {
             Engine::Sqlite => "INSERT OR REPLACE INTO seat_usage_event (id, org_id, seats) VALUES (1, 'a', 9)",
             Engine::Postgres => "TRUNCATE seat_usage_event",
@@ -154,9 +159,25 @@ async fn imports_go_in_once_and_leave_ids_free(engine: Engine) {
     fixture.write("subscriptions.csv", "id,org_id,committed_seats,start_at\ns,42,9,2026-01-31\n");
     fixture.run_well(&["import", "subscriptions", "subscriptions.csv"]);
     assert_eq!(
+        // A column that the file lacks stays as it is.
         fixture.rows("SELECT id, plan, committed_seats, start_at, end_at FROM subscription ORDER BY id").await,
-        ["s|NULL|9|2026-01-31T00:00:00.000000Z|NULL", "v|NULL|NULL|2026-01-31T00:00:00.000000Z|2027-01-31T00:00:00.000000Z"]
+        ["s|team|9|2026-01-31T00:00:00.000000Z|NULL", "v|NULL|NULL|2026-01-31T00:00:00.000000Z|2027-01-31T00:00:00.000000Z"]
     );
+    // Another row under an id that is taken would be lost: it is listed instead, on either database.
+    fixture.write("taken.csv", concat!(
+        "id,org_id,seats,occurred_at\n500,42,3,2026-01-01T00:00:00+01:00\n501,42,77,2026-01-02\n600,42,1,2026-01-03\n600,42,2,2026-01-03\n",
+        "-1,42,1,2026-01-03\n9223372036854775807,42,1,2026-01-03\n601,42,1,0000-01-01T00:00:00Z\n602,42,-3,2026-01-03\n",
+    ));
+    let report = fixture.run_well(&["import", "seats", "taken.csv"]);
+    for line in [3, 5, 6, 7, 8, 9] {
+        assert!(report.contains(&format!("taken.csv, line {line}: ")), "{report}");
+    }
+    assert_eq!(
+        fixture.rows("SELECT id, seats FROM seat_usage_event WHERE id IN (500, 501, 600) ORDER BY id").await,
+        ["500|3", "501|4", "600|1"]
+    );
+    fixture.run_well(&["record", "assignment", "--namespace", "42", "--user", "2", "--seat-type", "base"]);
+
     let refused = fixture.run(&["import", "seats", "subscriptions.csv"]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("No column of `subscriptions.csv` gives `seats`"), "{}", refused.stderr);

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::output;
 use super::session::Session;
+use crate::source::ledger::collate;
 use crate::store::{Create, Value};
 
 #[derive(Debug, Subcommand)]
@@ -62,12 +63,13 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let mut tx = store.begin().await?;
-    let last_id = "SELECT COALESCE(MAX(id), 0) AS id FROM seat_usage_event WHERE org_id = $1";
+    let collate = collate(&store);
+    let last_id = format!("SELECT COALESCE(MAX(id), 0) AS id FROM seat_usage_event WHERE org_id{collate} = $1");
     let org = match what {
         What::SeatChange(SeatChange { org, .. }) | What::AiUse(AiUse { org, .. }) => org.clone(),
         What::Assignment(Assignment { namespace, .. }) => namespace.to_string(),
     };
-    let before = tx.query(last_id, &[org.as_str().into()]).await?.first().map_or(Ok(0), |row| row.int("id"))?;
+    let before = tx.query(&last_id, &[org.as_str().into()]).await?.first().map_or(Ok(0), |row| row.int("id"))?;
     let record_seat_change =
         store.pick("SELECT record_seat_change($1, $2)", "INSERT INTO record_seat_change (org_id, reason) VALUES ($1, $2)");
     match what {
@@ -98,8 +100,10 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
             tx.execute(record, &parameters).await?;
         }
     }
-    let added = "SELECT id, seat_type, seats, occurred_at, reason FROM seat_usage_event WHERE org_id = $1 AND id > $2 ORDER BY id";
-    let rows = tx.query(added, &[org.as_str().into(), before.into()]).await?;
+    let added = format!(
+        "SELECT id, seat_type, seats, occurred_at, reason FROM seat_usage_event WHERE org_id{collate} = $1 AND id > $2 ORDER BY id"
+    );
+    let rows = tx.query(&added, &[org.as_str().into(), before.into()]).await?;
     tx.commit().await?;
     store.close().await;
     let mut table = Vec::new();

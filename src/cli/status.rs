@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::output;
 use super::session::Session;
+use crate::job::Job;
 use crate::plan::{Plan, Request};
-use crate::run;
+use crate::run::{self, Context};
 use crate::store::format_instant;
 
 /// Windows of one job, counted by state.
@@ -65,10 +66,15 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
     let request = Request { as_of: context.clock.now(), ..Request::default() };
     let mut statuses = Vec::new();
     for job in context.jobs.iter() {
-        let operator = run::load_operator(&context.project, &context.config, &context.store, job).await?;
-        let mut tx = context.store.begin_read().await?;
-        let plan = Plan::make(&context, &mut tx, job, &operator, &request).await?;
-        drop(tx);
+        // A job that cannot be planned says so; the others are shown all the same.
+        let (plan, problem) = match plan(&context, job, &request).await {
+            Ok(plan) => (plan, None),
+            Err(error) => {
+                let mut plan = Plan::default();
+                plan.states = context.store.windows(&job.name).await?;
+                (plan, Some(format!("{error:#}")))
+            }
+        };
         let states = &plan.states;
         let count = |state: &str| states.values().filter(|window| window.state == state).count();
         let is_failed = |planned: &&crate::plan::Planned| states.get(&planned.window).is_some_and(|state| state.state == "failed");
@@ -84,9 +90,16 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
             first_window: states.keys().next().map(ToString::to_string),
             last_window: states.keys().next_back().map(ToString::to_string),
             last_success_at: last_success,
-            last_error: states.values().filter(|state| state.state == "failed").find_map(|state| state.error_text.clone()),
+            last_error: problem
+                .or_else(|| states.values().filter(|state| state.state == "failed").find_map(|state| state.error_text.clone())),
         });
     }
     context.store.close().await;
     Ok(statuses)
+}
+
+async fn plan(context: &Context, job: &Job, request: &Request) -> Result<Plan> {
+    let operator = run::load_operator(&context.project, &context.config, &context.store, job).await?;
+    let mut tx = context.store.begin_read().await?;
+    Plan::make(context, &mut tx, job, &operator, request).await
 }

@@ -8,11 +8,11 @@ use super::output;
 use super::session::Session;
 use crate::failure::Failure;
 use crate::import::parse_instant;
-use crate::operator::peak_seats::is_sealed;
 use crate::plan::{Plan, Request};
-use crate::run::{self, Operator};
-use crate::seats::calendar::BillingMonth;
-use crate::snapshot::verify::{self, ledger_problem};
+use crate::run::{self, Context, Operator};
+use crate::seats::calendar::{BillingMonth, State};
+use crate::snapshot::verify::{self, Verified, ledger_problem};
+use crate::store::lock;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -31,22 +31,12 @@ fn billing_month(text: &str) -> Result<BillingMonth, String> {
 pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let context = session.context().await?;
     let mut months = verify::verify(&context.storage, &context.store, arguments.billing_month).await?;
-
-    let job = context.jobs.get("peak_seats")?;
-    let operator = run::load_operator(&context.project, &context.config, &context.store, job).await?;
-    let request = Request { as_of: arguments.as_of.unwrap_or_else(|| context.clock.now()), ..Request::default() };
-    let mut tx = context.store.begin_read().await?;
-    let plan = Plan::make(&context, &mut tx, job, &operator, &request).await?;
-    drop(tx);
-    if let Operator::PeakSeats(peak_seats) = &operator {
-        for planned in &plan.windows {
-            let month = BillingMonth::of(planned.window.start_date);
-            let Some(verified) = months.iter_mut().find(|verified| verified.billing_month == month.to_string()) else { continue };
-            if verified.problems.is_empty() && is_sealed(plan.states.get(&planned.window)) {
-                let (_, corrections) = peak_seats.expected_corrections(planned.window).await?;
-                verified.problems.extend(ledger_problem(month, &corrections));
-            }
-        }
+    compare_with_ledger(&context, arguments, &mut months).await?;
+    let job = "peak_seats";
+    if months.iter().any(|month| !month.problems.is_empty())
+        && let Some(holder) = lock::holder(&context.store, &context.clock, job, context.config.engine.lock_lease_seconds).await?
+    {
+        return Err(Failure::try_again(format!("Job `{job}` is publishing now: {holder}")).hint("verify again when it has ended").into());
     }
     context.store.close().await;
 
@@ -82,4 +72,41 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     Err(Failure::bad_data(format!("{count} problem(s)\n{}", output::printable(&problems.join("\n"))))
         .hint("a sealed file that was changed or lost comes back from a copy; it is never written anew")
         .into())
+}
+
+/// Adds, to each month, what the ledger says otherwise.
+async fn compare_with_ledger(context: &Context, arguments: &Arguments, months: &mut Vec<Verified>) -> Result<()> {
+    let job = context.jobs.get("peak_seats")?;
+    let operator = run::load_operator(&context.project, &context.config, &context.store, job).await?;
+    let Operator::PeakSeats(peak_seats) = &operator else { return Ok(()) };
+    let request = Request { as_of: arguments.as_of.unwrap_or_else(|| context.clock.now()), ..Request::default() };
+    let mut tx = context.store.begin_read().await?;
+    Plan::make(context, &mut tx, job, &operator, &request).await?;
+    drop(tx);
+    let folded = peak_seats.planned()?;
+    for (window, folded_month) in folded.months.iter().filter(|(_, month)| month.state == State::Final) {
+        let month = BillingMonth::of(window.start_date);
+        if arguments.billing_month.is_some_and(|only| only != month) {
+            continue;
+        }
+        let unsealed = || Verified::unsealed(month);
+        match months.iter_mut().find(|verified| verified.billing_month == month.to_string()) {
+            None => months.push(unsealed()),
+            Some(verified) if !verified.problems.is_empty() => {}
+            Some(verified) if verified.digest.is_none() => verified.problems = unsealed().problems,
+            Some(verified) if verified.digest.as_ref() == Some(&folded_month.digest) => {}
+            Some(verified) => {
+                // Where the rows are at hand the first difference is named.
+                let corrections = peak_seats.expected_corrections(*window, false).await.map(|(_, rows)| rows).unwrap_or_default();
+                verified.problems.push(ledger_problem(month, &corrections));
+            }
+        }
+    }
+    if let (Some(only), true) = (arguments.billing_month, months.is_empty()) {
+        return Err(Failure::usage(format!("No file of billing month {only} was published yet"))
+            .hint("`tallyroll verify` lists the months that there are")
+            .into());
+    }
+    months.sort_by(|left, right| left.billing_month.cmp(&right.billing_month));
+    Ok(())
 }

@@ -5,22 +5,25 @@
 
 mod fold;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 pub use self::fold::{Folded, FoldedMonth};
+use self::fold::{MadeFrom, Order};
 use crate::failure::Failure;
 use crate::plan::{ASKED_FOR, FORCED, Request};
 use crate::seats::calendar::{BillingMonth, State};
-use crate::snapshot::journal::{self, Computed, Journal};
+use crate::snapshot::journal::{self, Computed, Journal, Publisher};
 use crate::snapshot::parquet_file::{self, ReadBack};
 use crate::snapshot::peak_row::{self, PeakRow};
 use crate::snapshot::storage::Storage;
-use crate::snapshot::{self, Published};
+use crate::snapshot::{self, FINAL_FOLDER, Published};
 use crate::source::ledger::SeatSource;
+use crate::store::lock::JobLock;
 use crate::store::state::WindowState;
 use crate::store::{Store, Tx, Value};
 use crate::window::Window;
@@ -37,10 +40,29 @@ pub struct PeakSeats {
 /// A billing month, written to the storage.
 #[derive(Debug)]
 pub struct Billed {
-    /// The file in `current/`, read back.
+    /// The file for `current/`, and the same read back.
+    pub bytes: Bytes,
     pub current: ReadBack,
+    /// The files of the journal.
     pub files: Vec<Published>,
 }
+
+/// How many revisions of a month there are, and how many the database knows.
+#[derive(Debug, Default)]
+struct Revisions {
+    published: i64,
+    recorded: i64,
+}
+
+impl Revisions {
+    /// Whether another run published one that was not recorded: it was killed, or lost its lock.
+    fn is_unknown(&self) -> bool {
+        self.published > self.recorded
+    }
+}
+
+/// How often the ledger is read to collect the rows of closed months that have changed.
+const MAX_PASSES: usize = 4;
 
 /// How a sealed month is marked in `job_window.input_fingerprint`.
 const SEALED_MARK: &str = "final ";
@@ -51,19 +73,27 @@ impl PeakSeats {
         Self { source, storage, grace_hours, folded: Mutex::default() }
     }
 
-    /// The windows to write, each with its reason.
+    /// The windows to write, each with its reason. Nothing is sealed that had not ended, with its grace, at `now`.
     ///
     /// # Errors
     /// What the ledger says; [`Failure`] of kind usage for a month that is asked for and cannot be written.
-    pub async fn plan(&self, store: &Store, states: &BTreeMap<Window, WindowState>, request: &Request) -> Result<BTreeMap<Window, String>> {
-        let folded = self.folded(store, states, request).await?;
+    pub async fn plan(
+        &self,
+        store: &Store,
+        states: &BTreeMap<Window, WindowState>,
+        request: &Request,
+        now: DateTime<Utc>,
+    ) -> Result<BTreeMap<Window, String>> {
+        let revisions = self.revisions(store).await?;
+        let folded = self.folded(store, states, request, now, &revisions).await?;
         let mut due = BTreeMap::new();
         for (window, month) in &folded.months {
-            let state = states.get(window);
+            let is_sealed = folded.sealed.contains(window);
             if request.from.is_none() {
-                due.extend(reason(state, month, request).map(|reason| (*window, reason)));
+                let is_unknown = revisions.get(window).is_some_and(Revisions::is_unknown);
+                due.extend(reason(states.get(window), month, is_sealed, is_unknown, request).map(|reason| (*window, reason)));
             } else if folded.is_asked_for(*window) {
-                if is_sealed(state) && !folded.has_ended(*window) {
+                if is_sealed && !folded.has_ended(*window) {
                     return Err(Failure::usage(format!(
                         "Billing month {window} is sealed; a run as of {} cannot change it",
                         request.as_of
@@ -83,23 +113,68 @@ impl PeakSeats {
     }
 
     /// What every billing month says; made once for a plan and its run.
-    async fn folded(&self, store: &Store, states: &BTreeMap<Window, WindowState>, request: &Request) -> Result<Arc<Folded>> {
+    async fn folded(
+        &self,
+        store: &Store,
+        states: &BTreeMap<Window, WindowState>,
+        request: &Request,
+        now: DateTime<Utc>,
+        revisions: &BTreeMap<Window, Revisions>,
+    ) -> Result<Arc<Folded>> {
+        let made_from = MadeFrom::new(states, request);
         let known = self.folded.lock().ok().and_then(|folded| folded.clone());
-        if let Some(known) = known.filter(|known| known.is_of(states, request)) {
+        if let Some(known) = known.filter(|known| known.is_from(&made_from)) {
             return Ok(known);
         }
-        let mut folded = fold::fold(self, store, states, request, |_, is_sealed| !is_sealed).await?;
-        // A closed month whose facts changed is rare: its rows are collected by a second pass.
-        let changed: Vec<Window> = folded.changed_sealed(states, request.force);
-        if !changed.is_empty() {
-            let keep = |window: Window, is_sealed: bool| !is_sealed || changed.contains(&window);
-            folded = fold::fold(self, store, states, request, keep).await?;
+        let was_sealed = states.values().filter(|state| is_sealed(state)).map(|state| state.window);
+        let sealed: BTreeSet<Window> = revisions.keys().copied().chain(was_sealed).collect();
+        let order = Order { states, made_from: made_from.clone(), sealed: sealed.clone(), now, grace_hours: self.grace_hours };
+        let mut changed: BTreeSet<Window> = BTreeSet::new();
+        for _ in 0..MAX_PASSES {
+            let keep = |window: Window| {
+                let is_done = states.get(&window).is_some_and(|state| state.state == "done");
+                let is_unknown = revisions.get(&window).is_some_and(Revisions::is_unknown);
+                let is_settled = sealed.contains(&window) && is_done && !is_unknown && !request.force && !request.rebuild;
+                let is_named = request.from.is_none() || made_from.is_asked_for(window);
+                is_named && (!is_settled || request.from.is_some()) || changed.contains(&window)
+            };
+            let folded = fold::fold(&self.source, store, &order, keep).await?;
+            // A closed month whose facts changed is rare: its rows are collected by a second pass.
+            let differs = |window: &Window| {
+                let fingerprint = folded.months.get(window).map(FoldedMonth::fingerprint);
+                request.from.is_none() && states.get(window).is_some_and(|state| state.input_fingerprint != fingerprint)
+            };
+            let missing: Vec<Window> = sealed
+                .iter()
+                .filter(|window| folded.has_ended(**window) && differs(window) && !folded.is_collected(**window))
+                .copied()
+                .collect();
+            if missing.is_empty() {
+                let folded = Arc::new(folded);
+                if let Ok(mut cached) = self.folded.lock() {
+                    *cached = Some(Arc::clone(&folded));
+                }
+                return Ok(folded);
+            }
+            changed.extend(missing);
         }
-        let folded = Arc::new(folded);
-        if let Ok(mut cached) = self.folded.lock() {
-            *cached = Some(Arc::clone(&folded));
+        Err(Failure::try_again("Closed months change while they are being looked at").hint("this command can be repeated as it is").into())
+    }
+
+    /// The sealed revisions of each month: how many there are, and how many the database knows.
+    async fn revisions(&self, store: &Store) -> Result<BTreeMap<Window, Revisions>> {
+        let mut revisions: BTreeMap<Window, Revisions> = BTreeMap::new();
+        for (month, number) in self.storage.list(FINAL_FOLDER).await?.iter().filter_map(|path| journal::revision_of(path)) {
+            let known = revisions.entry(month.window()?).or_default();
+            known.published = known.published.max(number.into());
         }
-        Ok(folded)
+        let sql = "SELECT billing_month, MAX(revision) AS revision FROM snapshot_file WHERE state = 'final' GROUP BY billing_month";
+        for row in store.query(sql, &[]).await? {
+            if let Some(month) = BillingMonth::parse(&row.text("billing_month")?) {
+                revisions.entry(month.window()?).or_default().recorded = row.int("revision")?;
+            }
+        }
+        Ok(revisions)
     }
 
     /// What the plan was made from.
@@ -110,70 +185,81 @@ impl PeakSeats {
         self.folded.lock().ok().and_then(|folded| folded.clone()).context("The ledger was not folded")
     }
 
-    /// Publishes a month: seals it where its time has come, then replaces `current/`.
+    /// Seals a month where its time has come, and says what `current/` is to hold.
     ///
     /// # Errors
     /// As [`journal::seal`].
-    pub async fn publish(&self, window: Window, before: Option<&WindowState>) -> Result<Billed> {
+    pub async fn seal(&self, window: Window, store: &Store, lock: &JobLock, takes_commitment: bool) -> Result<Billed> {
         let folded = self.planned()?;
         let month = folded.month(window)?;
         let billing_month = BillingMonth::of(window.start_date);
         let file = folded.file(window)?;
-        let (bytes, current, mut files) = if month.state == State::Final {
-            let computed = Computed {
-                month: billing_month,
-                file,
-                as_of: folded.as_of_micros(),
-                input_fingerprint: month.digest.clone(),
-                ledger_ids: month.ledger_ids,
-            };
-            let sealed = journal::seal(&self.storage, &computed, is_sealed(before)).await?;
-            if sealed.correction_count > 0 {
-                tracing::warn!(%billing_month, corrections = sealed.correction_count, "A closed month was corrected by a new revision");
-            }
-            (sealed.current, sealed.read, sealed.files)
-        } else {
-            let read = parquet_file::read(file.clone())?;
-            (file, read, Vec::new())
+        if month.state != State::Final {
+            let current = parquet_file::read(file.clone())?;
+            return Ok(Billed { bytes: file, current, files: Vec::new() });
+        }
+        let computed = Computed {
+            month: billing_month,
+            file,
+            as_of: folded.as_of_micros(),
+            input_fingerprint: month.digest.clone(),
+            ledger_ids: month.ledger_ids,
+            takes_commitment,
         };
-        let path = snapshot::current_path(billing_month);
-        self.storage.replace(&path, bytes.clone()).await?;
-        files.push(Published::of(path, current.fact("revision")?.parse()?, &bytes, current.row_count()));
-        Ok(Billed { current, files })
+        let sql = "SELECT path, sha256 FROM snapshot_file WHERE billing_month = $1 AND state = 'final'";
+        let recorded = store.query(sql, &[billing_month.to_string().into()]).await?;
+        let recorded = recorded.iter().map(|row| Ok((row.text("path")?, row.text("sha256")?))).collect::<Result<_>>()?;
+        let sealed = journal::seal(&self.storage, &computed, &Publisher { store, lock, recorded }).await?;
+        if sealed.correction_count > 0 {
+            tracing::warn!(%billing_month, corrections = sealed.correction_count, "A closed month was corrected by a new revision");
+        }
+        Ok(Billed { bytes: sealed.current, current: sealed.read, files: sealed.files })
     }
 
-    /// Replaces a month's rows in the tables; how many there are now.
+    /// Replaces a month's rows in the tables and its file in `current/`; how many rows there are now.
+    ///
+    /// The file comes last, under the lock that `tx` holds: a transaction that fails after it leaves the month due.
     ///
     /// # Errors
-    /// What the database says.
-    pub async fn write(&self, tx: &mut Tx, window: Window, billed: &Billed, now: DateTime<Utc>) -> Result<usize> {
+    /// What database and storage say; [`Failure`] of kind try-again where the run has lost its lock.
+    pub async fn write(
+        &self,
+        store: &Store,
+        tx: &mut Tx,
+        lock: &JobLock,
+        window: Window,
+        billed: &Billed,
+        now: DateTime<Utc>,
+    ) -> Result<usize> {
         let folded = self.planned()?;
         let month = folded.month(window)?;
-        let billing_month = BillingMonth::of(window.start_date).to_string();
-        tx.execute("DELETE FROM peak_seats WHERE billing_month = $1", &[billing_month.as_str().into()]).await?;
+        let billing_month = BillingMonth::of(window.start_date);
+        let path = snapshot::current_path(billing_month);
+        let revision = billed.current.fact("revision")?.parse()?;
+        let current = Published::of(path.clone(), revision, &billed.bytes, billed.current.row_count());
+        let parameter: Value = billing_month.to_string().into();
+        tx.execute("DELETE FROM peak_seats WHERE billing_month = $1", std::slice::from_ref(&parameter)).await?;
         for batch in &billed.current.batches {
             tx.insert_batch("peak_seats", &peak_row::table_batch(batch)?).await?;
         }
-        tx.execute("DELETE FROM snapshot_file WHERE billing_month = $1", &[billing_month.as_str().into()]).await?;
+        tx.execute("DELETE FROM snapshot_file WHERE billing_month = $1", std::slice::from_ref(&parameter)).await?;
         let columns = ["path", "billing_month", "revision", "state", "sha256", "size_bytes", "row_count", "as_of", "published_at"];
-        let rows: Vec<Vec<Value>> = billed
-            .files
-            .iter()
-            .map(|file| {
-                Ok(vec![
-                    file.path.as_str().into(),
-                    billing_month.as_str().into(),
-                    i64::from(file.revision).into(),
-                    month.state.name().into(),
-                    file.sha256.as_str().into(),
-                    i64::try_from(file.size_bytes)?.into(),
-                    i64::try_from(file.row_count)?.into(),
-                    folded.as_of.into(),
-                    now.into(),
-                ])
-            })
-            .collect::<Result<_>>()?;
-        tx.insert_rows("snapshot_file", &columns, &rows, "").await?;
+        let rows = billed.files.iter().chain([&current]).map(|file| {
+            Ok(vec![
+                file.path.as_str().into(),
+                parameter.clone(),
+                i64::from(file.revision).into(),
+                month.state.name().into(),
+                file.sha256.as_str().into(),
+                i64::try_from(file.size_bytes)?.into(),
+                i64::try_from(file.row_count)?.into(),
+                folded.as_of.into(),
+                now.into(),
+            ])
+        });
+        tx.insert_rows("snapshot_file", &columns, &rows.collect::<Result<Vec<_>>>()?, "").await?;
+        lock.assert_held(store, tx).await?;
+        self.storage.replace(&path, billed.bytes.clone()).await?;
         Ok(billed.current.row_count())
     }
 
@@ -181,7 +267,7 @@ impl PeakSeats {
     ///
     /// # Errors
     /// As [`Journal::read`].
-    pub async fn expected_corrections(&self, window: Window) -> Result<(usize, Vec<PeakRow<'static>>)> {
+    pub async fn expected_corrections(&self, window: Window, takes_commitment: bool) -> Result<(usize, Vec<PeakRow<'static>>)> {
         let folded = self.planned()?;
         let billing_month = BillingMonth::of(window.start_date);
         let journal = Journal::read(&self.storage, billing_month).await?;
@@ -189,30 +275,30 @@ impl PeakSeats {
             return Ok((0, Vec::new()));
         }
         let rows = peak_row::rows(&parquet_file::read(folded.file(window)?)?.batches)?;
-        let corrections = journal.corrections(&rows, folded.as_of_micros());
+        let corrections = journal.corrections(&rows, folded.as_of_micros(), takes_commitment);
         Ok((journal.revisions.len(), corrections.into_iter().map(PeakRow::into_owned).collect()))
     }
 }
 
-/// Whether a window's month was sealed.
-#[must_use]
-pub fn is_sealed(state: Option<&WindowState>) -> bool {
-    state.is_some_and(|state| state.input_fingerprint.as_ref().is_some_and(|print| print.starts_with(SEALED_MARK)))
+fn is_sealed(state: &WindowState) -> bool {
+    state.input_fingerprint.as_ref().is_some_and(|fingerprint| fingerprint.starts_with(SEALED_MARK))
 }
 
-fn reason(state: Option<&WindowState>, month: &FoldedMonth, request: &Request) -> Option<String> {
-    let Some(state) = state else { return Some("never written".to_owned()) };
+fn reason(state: Option<&WindowState>, month: &FoldedMonth, is_sealed: bool, is_unknown: bool, request: &Request) -> Option<String> {
     // A run as of an earlier instant knows less than the one that sealed the month.
-    if is_sealed(Some(state)) && month.state != State::Final {
+    if is_sealed && month.state != State::Final {
         return None;
     }
+    let Some(state) = state else { return Some("never written".to_owned()) };
     let is_changed = state.input_fingerprint.as_deref() != Some(&month.fingerprint());
     let reason = match state.state.as_str() {
         "due" => state.due_reason.as_deref().unwrap_or("left undone"),
         "failed" => "failed before",
-        _ if is_changed && is_sealed(Some(state)) => "ledger or subscriptions changed after it was sealed",
+        _ if is_unknown => "its journal holds a revision that was not recorded",
+        _ if is_changed && is_sealed => "ledger or subscriptions changed after it was sealed",
         _ if is_changed && month.state == State::Final => "its grace is over",
         _ if is_changed => "ledger, subscriptions or time moved on",
+        "kept" => "its ledger rows are back",
         _ if request.force || request.rebuild => FORCED,
         _ => return None,
     };

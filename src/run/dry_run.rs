@@ -40,7 +40,7 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
             let state = plan.states.get(window).map_or("new", |state| state.state.as_str()).to_owned();
             let rows_in = expected_rows(context, &mut tx, job, &operator, *window, reason).await?;
             let billing = match &operator {
-                Operator::PeakSeats(peak_seats) => Some(expected_billing(peak_seats, *window).await?),
+                Operator::PeakSeats(peak_seats) => Some(expected_billing(peak_seats, *window, request.force).await?),
                 _ => None,
             };
             expected.push(ExpectedWindow {
@@ -58,9 +58,10 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
 }
 
 /// What a run would make of a billing month.
-async fn expected_billing(peak_seats: &PeakSeats, window: Window) -> Result<ExpectedBilling> {
+async fn expected_billing(peak_seats: &PeakSeats, window: Window, takes_commitment: bool) -> Result<ExpectedBilling> {
     let state = peak_seats.planned()?.month(window)?.state;
-    let (revision_count, rows) = if state == State::Final { peak_seats.expected_corrections(window).await? } else { (0, Vec::new()) };
+    let (revision_count, rows) =
+        if state == State::Final { peak_seats.expected_corrections(window, takes_commitment).await? } else { (0, Vec::new()) };
     let corrections = rows
         .into_iter()
         .map(|row| ExpectedCorrection {

@@ -141,13 +141,19 @@ impl Work {
                 Failure::bad_data(format!("{gone} of the {had} ledger rows of {first} are gone; the old result of {window} stays"));
             return Err(anyhow::Error::from(failure.hint(hint)).context(RawRowsGone));
         }
-        let mut tx = store.begin().await?;
-        self.lock.assert_held(store, &mut tx).await?;
-        drop(tx);
-        let billed = peak_seats.publish(window, before).await?;
+        if let Some(before) =
+            before.filter(|before| folded.has_ended(window) && month.row_count * 2 < before.rows_out && !self.request.force)
+        {
+            let left = month.row_count;
+            let gone =
+                format!("Only {left} of the {} rows of {window} are left: subscriptions are gone; its old result stays", before.rows_out);
+            let hint = format!("restore them; to bill without them: `tallyroll run-job {} --month {window} --force`", self.job.name);
+            return Err(anyhow::Error::from(Failure::bad_data(gone).hint(hint)).context(RawRowsGone));
+        }
+        let billed = peak_seats.seal(window, store, &self.lock, self.request.force).await?;
         let now = self.context.clock.now();
         let mut tx = store.begin().await?;
-        let rows_out = peak_seats.write(&mut tx, window, &billed, now).await?;
+        let rows_out = peak_seats.write(store, &mut tx, &self.lock, window, &billed, now).await?;
         let written = Written {
             rows_in: month.ledger_rows,
             rows_out: i64::try_from(rows_out)?,

@@ -171,6 +171,15 @@ proptest! {
         }
     }
 
+    #[test]
+    fn the_order_in_which_rows_came_changes_nothing((mut rows, mut shuffled) in ledger().prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle())), start in 0_i64..17_520) {
+        rows.sort_unstable();
+        shuffled.sort_unstable();
+        let as_of = 17_520 * HOUR;
+        let periods = subscription_months(start * HOUR, None, as_of).unwrap();
+        prop_assert_eq!(peaks(&rows, &periods, as_of).unwrap(), peaks(&shuffled, &periods, as_of).unwrap());
+    }
+
     /// Memberships change; every change records the total and the two types in force then.
     #[test]
     fn the_total_lies_between_each_type_and_their_sum(changes in prop::collection::vec((0_i64..9_000, 0_i64..20, 0_i64..20), 1..30), start in 0_i64..2_000) {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use super::journal::SUCCESS_FILE;
 use super::storage::{Storage, require};
 use super::{csv_twin, parquet_file};
 
@@ -22,7 +23,9 @@ pub struct Exported {
 pub async fn export(from: &Storage, to: &Storage) -> Result<Vec<Exported>> {
     let mut exported = Vec::new();
     for folder in FOLDERS {
-        let paths = from.list(folder).await?;
+        let mut paths = from.list(folder).await?;
+        // What vouches for the others comes after them.
+        paths.sort_by_key(|path| path.ends_with(SUCCESS_FILE));
         for path in &paths {
             let bytes = require(from, path).await?;
             to.replace(path, bytes.clone()).await?;

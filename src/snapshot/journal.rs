@@ -14,11 +14,13 @@ use super::manifest::{CSV_FILE, Manifest, PeakFacts};
 use super::parquet_file::{self, ReadBack};
 use super::peak_row::{self, Entry, Key, PeakBatch, PeakRow};
 use super::storage::{Storage, require};
-use super::{FINAL_FOLDER, PEAK_FILE, Published, csv_twin, hex};
+use super::{FINAL_FOLDER, PEAK_FILE, Published, csv_twin, sha256};
 use crate::failure::Failure;
+use crate::fingerprint::hex;
 use crate::seats::Coverage;
 use crate::seats::calendar::{BillingMonth, State, instant};
-use crate::store::format_instant;
+use crate::store::lock::JobLock;
+use crate::store::{Store, format_instant};
 
 pub const MANIFEST_FILE: &str = "manifest.json";
 pub const SUCCESS_FILE: &str = "_SUCCESS";
@@ -55,6 +57,15 @@ pub struct Computed {
     pub as_of: i64,
     pub input_fingerprint: String,
     pub ledger_ids: Option<(i64, i64)>,
+    /// Whether what was committed may change in a closed month; else it stays as it was sealed.
+    pub takes_commitment: bool,
+}
+
+/// The run that publishes, and what its database knows of sealed files: path and SHA-256.
+pub struct Publisher<'a> {
+    pub store: &'a Store,
+    pub lock: &'a JobLock,
+    pub recorded: Vec<(String, String)>,
 }
 
 /// What sealing gave.
@@ -76,26 +87,52 @@ pub fn revision_folder(month: BillingMonth, number: i32) -> String {
     format!("{FINAL_FOLDER}/billing_month={month}/rev-{number:04}")
 }
 
+/// The month and number of the revision whose Parquet file a path names.
+#[must_use]
+pub fn revision_of(path: &str) -> Option<(BillingMonth, i32)> {
+    let (month, rest) = path.strip_prefix(FINAL_FOLDER)?.strip_prefix("/billing_month=")?.split_once('/')?;
+    let (revision, _) = rest.split_once('/')?;
+    Some((BillingMonth::parse(month)?, revision.strip_prefix("rev-")?.parse().ok()?))
+}
+
+impl Revision {
+    fn read(month: BillingMonth, number: i32, bytes: Bytes, manifest: Option<&(String, Bytes)>) -> Result<Self> {
+        if let Some((shown, manifest)) = manifest {
+            let manifest = Manifest::parse(manifest).with_context(|| format!("`{shown}`"))?;
+            let said = manifest.files.iter().find(|file| file.name == PEAK_FILE).map(|file| &file.sha256);
+            if said != Some(&sha256(&bytes)) {
+                bail!("It and `{shown}` do not agree on its SHA-256");
+            }
+        }
+        let read = parquet_file::read(bytes.clone())?;
+        let rows = peak_row::rows(&read.batches)?;
+        if read.fact("billing_month")? != month.to_string() || read.fact("revision")? != number.to_string() {
+            bail!("Its footer is that of another revision");
+        }
+        Ok(Self { number, bytes, read, rows })
+    }
+}
+
 impl Journal {
-    /// Reads every revision of a month.
+    /// Reads every revision of a month; each must be whole, and what its manifest says, where it has one.
     ///
     /// # Errors
     /// [`Failure`] of kind bad-data where a file is broken or a revision is missing.
     pub async fn read(storage: &Storage, month: BillingMonth) -> Result<Self> {
+        let paths = storage.list(&format!("{FINAL_FOLDER}/billing_month={month}")).await?;
+        let mut numbers: Vec<i32> = paths.iter().filter_map(|path| revision_of(path)).map(|(_, number)| number).collect();
+        numbers.dedup();
         let mut journal = Self { month, revisions: Vec::new() };
-        loop {
-            let number = i32::try_from(journal.revisions.len())? + 1;
-            let path = format!("{}/{PEAK_FILE}", revision_folder(month, number));
-            let Some(bytes) = storage.get(&path).await? else { break };
-            let read = || -> Result<Revision> {
-                let read = parquet_file::read(bytes.clone())?;
-                let rows = peak_row::rows(&read.batches)?;
-                if read.fact("billing_month")? != month.to_string() || read.fact("revision")? != number.to_string() {
-                    bail!("Its footer is that of another revision");
-                }
-                Ok(Revision { number, bytes: bytes.clone(), read, rows })
-            };
-            let revision = read().map_err(|error| {
+        for (number, expected) in numbers.into_iter().zip(1..) {
+            // A gap is a lost revision: what came after it was a difference to it.
+            let path = format!("{}/{PEAK_FILE}", revision_folder(month, expected));
+            let bytes = require(storage, &path).await?;
+            if number != expected {
+                bail!("`{}` stands where revision {expected} should", storage.shown(&revision_folder(month, number)));
+            }
+            let manifest_path = format!("{}/{MANIFEST_FILE}", revision_folder(month, number));
+            let manifest = storage.get(&manifest_path).await?.map(|bytes| (storage.shown(&manifest_path), bytes));
+            let revision = Revision::read(month, number, bytes, manifest.as_ref()).map_err(|error| {
                 Failure::bad_data(format!("The sealed file `{}` is broken", storage.shown(&path)))
                     .caused_by(error)
                     .hint("restore it from a copy; `tallyroll verify` checks it")
@@ -117,18 +154,23 @@ impl Journal {
     }
 
     /// What would have to be corrected for the journal to say what `computed` says, in file order.
+    ///
+    /// What was committed stays as it was sealed, unless `takes_commitment`: the month was billed by it.
     #[must_use]
-    pub fn corrections<'a>(&'a self, computed: &'a [PeakRow<'_>], as_of: i64) -> Vec<PeakRow<'a>> {
+    pub fn corrections<'a>(&'a self, computed: &'a [PeakRow<'_>], as_of: i64, takes_commitment: bool) -> Vec<PeakRow<'a>> {
         let mut truth = self.truth();
         let number = self.next_number();
         let mut corrections = Vec::new();
         for row in computed {
             let before = truth.remove(&row.key());
-            if before.is_some_and(|before| before.has_same_facts(row)) {
+            let sealed_commitment = before.filter(|_| !takes_commitment).map(|before| before.committed_seats);
+            let committed_seats = sealed_commitment.unwrap_or(row.committed_seats);
+            if before.is_some_and(|before| before.has_same_facts(row) && before.committed_seats == committed_seats) {
                 continue;
             }
-            let reason = before.map_or_else(|| "subscription month added after closing".to_owned(), |before| reason(before, row));
-            corrections.push(correction(before, row.clone(), number, as_of, reason));
+            let now = PeakRow { committed_seats, ..row.clone() };
+            let reason = before.map_or_else(|| "subscription month added after closing".to_owned(), |before| reason(before, &now));
+            corrections.push(correction(before, now, number, as_of, reason));
         }
         for before in truth.into_values() {
             corrections.push(correction(Some(before), nothing_of(before), number, as_of, NO_LONGER_THERE.to_owned()));
@@ -139,6 +181,18 @@ impl Journal {
 
     fn next_number(&self) -> i32 {
         self.revisions.last().map_or(1, |last| last.number + 1)
+    }
+
+    /// The digest of what the journal says, to be compared with that of the ledger.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut rows: Vec<_> = self.truth().into_values().collect();
+        rows.sort_by(|left, right| file_order(left).cmp(&file_order(right)));
+        let mut digest = Sha256::new();
+        for row in rows {
+            row.digest(&mut digest, false);
+        }
+        hex(&digest.finalize())
     }
 
     /// The file for `current/`: each subscription month once, with the whole as its difference.
@@ -156,17 +210,13 @@ impl Journal {
             row.entry.peak_seats_delta = row.month.peak_seats;
             row.entry.overage_seats_delta = row.overage_seats();
         }
-        let mut digest = Sha256::new();
-        for row in &rows {
-            row.digest(&mut digest, false);
-        }
         let id = |key: &str| -> Option<i64> { last.read.fact(key).ok()?.parse().ok() };
         let facts = PeakFacts {
             billing_month: self.month.to_string(),
             revision: last.number,
             state: State::Final.name(),
             as_of: last.read.fact("as_of")?.to_owned(),
-            input_fingerprint: hex(&digest.finalize()),
+            input_fingerprint: self.digest(),
             ledger_ids: id("ledger_first_id").zip(id("ledger_last_id")),
         };
         write_rows(self.month, &rows, &facts)
@@ -175,26 +225,20 @@ impl Journal {
 
 /// Makes the journal say what `computed` says: revision 1, or one more with what has changed since, or nothing new.
 ///
-/// `was_sealed` says that revision 1 must be there.
-///
 /// # Errors
-/// [`Failure`] of kind bad-data where a sealed file is missing or broken; what the storage says.
-pub async fn seal(storage: &Storage, computed: &Computed, was_sealed: bool) -> Result<Sealed> {
+/// [`Failure`] of kind bad-data where a sealed file is missing, broken, or not the one that the database knows, of kind
+/// try-again where the run has lost its lock; what the storage says.
+pub async fn seal(storage: &Storage, computed: &Computed, publisher: &Publisher<'_>) -> Result<Sealed> {
     let month = computed.month;
     let mut correction_count = 0;
     for _ in 0..MAX_ATTEMPTS {
         let journal = Journal::read(storage, month).await?;
+        require_recorded(storage, &journal, publisher)?;
         let (number, bytes) = if journal.revisions.is_empty() {
-            if was_sealed {
-                let path = format!("{}/{PEAK_FILE}", revision_folder(month, 1));
-                return Err(Failure::bad_data(format!("The sealed file `{}` is missing", storage.shown(&path)))
-                    .hint("restore it, or set `output.url` back to where it is: a closed month is never sealed twice")
-                    .into());
-            }
             (1, computed.file.clone())
         } else {
             let rows = peak_row::rows(&parquet_file::read(computed.file.clone())?.batches)?;
-            let corrections = journal.corrections(&rows, computed.as_of);
+            let corrections = journal.corrections(&rows, computed.as_of, computed.takes_commitment);
             if corrections.is_empty() {
                 let mut files = Vec::new();
                 for revision in &journal.revisions {
@@ -215,6 +259,7 @@ pub async fn seal(storage: &Storage, computed: &Computed, was_sealed: bool) -> R
             correction_count = corrections.len();
             (journal.next_number(), write_rows(month, &corrections, &facts)?)
         };
+        publisher.lock.check(publisher.store).await?;
         // Where another publisher is first, its revision is read and this month is looked at again.
         let path = format!("{}/{PEAK_FILE}", revision_folder(month, number));
         let is_first = storage.create(&path, bytes.clone()).await?;
@@ -227,6 +272,23 @@ pub async fn seal(storage: &Storage, computed: &Computed, was_sealed: bool) -> R
         }
     }
     Err(Failure::try_again(format!("Billing month {month} is being sealed by other processes too")).hint("run this command again").into())
+}
+
+/// Every sealed Parquet file that the database knows is there, as it was.
+fn require_recorded(storage: &Storage, journal: &Journal, publisher: &Publisher<'_>) -> Result<()> {
+    for (path, sha) in publisher.recorded.iter().filter(|(path, _)| path.ends_with(PEAK_FILE)) {
+        let Some((_, number)) = revision_of(path) else { continue };
+        let revision = journal.revisions.iter().find(|revision| revision.number == number);
+        let what = match revision {
+            None => "is missing",
+            Some(revision) if sha256(&revision.bytes) != *sha => "is not the one that was sealed",
+            Some(_) => continue,
+        };
+        return Err(Failure::bad_data(format!("The sealed file `{}` {what}", storage.shown(path)))
+            .hint("restore it, or set `output.url` back to where it is: a closed month is never sealed twice")
+            .into());
+    }
+    Ok(())
 }
 
 /// Writes what follows from a sealed Parquet file and is not there yet; every file of the revision.

@@ -79,13 +79,13 @@ impl PeakRow<'_> {
         }
     }
 
-    /// Whether finance would bill and read the same of both: all but labels, state and journal.
+    /// Whether the ledger says the same of both: all but what stands in the subscription, state and journal.
     #[must_use]
     pub fn has_same_facts(&self, other: &PeakRow<'_>) -> bool {
-        (&self.org_id, &self.month, self.committed_seats) == (&other.org_id, &other.month, other.committed_seats)
+        (&self.org_id, &self.month) == (&other.org_id, &other.month)
     }
 
-    /// Adds the row's facts to a digest; with `and_labels`, also plan, licence and state.
+    /// Adds what the ledger says to a digest; with `and_labels`, also what the subscription says, and the state.
     pub fn digest(&self, digest: &mut Sha256, and_labels: bool) {
         let mut bytes = Vec::with_capacity(256);
         let mut text = |text: &str| {
@@ -119,7 +119,7 @@ impl PeakRow<'_> {
             month.avg_seats_micros.unwrap_or(none),
             month.ledger_rows,
             month.term_peak_seats,
-            self.committed_seats.unwrap_or(none),
+            if and_labels { self.committed_seats.unwrap_or(none) } else { none },
         ] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -242,5 +242,6 @@ fn list_local(root: &Path, folder: &Path, found: &mut Vec<String>) -> std::io::R
 /// # Errors
 /// [`Failure`] of kind bad-data where it is missing.
 pub async fn require(storage: &Storage, path: &str) -> Result<Bytes> {
-    storage.get(path).await?.with_context(|| format!("`{}` is missing", storage.shown(path)))
+    let missing = || Failure::bad_data(format!("`{}` is missing", storage.shown(path))).hint("restore it from a copy");
+    Ok(storage.get(path).await?.ok_or_else(missing)?)
 }

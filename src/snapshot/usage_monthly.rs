@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{Field, Schema};
 use chrono::NaiveDate;
 
 use super::manifest::SCHEMA_VERSION;
@@ -31,7 +31,7 @@ pub async fn publish(storage: &Storage, tx: &mut Tx, job: &Job, folder: &str, wi
     let sql =
         format!("SELECT * FROM {} WHERE {column} >= $1 AND {column} < $2 ORDER BY {}", quote_identifier(&job.writes), order.join(", "));
     let rows = tx.query(&sql, &[window.start_date.into(), window.end_date.into()]).await?;
-    let path = format!("{folder}/{}={window}/{}.parquet", job.window_column, job.name);
+    let path = path(job, folder, window);
     let Some(first) = rows.first() else {
         // A month that has lost its rows keeps no old file; an empty one says so.
         return if storage.get(&path).await?.is_some() {
@@ -44,6 +44,12 @@ pub async fn publish(storage: &Storage, tx: &mut Tx, job: &Job, folder: &str, wi
     let columns = columns.with_context(|| format!("The finance file of `{}` for {window}", job.name))?;
     let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
     replace(storage, &path, job, window, &RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?).await
+}
+
+/// The file of a window.
+#[must_use]
+pub fn path(job: &Job, folder: &str, window: Window) -> String {
+    format!("{folder}/{}={window}/{}.parquet", job.window_column, job.name)
 }
 
 async fn replace(storage: &Storage, path: &str, job: &Job, window: Window, batch: &RecordBatch) -> Result<()> {
@@ -87,11 +93,7 @@ fn finance_column(name: &str, index: usize, rows: &[Row]) -> Result<(Field, Arra
     } else {
         (name.to_owned(), Arc::new(Int64Array::from(integers(values, unfit)?)))
     };
-    let data_type = match array.data_type() {
-        DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        other => other.clone(),
-    };
-    Ok((Field::new(name, data_type, true), array))
+    Ok((Field::new(name, array.data_type().clone(), true), array))
 }
 
 fn integers<'a>(values: impl Iterator<Item = &'a Value>, unfit: impl Fn(&Value) -> anyhow::Error) -> Result<Vec<Option<i64>>> {

@@ -22,6 +22,18 @@ pub struct Verified {
     pub row_count: usize,
     pub peak_seats: i64,
     pub problems: Vec<String>,
+    /// The digest of what the journal says.
+    #[serde(skip)]
+    pub digest: Option<String>,
+}
+
+impl Verified {
+    /// A month that should be sealed and is not.
+    #[must_use]
+    pub fn unsealed(month: BillingMonth) -> Self {
+        let problem = format!("Billing month {month} is closed and was not sealed: run `tallyroll run-job peak_seats`");
+        Self { billing_month: month.to_string(), revision_count: 0, row_count: 0, peak_seats: 0, problems: vec![problem], digest: None }
+    }
 }
 
 /// Checks the sealed months, or one of them, and the file in `current/` of every month that was written.
@@ -52,13 +64,14 @@ pub async fn verify(storage: &Storage, store: &Store, only: Option<BillingMonth>
     }
     if only.is_none() && !strangers.is_empty() {
         let problems = strangers.iter().map(|path| format!("`{}` is no file of a billing month", storage.shown(path))).collect();
-        verified.push(Verified { billing_month: "-".to_owned(), revision_count: 0, row_count: 0, peak_seats: 0, problems });
+        verified.push(Verified { billing_month: "-".to_owned(), revision_count: 0, row_count: 0, peak_seats: 0, problems, digest: None });
     }
     Ok(verified)
 }
 
 async fn verify_month(storage: &Storage, month: BillingMonth, paths: &[String], recorded: &[(String, String)]) -> Result<Verified> {
-    let mut verified = Verified { billing_month: month.to_string(), revision_count: 0, row_count: 0, peak_seats: 0, problems: Vec::new() };
+    let mut verified =
+        Verified { billing_month: month.to_string(), revision_count: 0, row_count: 0, peak_seats: 0, problems: Vec::new(), digest: None };
     for (path, sha) in recorded {
         match storage.get(path).await? {
             None => verified.problems.push(format!("`{}` is missing", storage.shown(path))),
@@ -86,8 +99,10 @@ async fn verify_month(storage: &Storage, month: BillingMonth, paths: &[String], 
     for revision in &journal.revisions {
         let folder = revision_folder(month, revision.number);
         expected.extend([PEAK_FILE, CSV_FILE, MANIFEST_FILE, SUCCESS_FILE].map(|name| format!("{folder}/{name}")));
-        if let Err(error) = verify_revision(storage, revision, &folder).await {
-            verified.problems.push(format!("{error:#}"));
+        match verify_revision(storage, revision, &folder).await {
+            Err(error) if matches!(failure::exit_code(&error), 75 | 78) => return Err(error),
+            Err(error) => verified.problems.push(format!("{error:#}")),
+            Ok(()) => {}
         }
     }
     let strangers = paths.iter().filter(|path| !expected.contains(*path));
@@ -96,6 +111,7 @@ async fn verify_month(storage: &Storage, month: BillingMonth, paths: &[String], 
         verified.problems.push(format!("Billing month {month}: {error:#}"));
     }
     let truth = journal.truth();
+    verified.digest = (!journal.revisions.is_empty()).then(|| journal.digest());
     verified.revision_count = journal.revisions.len();
     verified.row_count = truth.len();
     verified.peak_seats = truth.values().map(|row| row.month.peak_seats).sum();
@@ -149,13 +165,15 @@ fn month_in(path: &str) -> Option<BillingMonth> {
 
 /// What the ledger says otherwise, as one line a month: `run-job peak_seats` would write these corrections.
 #[must_use]
-pub fn ledger_problem(month: BillingMonth, corrections: &[PeakRow<'_>]) -> Option<String> {
-    let first = corrections.first()?;
-    Some(format!(
-        "Billing month {month}: the ledger says otherwise for {} subscription month(s), first `{}` month {} ({}); `tallyroll run-job peak_seats` writes the correction",
-        corrections.len(),
-        first.subscription_id.chars().take(60).collect::<String>(),
-        first.month.period.number,
-        first.entry.correction_reason.as_deref().unwrap_or("changed"),
-    ))
+pub fn ledger_problem(month: BillingMonth, corrections: &[PeakRow<'_>]) -> String {
+    let first = corrections.first().map_or_else(String::new, |first| {
+        format!(
+            " for {} subscription month(s), first `{}` month {} ({})",
+            corrections.len(),
+            first.subscription_id.chars().take(60).collect::<String>(),
+            first.month.period.number,
+            first.entry.correction_reason.as_deref().unwrap_or("changed"),
+        )
+    });
+    format!("Billing month {month}: the ledger says otherwise{first}; `tallyroll run-job peak_seats` writes the correction")
 }

@@ -51,7 +51,7 @@ const CHUNK_ROWS: usize = 32_768;
 const CHUNKS_AHEAD: usize = 2;
 
 /// The years 1 to 9999, in microseconds since the Unix epoch: what both databases and every file can hold.
-const INSTANTS: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
+pub const INSTANTS: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
 
 impl SeatSource {
     /// Loads `sql/sources/seat_usage_event.<engine>.sql` and `sql/sources/subscription.sql`, from the project folder or built in.
@@ -103,11 +103,16 @@ impl SeatSource {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let (source, store) = (self.clone(), store.clone());
         let reader = tokio::spawn(async move {
-            let collate = store.pick(" COLLATE \"C\"", "");
+            let collate = collate(&store);
             let until = format_instant(as_of);
             let until = store.pick(format!("TIMESTAMPTZ '{until}'"), format!("'{until}'"));
+            // The stream carries no types: each is cast to the one it is decoded as.
+            let columns = store.pick(
+                "org_id::TEXT, seat_type::TEXT, occurred_at::TIMESTAMPTZ, id::BIGINT, seats::BIGINT",
+                "org_id, seat_type, occurred_at, id, seats",
+            );
             let sql = format!(
-                "SELECT org_id, seat_type, occurred_at, id, seats FROM ({}) AS ledger WHERE occurred_at <= {until} \
+                "SELECT {columns} FROM ({}) AS ledger WHERE occurred_at <= {until} \
                  ORDER BY org_id{collate}, seat_type{collate}, occurred_at, id",
                 statement(&source.ledger)
             );
@@ -132,9 +137,10 @@ impl SeatSource {
     /// What the database says.
     pub async fn rows_of_org(&self, store: &Store, org_id: &str, as_of: DateTime<Utc>) -> Result<Vec<ReadRow>> {
         let sql = format!(
-            "SELECT seat_type, occurred_at, id, seats, reason FROM ({}) AS ledger WHERE org_id = $1 AND occurred_at <= $2 \
+            "SELECT seat_type, occurred_at, id, seats, reason FROM ({}) AS ledger WHERE org_id{} = $1 AND occurred_at <= $2 \
              ORDER BY occurred_at, id",
-            statement(&self.ledger)
+            statement(&self.ledger),
+            collate(store)
         );
         let rows = store.query(&sql, &[org_id.into(), as_of.into()]).await.map_err(|error| explain(error, &self.ledger))?;
         rows.iter()
@@ -149,6 +155,12 @@ impl SeatSource {
             })
             .collect()
     }
+}
+
+/// Byte order, which is also that of the ledger's index.
+#[must_use]
+pub fn collate(store: &Store) -> &'static str {
+    store.pick(" COLLATE \"C\"", "")
 }
 
 fn statement(file: &ProjectFile) -> String {
@@ -166,14 +178,19 @@ fn subscription_of(row: &Row) -> Result<Subscription> {
             Value::Null => None,
             _ => Some(row.int("committed_seats")?),
         };
+        let start_at = row.instant("start_at")?.timestamp_micros();
+        let end_at = row.opt_instant("end_at")?.map(|end| end.timestamp_micros());
+        if !INSTANTS.contains(&start_at) || end_at.is_some_and(|end| !INSTANTS.contains(&end)) {
+            bail!("it starts or ends outside of the years 1 to 9999");
+        }
         Ok(Subscription {
             id: id.clone(),
             org_id: row.text("org_id")?,
             plan: row.opt_text("plan")?,
             license_id: row.opt_text("license_id")?,
             committed_seats,
-            start_at: row.instant("start_at")?.timestamp_micros(),
-            end_at: row.opt_instant("end_at")?.map(|end| end.timestamp_micros()),
+            start_at,
+            end_at,
         })
     };
     read().with_context(|| format!("Subscription `{}`", id.chars().take(80).collect::<String>()))
@@ -214,7 +231,9 @@ impl Orgs {
                 .into());
         }
         if !INSTANTS.contains(&row.occurred_at) {
-            return Err(Failure::bad_data(format!("Ledger row {} stands outside of the years 1 to 9999", row.id)).into());
+            return Err(Failure::bad_data(format!("Ledger row {} stands outside of the years 1 to 9999", row.id))
+                .hint("nobody held a seat then: take the row out, as the ledger's triggers say")
+                .into());
         }
         if self.current.series.is_empty() || self.current.org_id != org_id {
             self.end_org();
@@ -262,7 +281,7 @@ async fn read_postgres(pool: &PgPool, sql: &str, sender: &Sender) -> Result<()> 
         let mut rows = if std::mem::take(&mut is_first) { copy_binary::skip_header(&message)? } else { &message[..] };
         while let Some(fields) = copy_binary::next_row::<5>(&mut rows)? {
             let [Some(org_id), Some(seat_type), Some(occurred_at), Some(id), Some(seats)] = fields else {
-                bail!("a ledger row has a NULL");
+                return Err(Failure::bad_data("A ledger row has no org, type, instant, id or count").into());
             };
             let occurred_at = copy_binary::instant_micros(occurred_at)?;
             let row = LedgerRow { occurred_at, id: copy_binary::integer(id)?, seats: copy_binary::integer(seats)? };

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use rustix::process::{Pid, test_kill_process};
 
 use super::state::{self, NewRun};
@@ -70,9 +70,8 @@ impl JobLock {
         if let Some(holder_id) = row.opt_text("run_id")? {
             let since = row.opt_instant("acquired_at")?.map(format_instant).unwrap_or_default();
             if let Some(holder) = state::running(&mut tx, &holder_id).await? {
-                let silent = now - holder.heartbeat_at >= lease;
-                if !silent && !is_gone(&holder, &holder_id) {
-                    return Ok(Err(format!("run {holder_id} (process {} on {}) since {since}", holder.pid, holder.host)));
+                if is_alive(&holder, &holder_id, now, lease) {
+                    return Ok(Err(shown(&holder, &holder_id, &since)));
                 }
                 state::interrupt(&mut tx, &holder_id, now, &format!("Its process ended or fell silent; run {} took over", run.run_id))
                     .await?;
@@ -104,6 +103,15 @@ impl JobLock {
         Ok(())
     }
 
+    /// Proves at this moment, outside of a transaction, that this run still holds the lock: before a file is published.
+    ///
+    /// # Errors
+    /// As [`Self::assert_held`].
+    pub async fn check(&self, store: &Store) -> Result<()> {
+        let mut tx = store.begin().await?;
+        self.assert_held(store, &mut tx).await
+    }
+
     /// Gives the lock back, unless another run has taken it.
     ///
     /// # Errors
@@ -116,6 +124,29 @@ impl JobLock {
         }
         Ok(())
     }
+}
+
+/// Who works on a job now, if anyone does.
+///
+/// # Errors
+/// What the database says.
+pub async fn holder(store: &Store, clock: &Clock, job: &str, lease_seconds: u32) -> Result<Option<String>> {
+    let mut tx = store.begin_read().await?;
+    let rows = tx.query("SELECT run_id, acquired_at FROM job_lock WHERE job = $1 AND run_id IS NOT NULL", &[job.into()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let run_id = row.text("run_id")?;
+    let since = row.opt_instant("acquired_at")?.map(format_instant).unwrap_or_default();
+    let running = state::running(&mut tx, &run_id).await?;
+    let lease = TimeDelta::seconds(lease_seconds.into());
+    Ok(running.filter(|running| is_alive(running, &run_id, clock.now(), lease)).map(|running| shown(&running, &run_id, &since)))
+}
+
+fn is_alive(holder: &state::Running, run_id: &str, now: DateTime<Utc>, lease: TimeDelta) -> bool {
+    now - holder.heartbeat_at < lease && !is_gone(holder, run_id)
+}
+
+fn shown(holder: &state::Running, run_id: &str, since: &str) -> String {
+    format!("run {run_id} (process {} on {}) since {since}", holder.pid, holder.host)
 }
 
 /// Runs of this process that hold a lock.

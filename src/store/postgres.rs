@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::Connection as _;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -142,14 +142,26 @@ fn decode(row: &PgRow) -> Result<Vec<Value>, sqlx::Error> {
                 "FLOAT4" => get::<f32>(row, index)?.map_or(Value::Null, |value| Value::Float(value.into())),
                 "FLOAT8" => get::<f64>(row, index)?.map_or(Value::Null, Value::Float),
                 "DATE" => get::<NaiveDate>(row, index)?.into(),
-                "TIMESTAMPTZ" => get::<DateTime<Utc>>(row, index)?.into(),
-                "TIMESTAMP" => get::<NaiveDateTime>(row, index)?.map(|instant| instant.and_utc()).into(),
+                "TIMESTAMPTZ" | "TIMESTAMP" => instant(row, index)?.into(),
                 "UUID" => get::<Uuid>(row, index)?.into(),
                 "NUMERIC" => get::<Decimal>(row, index)?.map(|decimal| decimal.to_string()).into(),
                 _ => get::<String>(row, index)?.into(),
             })
         })
         .collect()
+}
+
+/// An instant; `infinity` and what chrono cannot count are an error here, and a panic in sqlx.
+fn instant(row: &PgRow, index: usize) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    const EPOCH_MICROS: i64 = 946_684_800_000_000;
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(None);
+    }
+    let bytes = raw.as_bytes().map_err(sqlx::Error::Decode)?;
+    let micros = bytes.try_into().ok().map(i64::from_be_bytes).and_then(|micros| micros.checked_add(EPOCH_MICROS));
+    let instant = micros.and_then(DateTime::from_timestamp_micros);
+    instant.map(Some).ok_or_else(|| sqlx::Error::Decode(format!("column {index} holds an instant that no calendar reaches").into()))
 }
 
 fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, index: usize) -> Result<Option<T>, sqlx::Error>

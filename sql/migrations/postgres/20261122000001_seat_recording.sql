@@ -10,7 +10,12 @@ CREATE TABLE seat_org (
 
 -- NOT VALID: rows that are there already stay, new ones are checked.
 ALTER TABLE seat_usage_event ADD CONSTRAINT seat_usage_event_sane
-    CHECK (seats BETWEEN 0 AND 999999999999 AND isfinite(occurred_at)) NOT VALID;
+    CHECK (
+        seats BETWEEN 0 AND 999999999999
+        AND id BETWEEN 1 AND 4611686018427387904
+        AND occurred_at >= '0001-01-01 00:00:00Z'
+        AND occurred_at < '10000-01-01 00:00:00Z'
+    ) NOT VALID;
 
 -- The order in which the peaks are folded, whatever the database's collation, with all that the fold reads.
 DROP INDEX IF EXISTS idx_seat_usage_event_org;
@@ -70,7 +75,7 @@ DECLARE
     v_at TIMESTAMPTZ;
     v_appended INTEGER;
 BEGIN
-    IF p_org_id IS NULL OR p_org_id !~ '^-?[0-9]{1,18}$' THEN
+    IF p_org_id IS NULL OR p_org_id !~ '^(0|-?[1-9][0-9]{0,18})$' THEN
         RAISE EXCEPTION 'org % is no namespace_id', quote_nullable(p_org_id)
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'Seats are counted from subscription_seat_assignments by namespace_id; for any other org insert the count into seat_usage_event.';
@@ -200,6 +205,10 @@ BEGIN
         last_event_type = excluded.last_event_type,
         last_event_description = excluded.last_event_description,
         updated_at = excluded.updated_at;
+    -- A user has one AI seat, in the org that it was first used for.
+    IF p_org_id <> (SELECT org_id FROM ai_seat_state WHERE user_id = p_user_id) THEN
+        RETURN FALSE;
+    END IF;
     RETURN tallyroll_append_seats(
         p_org_id,
         'ai',

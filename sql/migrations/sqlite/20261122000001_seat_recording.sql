@@ -12,9 +12,12 @@ CREATE INDEX idx_seat_usage_event_ledger ON seat_usage_event (org_id, seat_type,
 ALTER TABLE ai_seat_state ADD COLUMN org_id TEXT;
 CREATE INDEX idx_ai_seat_state_org ON ai_seat_state (org_id, first_used_at);
 
-CREATE TRIGGER tallyroll_ledger_insert BEFORE INSERT ON seat_usage_event
-WHEN NEW.seats > 999999999999 BEGIN
-    SELECT RAISE(ABORT, 'a count of more than 999999999999 seats is refused');
+-- After the insert, when an id that SQLite chooses is known.
+CREATE TRIGGER tallyroll_ledger_insert AFTER INSERT ON seat_usage_event
+WHEN NEW.seats > 999999999999
+    OR NEW.id NOT BETWEEN 1 AND 4611686018427387904
+    OR NEW.occurred_at NOT BETWEEN '0001' AND '9999-12-31T23:59:59.999999Z' BEGIN
+    SELECT RAISE(ABORT, 'a ledger row holds 0 to 999999999999 seats, an id from 1 on, and an instant of the years 1 to 9999');
 END;
 
 CREATE TRIGGER tallyroll_ledger_replace BEFORE INSERT ON seat_usage_event
@@ -117,9 +120,14 @@ CREATE TRIGGER tallyroll_record_ai_seat_usage INSTEAD OF INSERT ON record_ai_sea
         last_event_description = excluded.last_event_description,
         updated_at = excluded.updated_at;
     INSERT INTO tallyroll_append_seats (org_id, seat_type, seats, reason)
-    SELECT NEW.org_id, 'ai', COUNT(*), NEW.event_type
-    FROM ai_seat_state
-    WHERE org_id = NEW.org_id AND first_used_at <= (SELECT last_recorded_at FROM seat_org WHERE org_id = NEW.org_id);
+    SELECT NEW.org_id, 'ai', counted.seats, NEW.event_type
+    FROM (
+        SELECT COUNT(*) AS seats
+        FROM ai_seat_state
+        WHERE org_id = NEW.org_id AND first_used_at <= (SELECT last_recorded_at FROM seat_org WHERE org_id = NEW.org_id)
+    ) AS counted
+    -- A user has one AI seat, in the org that it was first used for.
+    WHERE EXISTS (SELECT 1 FROM ai_seat_state WHERE user_id = NEW.user_id AND org_id = NEW.org_id);
 END;
 
 -- The baseline: every org that has assignments and no ledger yet begins with what it holds now.

@@ -1,24 +1,27 @@
 //! One pass over the ledger: every subscription's months, digested by billing month, and where they will be written, collected in
 //! a temporary file. Memory holds the subscriptions and a few orgs' ledgers, however long the ledger is.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use parquet::arrow::ArrowWriter;
 use sha2::{Digest, Sha256};
+use tempfile::SpooledTempFile;
 
-use super::{PeakSeats, SEALED_MARK, is_sealed};
+use super::SEALED_MARK;
+use crate::failure::Failure;
+use crate::fingerprint::hex;
 use crate::plan::Request;
 use crate::seats::calendar::{BillingMonth, Period, State, instant, subscription_months};
-use crate::seats::{self, Series, Subscription, TOTAL};
+use crate::seats::{self, Coverage, Series, Subscription, TOTAL};
 use crate::snapshot::manifest::PeakFacts;
+use crate::snapshot::parquet_file;
 use crate::snapshot::peak_row::{self, Entry, PeakBatch, PeakRow};
-use crate::snapshot::{hex, parquet_file};
-use crate::source::ledger::{Ledger, OrgLedger};
+use crate::source::ledger::{Ledger, OrgLedger, SeatSource};
 use crate::store::state::WindowState;
 use crate::store::{Store, format_instant};
 use crate::window::Window;
@@ -29,13 +32,34 @@ pub struct Folded {
     pub as_of: DateTime<Utc>,
     /// The months in which subscription months end, and those that were written before.
     pub months: BTreeMap<Window, FoldedMonth>,
-    files: BTreeMap<Window, File>,
-    /// What it was made from: it serves only a plan that sees the same.
-    from: Option<NaiveDate>,
-    to: Option<NaiveDate>,
-    write_counts: BTreeMap<Window, i64>,
+    /// Months that are sealed already.
+    pub sealed: BTreeSet<Window>,
     /// The first month that had more ledger rows when it was written, and how many: rows that are gone.
     pub vanished: Option<(Window, i64)>,
+    files: BTreeMap<Window, Mutex<SpooledTempFile>>,
+    made_from: MadeFrom,
+}
+
+/// What a fold was made for: it serves only a plan that sees the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MadeFrom {
+    as_of: DateTime<Utc>,
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+    is_forced: bool,
+    windows: BTreeMap<Window, (i64, String)>,
+}
+
+impl MadeFrom {
+    pub(super) fn new(states: &BTreeMap<Window, WindowState>, request: &Request) -> Self {
+        let windows = states.iter().map(|(window, state)| (*window, (state.write_count, state.state.clone()))).collect();
+        Self { as_of: request.as_of, from: request.from, to: request.to, is_forced: request.force || request.rebuild, windows }
+    }
+
+    pub(super) fn is_asked_for(&self, window: Window) -> bool {
+        let end = self.to.unwrap_or(NaiveDate::MAX);
+        self.from.is_some_and(|from| window.end_date > from && window.start_date < end)
+    }
 }
 
 /// One billing month.
@@ -59,6 +83,9 @@ impl FoldedMonth {
     }
 }
 
+/// Bytes of a month that stay in memory; more go to a temporary file.
+const SPOOL_BYTES: usize = 256 << 10;
+
 /// Rows of a batch on its way to a temporary file.
 const BATCH_ROWS: usize = 1_024;
 
@@ -81,22 +108,15 @@ impl Folded {
     }
 
     pub(super) fn is_asked_for(&self, window: Window) -> bool {
-        let end = self.to.unwrap_or(NaiveDate::MAX);
-        self.from.is_some_and(|from| window.end_date > from && window.start_date < end)
+        self.made_from.is_asked_for(window)
     }
 
-    pub(super) fn is_of(&self, states: &BTreeMap<Window, WindowState>, request: &Request) -> bool {
-        (self.as_of, self.from, self.to, &self.write_counts) == (request.as_of, request.from, request.to, &write_counts(states))
+    pub(super) fn is_from(&self, made_from: &MadeFrom) -> bool {
+        self.made_from == *made_from
     }
 
-    /// Closed months whose facts are not those that were sealed, or that are to be written all the same.
-    pub(super) fn changed_sealed(&self, states: &BTreeMap<Window, WindowState>, all: bool) -> Vec<Window> {
-        let is_changed = |window: &Window, month: &FoldedMonth| {
-            let Some(state) = states.get(window).filter(|state| is_sealed(Some(state))) else { return false };
-            let differs = state.input_fingerprint.as_deref() != Some(&month.fingerprint());
-            differs || all || state.state != "done" || self.is_asked_for(*window)
-        };
-        self.months.iter().filter(|(window, month)| is_changed(window, month)).map(|(window, _)| *window).collect()
+    pub(super) fn is_collected(&self, window: Window) -> bool {
+        self.files.contains_key(&window) || self.months.get(&window).is_some_and(|month| month.row_count == 0)
     }
 
     /// A month's rows as the file that is published where no revision is there yet.
@@ -109,16 +129,13 @@ impl Folded {
             let facts = facts(BillingMonth::of(window.start_date), month, self.as_of);
             return parquet_file::write(peak_row::schema(), &[], &facts.to_footer());
         }
-        let mut file = self.files.get(&window).with_context(|| format!("The rows of {window} were not collected"))?;
+        let file = self.files.get(&window).with_context(|| format!("The rows of {window} were not collected"))?;
+        let mut file = file.lock().map_err(|_| anyhow::anyhow!("A reader of the rows of {window} died"))?;
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(0))?;
         file.read_to_end(&mut bytes).context("A temporary file cannot be read back")?;
         Ok(bytes.into())
     }
-}
-
-fn write_counts(states: &BTreeMap<Window, WindowState>) -> BTreeMap<Window, i64> {
-    states.iter().map(|(window, state)| (*window, state.write_count)).collect()
 }
 
 fn facts(month: BillingMonth, folded: &FoldedMonth, as_of: DateTime<Utc>) -> PeakFacts {
@@ -132,40 +149,44 @@ fn facts(month: BillingMonth, folded: &FoldedMonth, as_of: DateTime<Utc>) -> Pea
     }
 }
 
-/// Folds the whole ledger; the rows of windows that `keep` names (window, is sealed) are collected.
-pub(super) async fn fold(
-    peak_seats: &PeakSeats,
-    store: &Store,
-    states: &BTreeMap<Window, WindowState>,
-    request: &Request,
-    keep: impl Fn(Window, bool) -> bool,
-) -> Result<Folded> {
-    let subscriptions = peak_seats.source.subscriptions(store, None).await?;
-    let mut ledger = peak_seats.source.read(store, request.as_of);
-    let folded = Folded {
-        as_of: request.as_of,
+/// What a fold needs to know beside ledger and subscriptions.
+pub(super) struct Order<'a> {
+    pub(super) states: &'a BTreeMap<Window, WindowState>,
+    pub(super) made_from: MadeFrom,
+    pub(super) sealed: BTreeSet<Window>,
+    /// Nothing is sealed before it.
+    pub(super) now: DateTime<Utc>,
+    pub(super) grace_hours: u32,
+}
+
+/// Folds the whole ledger; the rows of windows that `keep` names are collected.
+pub(super) async fn fold(source: &SeatSource, store: &Store, order: &Order<'_>, keep: impl Fn(Window) -> bool) -> Result<Folded> {
+    let as_of = order.made_from.as_of;
+    let subscriptions = source.subscriptions(store, None).await?;
+    let mut ledger = source.read(store, as_of);
+    let mut folded = Folded {
+        as_of,
         months: BTreeMap::new(),
-        files: BTreeMap::new(),
-        from: request.from,
-        to: request.to,
-        write_counts: write_counts(states),
+        sealed: order.sealed.clone(),
         vanished: None,
+        files: BTreeMap::new(),
+        made_from: order.made_from.clone(),
     };
-    let rows_before: BTreeMap<Window, i64> = states.iter().map(|(window, state)| (*window, state.rows_in)).collect();
-    let written = states.keys().map(|window| BillingMonth::of(window.start_date));
+    let rows_before: BTreeMap<Window, i64> = order.states.iter().map(|(window, state)| (*window, state.rows_in)).collect();
+    let written = order.states.keys().map(|window| BillingMonth::of(window.start_date));
     let mut months = BTreeMap::new();
     for month in billing_months(&subscriptions, folded.as_of_micros())?.into_iter().chain(written) {
         let window = month.window()?;
-        let was_sealed = is_sealed(states.get(&window));
-        let is_kept = keep(window, was_sealed) && (request.from.is_none() || folded.is_asked_for(window));
-        // A month that was sealed under a shorter grace stays sealed.
-        let is_final = request.as_of >= month.closes_at(peak_seats.grace_hours)? || (was_sealed && folded.has_ended(window));
-        months.insert(month.ordinal(), Collector::new(month, is_final, is_kept)?);
+        // A month that was sealed under a shorter grace stays sealed; one in the future of the clock is not sealed, whatever
+        // `as_of` says.
+        let is_final =
+            as_of.min(order.now) >= month.closes_at(order.grace_hours)? || (order.sealed.contains(&window) && folded.has_ended(window));
+        months.insert(month.ordinal(), Collector::new(month, is_final, keep(window))?);
     }
     tokio::task::spawn_blocking(move || {
         let mut fold = Fold { as_of: folded.as_of_micros(), months, histogram: Histogram::default() };
         fold.run(&subscriptions, &mut ledger)?;
-        let mut folded = fold.finish(folded)?;
+        fold.finish(&mut folded)?;
         // As of an earlier instant a month that had not ended rightly holds fewer.
         folded.vanished = rows_before.into_iter().find(|(window, before)| {
             folded.has_ended(*window) && folded.months.get(window).is_some_and(|month| month.ledger_rows < *before)
@@ -224,13 +245,23 @@ impl Fold {
             let missing = after.first().is_none_or(|first| first.seat_type != TOTAL).then_some(&no_total);
             before.iter().chain(missing).chain(after).try_for_each(|series| self.series(subscription, series, &periods, &billing_months))
         };
-        fold().with_context(|| format!("Subscription `{}` cannot be folded", subscription.id.chars().take(80).collect::<String>()))
+        fold().map_err(|error| {
+            let id: String = subscription.id.chars().take(80).collect();
+            Failure::bad_data(format!("Subscription `{id}` cannot be folded"))
+                .caused_by(error)
+                .hint("mend its row; no month is written before, so that none lacks it")
+                .into()
+        })
     }
 
     fn series(&mut self, subscription: &Subscription, series: &Series, periods: &[Period], billing_months: &[i32]) -> Result<()> {
         // What was committed is seats of the whole org: a type of its own has no commitment to go over.
         let committed_seats = subscription.committed_seats.filter(|_| series.seat_type == TOTAL);
         for (month, ordinal) in seats::peaks(&series.rows, periods, self.as_of)?.into_iter().zip(billing_months) {
+            // A type that nobody has recorded yet has no months: it would open every closed month of its org when it comes.
+            if month.coverage == Coverage::None && series.seat_type != TOTAL {
+                continue;
+            }
             let collector = self.months.get_mut(ordinal).context("A subscription month ends outside of the billing months")?;
             let state = match collector.is_final {
                 true => State::Final,
@@ -259,11 +290,11 @@ impl Fold {
         Ok(())
     }
 
-    fn finish(self, mut folded: Folded) -> Result<Folded> {
+    fn finish(self, folded: &mut Folded) -> Result<()> {
         for (ordinal, collector) in self.months {
             let window = collector.month.window()?;
             // A month in which no subscription month ends, and none did when it was written, is none.
-            if collector.row_count == 0 && !folded.write_counts.contains_key(&window) {
+            if collector.row_count == 0 && !folded.made_from.windows.contains_key(&window) {
                 continue;
             }
             let month = FoldedMonth {
@@ -274,11 +305,12 @@ impl Fold {
                 digest: hex(&collector.digest.finalize()),
             };
             if let Some(spool) = collector.spool.filter(|_| month.row_count > 0) {
-                folded.files.insert(window, spool.finish(&facts(collector.month, &month, folded.as_of))?);
+                let file = spool.finish(&facts(collector.month, &month, folded.as_of))?;
+                folded.files.insert(window, Mutex::new(file));
             }
             folded.months.insert(window, month);
         }
-        Ok(folded)
+        Ok(())
     }
 }
 
@@ -295,7 +327,7 @@ struct Collector {
 /// A temporary Parquet file being written.
 struct Spool {
     batch: PeakBatch,
-    writer: Option<ArrowWriter<File>>,
+    writer: Option<ArrowWriter<SpooledTempFile>>,
 }
 
 impl Collector {
@@ -327,17 +359,17 @@ impl Spool {
         if self.batch.row_count() >= BATCH_ROWS { self.flush().map(|_| ()) } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<&mut ArrowWriter<File>> {
+    fn flush(&mut self) -> Result<&mut ArrowWriter<SpooledTempFile>> {
         let writer = match self.writer.take() {
             Some(writer) => writer,
-            None => parquet_file::writer(tempfile::tempfile().context("A temporary file cannot be made")?, peak_row::schema())?,
+            None => parquet_file::writer(SpooledTempFile::new(SPOOL_BYTES), peak_row::schema())?,
         };
         let writer = self.writer.insert(writer);
         writer.write(&self.batch.finish()?).context("A temporary file cannot be written")?;
         Ok(writer)
     }
 
-    fn finish(mut self, facts: &PeakFacts) -> Result<File> {
+    fn finish(mut self, facts: &PeakFacts) -> Result<SpooledTempFile> {
         self.flush()?;
         let writer = self.writer.context("A temporary file was not begun")?;
         parquet_file::finish(writer, &facts.to_footer()).context("A temporary file cannot be written")

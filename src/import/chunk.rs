@@ -1,0 +1,82 @@
+//! Rows of a file on their way into the database, some at a time.
+
+use anyhow::Result;
+use hashbrown::HashMap;
+
+use super::BadRow;
+use super::target::{Field, Form, SEATS, Target};
+use crate::store::{Store, Tx, Value};
+
+/// Rows sent at once.
+const CHUNK_ROWS: usize = 1_000;
+
+/// Rows on their way, all with the same columns given.
+pub(super) struct Chunk {
+    target: &'static Target,
+    given: Vec<&'static str>,
+    lines: Vec<u64>,
+    rows: Vec<Vec<Value>>,
+}
+
+impl Chunk {
+    pub(super) fn new(target: &'static Target) -> Self {
+        Self { target, given: Vec::new(), lines: Vec::new(), rows: Vec::new() }
+    }
+
+    pub(super) fn is_full_for(&self, given: &[&'static str]) -> bool {
+        self.rows.len() == CHUNK_ROWS || (!self.rows.is_empty() && self.target.is_updated && self.given != given)
+    }
+
+    pub(super) fn push(&mut self, given: Vec<&'static str>, line: u64, values: Vec<Value>) {
+        self.given = given;
+        self.lines.push(line);
+        self.rows.push(values);
+    }
+
+    pub(super) async fn insert(&mut self, tx: &mut Tx, store: &Store, bad: &mut Vec<(BadRow, String)>) -> Result<u64> {
+        if self.target.table == SEATS.table {
+            self.refuse_taken_ids(tx, bad).await?;
+        }
+        let columns: Vec<&str> = self.target.fields.iter().map(|field| column(store, field)).collect();
+        let rows = std::mem::take(&mut self.rows);
+        self.lines.clear();
+        tx.insert_rows(self.target.table, &columns, &rows, &self.target.on_conflict(&self.given)).await
+    }
+
+    /// A ledger row is known by its id: another row under the same id would be lost without a word.
+    async fn refuse_taken_ids(&mut self, tx: &mut Tx, bad: &mut Vec<(BadRow, String)>) -> Result<()> {
+        let ids: Vec<Value> = self.rows.iter().map(|row| row[0].clone()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<String> = (1..=ids.len()).map(|place| format!("${place}")).collect();
+        let sql = format!("SELECT id, org_id, seat_type, seats, occurred_at FROM seat_usage_event WHERE id IN ({})", places.join(", "));
+        let mut taken: HashMap<i64, Vec<Value>> = HashMap::new();
+        for row in tx.query(&sql, &ids).await? {
+            let facts = vec![
+                row.text("org_id")?.into(),
+                row.text("seat_type")?.into(),
+                row.int("seats")?.into(),
+                row.instant("occurred_at")?.into(),
+            ];
+            taken.insert(row.int("id")?, facts);
+        }
+        let (rows, lines) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.lines));
+        for (row, line) in rows.into_iter().zip(lines) {
+            // The fields stand in the target's order: org, type, count, instant follow the id.
+            let (id, facts) = (&row[0], &row[1..5]);
+            let Value::Int(id) = id else { continue };
+            if taken.entry(*id).or_insert_with(|| facts.to_vec()) == facts {
+                self.rows.push(row);
+                self.lines.push(line);
+            } else {
+                bad.push((BadRow { line, reason: format!("`id` {id} is that of another ledger row") }, String::new()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn column(store: &Store, field: &Field) -> &'static str {
+    if field.form == Form::Usd { store.pick("logged_cost_usd", "logged_cost_nanos") } else { field.column }
+}
