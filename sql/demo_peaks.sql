@@ -1,7 +1,7 @@
 -- The demo's printed table of peak seats: one row per billing month, over its subscription months in total. Input: peak_seats.
 SELECT
     billing_month,
-    MAX(state) AS state,
+    MIN(state) AS state,
     COUNT(*) AS subscriptions,
     CAST(SUM(peak_seats) AS BIGINT) AS peak_seats,
     CAST(SUM(overage_seats) AS BIGINT) AS overage_seats,

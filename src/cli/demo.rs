@@ -114,13 +114,14 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     output::line("")?;
     output::line(&output::table(&header, &header[2..], &peak_rows))?;
     let shown = dir.display();
+    let as_of = demo::as_of().date_naive();
     // As it was called: right after a build nothing is on the PATH.
     let program = std::env::args().next().unwrap_or_else(|| "tallyroll".to_owned());
     output::line(&format!(
         "{quarantined} event(s) with a negative latency are in quarantine; no total holds them.\n\n\
          Settings   {shown}/tallyroll.toml\nPrices     {shown}/prices.toml\nDatabase   {shown}/tallyroll.db\nParquet    {shown}/out\n\n\
          Try next:\n  {program} -C {shown} explain peak-seats --subscription acme-freight --month-number 4\n  \
-         {program} -C {shown} verify\n  {program} -C {shown} run-job usage_daily --day 2026-03-02 --downstream"
+         {program} -C {shown} verify --as-of {as_of}\n  {program} -C {shown} run-job usage_daily --day 2026-03-02 --downstream"
     ))
 }
 
