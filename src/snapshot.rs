@@ -23,13 +23,20 @@ pub fn current_path(month: BillingMonth) -> String {
     format!("{CURRENT_FOLDER}/billing_month={month}/{PEAK_FILE}")
 }
 
+/// The billing month of a file in `current/`.
+#[must_use]
+pub fn current_month(path: &str) -> Option<BillingMonth> {
+    let month = path.strip_prefix(CURRENT_FOLDER)?.strip_prefix("/billing_month=")?.strip_suffix(PEAK_FILE)?;
+    BillingMonth::parse(month.strip_suffix('/')?)
+}
+
 pub const CURRENT_FOLDER: &str = "peak_seats/current";
 pub const FINAL_FOLDER: &str = "peak_seats/final";
 pub const PEAK_FILE: &str = "peak_seats.parquet";
 
 /// A file as it was published.
 #[derive(Debug, Clone)]
-pub struct Published {
+pub struct PublishedFile {
     pub path: String,
     pub revision: i32,
     pub sha256: String,
@@ -37,7 +44,7 @@ pub struct Published {
     pub row_count: usize,
 }
 
-impl Published {
+impl PublishedFile {
     #[must_use]
     pub fn of(path: String, revision: i32, bytes: &Bytes, row_count: usize) -> Self {
         Self { path, revision, sha256: sha256(bytes), size_bytes: bytes.len(), row_count }

@@ -18,6 +18,7 @@ on_both_databases!(
     nothing_is_sealed_before_its_time,
     subscriptions_that_vanish_keep_what_was_billed,
     a_rebuild_writes_every_month_again,
+    a_missing_current_file_is_written_again,
     a_revision_that_was_not_recorded_makes_its_month_due,
 );
 
@@ -349,4 +350,20 @@ async fn a_revision_that_was_not_recorded_makes_its_month_due(engine: Engine) {
     fixture.run_well(&RUN);
     fixture.run_well(&VERIFY);
     assert_sums_agree(&fixture);
+}
+
+async fn a_missing_current_file_is_written_again(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let before = fixture.out();
+    for month in ["2026-02", "2026-04"] {
+        fs::remove_file(fixture.path().join(format!("out/peak_seats/current/billing_month={month}/peak_seats.parquet"))).unwrap();
+    }
+    assert_eq!(fixture.run(&VERIFY).code, Some(65));
+    assert_eq!(fixture.written(&RUN), ["peak_seats 2026-02", "peak_seats 2026-04"]);
+    assert!(fixture.out() == before);
+    // Another place for the files: what is sealed must be brought there, and nothing is sealed twice.
+    let mut elsewhere = fixture.command(&RUN);
+    let refused = crate::support::Finished::of(&elsewhere.env("TALLYROLL__OUTPUT__URL", "./elsewhere").output().unwrap());
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.stderr.contains("a closed month is never sealed twice"), "{}", refused.stderr);
 }

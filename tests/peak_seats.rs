@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use tallyroll::seats::calendar::instant;
+use tallyroll::seats::calendar::{State, instant, subscription_months};
+use tallyroll::seats::{LedgerRow, MonthPeak, peaks};
 
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
@@ -71,11 +72,53 @@ struct CaseMonth {
     ledger_rows: i64,
 }
 
-async fn the_reference_cases_hold_from_import_to_file(engine: Engine) {
-    let fixture = Fixture::new(engine).await;
+/// The cases, in the order of their `as_of`.
+fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = serde_json::from_str(include_str!("fixtures/peak_seats/cases.json")).unwrap();
     assert_eq!(cases.len(), 18);
     cases.sort_by_key(|case| case.as_of);
+    cases
+}
+
+/// A month as the cases have it; ids of ledger rows count from `first_id`.
+fn case_month(month: &MonthPeak, complete: bool, first_id: i64) -> CaseMonth {
+    let at = |micros: i64| instant(micros).unwrap();
+    CaseMonth {
+        month_number: month.period.number,
+        period_start: at(month.period.start),
+        period_end: at(month.period.end),
+        complete,
+        peak_seats: month.peak_seats,
+        peak_at: month.peak_at.map(at),
+        peak_event_id: month.peak_event_id.map(|id| id - first_id),
+        peak_carried_in: month.peak_carried_in,
+        opening_seats: month.opening_seats,
+        closing_seats: month.closing_seats,
+        min_seats: month.min_seats,
+        seconds_at_peak: month.seconds_at_peak,
+        coverage: month.coverage.name().to_owned(),
+        ledger_rows: month.ledger_rows,
+    }
+}
+
+#[test]
+fn the_reference_cases_hold_on_the_pure_fold() {
+    for case in cases() {
+        let rows = case.ledger.iter();
+        let mut rows: Vec<LedgerRow> =
+            rows.map(|row| LedgerRow { occurred_at: row.occurred_at.timestamp_micros(), id: row.id, seats: row.seats }).collect();
+        rows.sort_unstable();
+        let as_of = case.as_of.timestamp_micros();
+        let periods = subscription_months(case.subscription_start.timestamp_micros(), None, as_of).unwrap();
+        let months = peaks(&rows, &periods, as_of).unwrap();
+        let months: Vec<CaseMonth> = months.iter().map(|month| case_month(month, month.period.end <= as_of, 0)).collect();
+        assert_eq!(months, case.months, "{}", case.name);
+    }
+}
+
+async fn the_reference_cases_hold_from_import_to_file(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let cases = cases();
     let (mut subscriptions, mut ledger) = (String::from("id,org_id,start_at\n"), String::from("id,org_id,seats,occurred_at\n"));
     for (index, case) in cases.iter().enumerate() {
         writeln!(subscriptions, "{0},org of {0},{1}", case.name, case.subscription_start.to_rfc3339()).unwrap();
@@ -91,28 +134,8 @@ async fn the_reference_cases_hold_from_import_to_file(engine: Engine) {
     for (index, case) in cases.iter().enumerate() {
         fixture.run_well(&["run-job", "peak_seats", "--as-of", &case.as_of.to_rfc3339()]);
         let case_id = i64::try_from(index * 100).unwrap();
-        let at = |micros: i64| instant(micros).unwrap();
-        let mut months: Vec<CaseMonth> = fixture
-            .current()
-            .into_iter()
-            .filter(|row| row.subscription_id == case.name)
-            .map(|row| CaseMonth {
-                month_number: row.month.period.number,
-                period_start: at(row.month.period.start),
-                period_end: at(row.month.period.end),
-                complete: row.state.name() != "open",
-                peak_seats: row.month.peak_seats,
-                peak_at: row.month.peak_at.map(at),
-                peak_event_id: row.month.peak_event_id.map(|id| id - case_id),
-                peak_carried_in: row.month.peak_carried_in,
-                opening_seats: row.month.opening_seats,
-                closing_seats: row.month.closing_seats,
-                min_seats: row.month.min_seats,
-                seconds_at_peak: row.month.seconds_at_peak,
-                coverage: row.month.coverage.name().to_owned(),
-                ledger_rows: row.month.ledger_rows,
-            })
-            .collect();
+        let rows = fixture.current().into_iter().filter(|row| row.subscription_id == case.name);
+        let mut months: Vec<CaseMonth> = rows.map(|row| case_month(&row.month, row.state != State::Open, case_id)).collect();
         months.sort_by_key(|month| month.month_number);
         assert_eq!(months, case.months, "{}", case.name);
     }

@@ -245,3 +245,27 @@ async fn two_publishers_at_once_in_one_folder() {
 async fn two_publishers_at_once_in_one_bucket() {
     two_at_once(Place::S3(S3::start())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_refuses_or_is_away_is_told_apart() {
+    let server = S3::start();
+    let fixture = long_history(Engine::Sqlite).await;
+    let with = |name: &'static str, value: &str| {
+        let mut environment = server.environment("x");
+        environment.retain(|(known, _)| *known != name);
+        environment.push((name, value.to_owned()));
+        Finished::of(&command(&fixture, &environment).output().unwrap())
+    };
+    let refused = with("TALLYROLL__OUTPUT__URL", "s3://nowhere/x");
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert_eq!(refused.stderr.matches("NoSuchBucket").count(), 1, "{}", refused.stderr);
+    let away = with("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+    assert_eq!(away.code, Some(75), "{away:?}");
+    // Without a prefix everything stands at the bucket's root.
+    let whole = with("TALLYROLL__OUTPUT__URL", "s3://finance");
+    assert_eq!(whole.code, Some(0), "{whole:?}");
+    let again = with("TALLYROLL__OUTPUT__URL", "s3://finance");
+    assert!(again.stdout.starts_with("Nothing is due"), "{again:?}");
+    let read_only = Finished::of(&command(&fixture, &[("TALLYROLL__OUTPUT__URL", "/proc/out".to_owned())]).output().unwrap());
+    assert_ne!(read_only.code, Some(0), "{read_only:?}");
+}

@@ -21,7 +21,7 @@ use crate::snapshot::journal::{self, Computed, Journal, Publisher};
 use crate::snapshot::parquet_file::{self, ReadBack};
 use crate::snapshot::peak_row::{self, PeakRow};
 use crate::snapshot::storage::Storage;
-use crate::snapshot::{self, FINAL_FOLDER, Published};
+use crate::snapshot::{self, CURRENT_FOLDER, FINAL_FOLDER, PublishedFile};
 use crate::source::ledger::SeatSource;
 use crate::store::lock::JobLock;
 use crate::store::state::WindowState;
@@ -44,20 +44,27 @@ pub struct Billed {
     pub bytes: Bytes,
     pub current: ReadBack,
     /// The files of the journal.
-    pub files: Vec<Published>,
+    pub files: Vec<PublishedFile>,
 }
 
-/// How many revisions of a month there are, and how many the database knows.
+/// What is published of a month, and what the database knows of it.
 #[derive(Debug, Default)]
-struct Revisions {
-    published: i64,
+struct Published {
+    /// Revisions that are there, and those that were recorded.
+    revisions: i64,
     recorded: i64,
+    has_current: bool,
 }
 
-impl Revisions {
-    /// Whether another run published one that was not recorded: it was killed, or lost its lock.
-    fn is_unknown(&self) -> bool {
-        self.published > self.recorded
+impl Published {
+    /// Why what is there is not what was recorded, if so: a run was killed or lost its lock, or files are gone.
+    fn difference(&self) -> Option<&'static str> {
+        match self {
+            Self { revisions, recorded, .. } if revisions > recorded => Some("its journal holds a revision that was not recorded"),
+            Self { revisions, recorded, .. } if revisions < recorded => Some("its sealed files are missing"),
+            Self { has_current: false, .. } => Some("its file in `current/` is missing"),
+            _ => None,
+        }
     }
 }
 
@@ -84,14 +91,14 @@ impl PeakSeats {
         request: &Request,
         now: DateTime<Utc>,
     ) -> Result<BTreeMap<Window, String>> {
-        let revisions = self.revisions(store).await?;
-        let folded = self.folded(store, states, request, now, &revisions).await?;
+        let published = self.published(store).await?;
+        let folded = self.folded(store, states, request, now, &published).await?;
         let mut due = BTreeMap::new();
         for (window, month) in &folded.months {
             let is_sealed = folded.sealed.contains(window);
             if request.from.is_none() {
-                let is_unknown = revisions.get(window).is_some_and(Revisions::is_unknown);
-                due.extend(reason(states.get(window), month, is_sealed, is_unknown, request).map(|reason| (*window, reason)));
+                let difference = published.get(window).unwrap_or(&Published::default()).difference();
+                due.extend(reason(states.get(window), month, is_sealed, difference, request).map(|reason| (*window, reason)));
             } else if folded.is_asked_for(*window) {
                 if is_sealed && !folded.has_ended(*window) {
                     return Err(Failure::usage(format!(
@@ -119,7 +126,7 @@ impl PeakSeats {
         states: &BTreeMap<Window, WindowState>,
         request: &Request,
         now: DateTime<Utc>,
-        revisions: &BTreeMap<Window, Revisions>,
+        published: &BTreeMap<Window, Published>,
     ) -> Result<Arc<Folded>> {
         let made_from = MadeFrom::new(states, request);
         let known = self.folded.lock().ok().and_then(|folded| folded.clone());
@@ -127,14 +134,15 @@ impl PeakSeats {
             return Ok(known);
         }
         let was_sealed = states.values().filter(|state| is_sealed(state)).map(|state| state.window);
-        let sealed: BTreeSet<Window> = revisions.keys().copied().chain(was_sealed).collect();
+        let in_journal = published.iter().filter(|(_, month)| month.revisions > 0).map(|(window, _)| *window);
+        let sealed: BTreeSet<Window> = in_journal.chain(was_sealed).collect();
         let order = Order { states, made_from: made_from.clone(), sealed: sealed.clone(), now, grace_hours: self.grace_hours };
         let mut changed: BTreeSet<Window> = BTreeSet::new();
         for _ in 0..MAX_PASSES {
             let keep = |window: Window| {
                 let is_done = states.get(&window).is_some_and(|state| state.state == "done");
-                let is_unknown = revisions.get(&window).is_some_and(Revisions::is_unknown);
-                let is_settled = sealed.contains(&window) && is_done && !is_unknown && !request.force && !request.rebuild;
+                let is_as_recorded = published.get(&window).is_some_and(|month| month.difference().is_none());
+                let is_settled = sealed.contains(&window) && is_done && is_as_recorded && !request.force && !request.rebuild;
                 let is_named = request.from.is_none() || made_from.is_asked_for(window);
                 is_named && (!is_settled || request.from.is_some()) || changed.contains(&window)
             };
@@ -161,20 +169,27 @@ impl PeakSeats {
         Err(Failure::try_again("Closed months change while they are being looked at").hint("this command can be repeated as it is").into())
     }
 
-    /// The sealed revisions of each month: how many there are, and how many the database knows.
-    async fn revisions(&self, store: &Store) -> Result<BTreeMap<Window, Revisions>> {
-        let mut revisions: BTreeMap<Window, Revisions> = BTreeMap::new();
-        for (month, number) in self.storage.list(FINAL_FOLDER).await?.iter().filter_map(|path| journal::revision_of(path)) {
-            let known = revisions.entry(month.window()?).or_default();
-            known.published = known.published.max(number.into());
+    /// What the storage holds of each month, and what the database knows of it.
+    async fn published(&self, store: &Store) -> Result<BTreeMap<Window, Published>> {
+        let mut published: BTreeMap<Window, Published> = BTreeMap::new();
+        for path in self.storage.list(FINAL_FOLDER).await? {
+            if let Some((month, number)) = journal::revision_of(&path) {
+                let known = published.entry(month.window()?).or_default();
+                known.revisions = known.revisions.max(number.into());
+            }
+        }
+        for path in self.storage.list(CURRENT_FOLDER).await? {
+            if let Some(month) = snapshot::current_month(&path) {
+                published.entry(month.window()?).or_default().has_current = true;
+            }
         }
         let sql = "SELECT billing_month, MAX(revision) AS revision FROM snapshot_file WHERE state = 'final' GROUP BY billing_month";
         for row in store.query(sql, &[]).await? {
             if let Some(month) = BillingMonth::parse(&row.text("billing_month")?) {
-                revisions.entry(month.window()?).or_default().recorded = row.int("revision")?;
+                published.entry(month.window()?).or_default().recorded = row.int("revision")?;
             }
         }
-        Ok(revisions)
+        Ok(published)
     }
 
     /// What the plan was made from.
@@ -236,7 +251,7 @@ impl PeakSeats {
         let billing_month = BillingMonth::of(window.start_date);
         let path = snapshot::current_path(billing_month);
         let revision = billed.current.fact("revision")?.parse()?;
-        let current = Published::of(path.clone(), revision, &billed.bytes, billed.current.row_count());
+        let current = PublishedFile::of(path.clone(), revision, &billed.bytes, billed.current.row_count());
         let parameter: Value = billing_month.to_string().into();
         tx.execute("DELETE FROM peak_seats WHERE billing_month = $1", std::slice::from_ref(&parameter)).await?;
         for batch in &billed.current.batches {
@@ -284,7 +299,13 @@ fn is_sealed(state: &WindowState) -> bool {
     state.input_fingerprint.as_ref().is_some_and(|fingerprint| fingerprint.starts_with(SEALED_MARK))
 }
 
-fn reason(state: Option<&WindowState>, month: &FoldedMonth, is_sealed: bool, is_unknown: bool, request: &Request) -> Option<String> {
+fn reason(
+    state: Option<&WindowState>,
+    month: &FoldedMonth,
+    is_sealed: bool,
+    difference: Option<&'static str>,
+    request: &Request,
+) -> Option<String> {
     // A run as of an earlier instant knows less than the one that sealed the month.
     if is_sealed && month.state != State::Final {
         return None;
@@ -294,7 +315,7 @@ fn reason(state: Option<&WindowState>, month: &FoldedMonth, is_sealed: bool, is_
     let reason = match state.state.as_str() {
         "due" => state.due_reason.as_deref().unwrap_or("left undone"),
         "failed" => "failed before",
-        _ if is_unknown => "its journal holds a revision that was not recorded",
+        _ if let Some(difference) = difference => difference,
         _ if is_changed && is_sealed => "ledger or subscriptions changed after it was sealed",
         _ if is_changed && month.state == State::Final => "its grace is over",
         _ if is_changed => "ledger, subscriptions or time moved on",

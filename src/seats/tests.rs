@@ -1,83 +1,10 @@
-//! The reference cases, and properties of months and peaks over random ledgers.
+//! Properties of months and peaks over random ledgers. The reference cases are in `tests/peak_seats.rs`.
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use proptest::prelude::*;
-use serde::Deserialize;
 
 use super::calendar::{instant, subscription_months};
 use super::*;
-
-#[derive(Deserialize)]
-struct Case {
-    name: String,
-    subscription_start: DateTime<Utc>,
-    as_of: DateTime<Utc>,
-    ledger: Vec<CaseRow>,
-    months: Vec<CaseMonth>,
-}
-
-#[derive(Deserialize)]
-struct CaseRow {
-    id: i64,
-    occurred_at: DateTime<Utc>,
-    seats: i64,
-}
-
-#[derive(Debug, PartialEq, Deserialize)]
-struct CaseMonth {
-    month_number: i32,
-    period_start: DateTime<Utc>,
-    period_end: DateTime<Utc>,
-    complete: bool,
-    peak_seats: i64,
-    peak_at: Option<DateTime<Utc>>,
-    peak_event_id: Option<i64>,
-    peak_carried_in: bool,
-    opening_seats: Option<i64>,
-    closing_seats: Option<i64>,
-    min_seats: Option<i64>,
-    seconds_at_peak: i64,
-    coverage: String,
-    ledger_rows: i64,
-}
-
-#[test]
-fn every_reference_case_holds() {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/fixtures/peak_seats/cases.json")).unwrap();
-    assert_eq!(cases.len(), 18);
-    for case in cases {
-        let mut rows: Vec<LedgerRow> = case
-            .ledger
-            .iter()
-            .map(|row| LedgerRow { occurred_at: row.occurred_at.timestamp_micros(), id: row.id, seats: row.seats })
-            .collect();
-        rows.sort_unstable();
-        let as_of = case.as_of.timestamp_micros();
-        let periods = subscription_months(case.subscription_start.timestamp_micros(), None, as_of).unwrap();
-        let at = |micros: i64| instant(micros).unwrap();
-        let months: Vec<CaseMonth> = peaks(&rows, &periods, as_of)
-            .unwrap()
-            .into_iter()
-            .map(|month| CaseMonth {
-                month_number: month.period.number,
-                period_start: at(month.period.start),
-                period_end: at(month.period.end),
-                complete: month.period.end <= as_of,
-                peak_seats: month.peak_seats,
-                peak_at: month.peak_at.map(at),
-                peak_event_id: month.peak_event_id,
-                peak_carried_in: month.peak_carried_in,
-                opening_seats: month.opening_seats,
-                closing_seats: month.closing_seats,
-                min_seats: month.min_seats,
-                seconds_at_peak: month.seconds_at_peak,
-                coverage: month.coverage.name().to_owned(),
-                ledger_rows: month.ledger_rows,
-            })
-            .collect();
-        assert_eq!(months, case.months, "{}", case.name);
-    }
-}
 
 /// The largest count of a month, asked at every instant that matters: the start, and each row. At an instant that has rows, every
 /// one of them counts.

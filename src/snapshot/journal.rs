@@ -14,7 +14,7 @@ use super::manifest::{CSV_FILE, Manifest, PeakFacts};
 use super::parquet_file::{self, ReadBack};
 use super::peak_row::{self, Entry, Key, PeakBatch, PeakRow};
 use super::storage::{Storage, require};
-use super::{FINAL_FOLDER, PEAK_FILE, Published, csv_twin, sha256};
+use super::{FINAL_FOLDER, PEAK_FILE, PublishedFile, csv_twin, sha256};
 use crate::failure::Failure;
 use crate::fingerprint::hex;
 use crate::seats::Coverage;
@@ -76,7 +76,7 @@ pub struct Sealed {
     /// The same, read back.
     pub read: ReadBack,
     /// Every file of the journal.
-    pub files: Vec<Published>,
+    pub files: Vec<PublishedFile>,
     /// Rows of a revision that this call added, the first aside.
     pub correction_count: usize,
 }
@@ -292,7 +292,7 @@ fn require_recorded(storage: &Storage, journal: &Journal, publisher: &Publisher<
 }
 
 /// Writes what follows from a sealed Parquet file and is not there yet; every file of the revision.
-async fn complete(storage: &Storage, month: BillingMonth, number: i32, bytes: &Bytes, read: &ReadBack) -> Result<Vec<Published>> {
+async fn complete(storage: &Storage, month: BillingMonth, number: i32, bytes: &Bytes, read: &ReadBack) -> Result<Vec<PublishedFile>> {
     let folder = revision_folder(month, number);
     let path = |name: &str| format!("{folder}/{name}");
     if storage.get(&path(SUCCESS_FILE)).await?.is_some() {
@@ -311,15 +311,15 @@ async fn complete(storage: &Storage, month: BillingMonth, number: i32, bytes: &B
     Ok(published(&folder, number, &manifest, &manifest_bytes))
 }
 
-fn published(folder: &str, revision: i32, manifest: &Manifest, manifest_bytes: &Bytes) -> Vec<Published> {
-    let files = manifest.files.iter().map(|file| Published {
+fn published(folder: &str, revision: i32, manifest: &Manifest, manifest_bytes: &Bytes) -> Vec<PublishedFile> {
+    let files = manifest.files.iter().map(|file| PublishedFile {
         path: format!("{folder}/{}", file.name),
         revision,
         sha256: file.sha256.clone(),
         size_bytes: file.size_bytes,
         row_count: manifest.row_count,
     });
-    files.chain([Published::of(format!("{folder}/{MANIFEST_FILE}"), revision, manifest_bytes, manifest.row_count)]).collect()
+    files.chain([PublishedFile::of(format!("{folder}/{MANIFEST_FILE}"), revision, manifest_bytes, manifest.row_count)]).collect()
 }
 
 fn write_rows(month: BillingMonth, rows: &[PeakRow<'_>], facts: &PeakFacts) -> Result<Bytes> {

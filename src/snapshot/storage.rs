@@ -150,20 +150,22 @@ impl Storage {
         failure.caused_by(error).into()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
     fn explain_s3(&self, path: &str, error: object_store::Error) -> anyhow::Error {
         use object_store::Error;
         let shown = self.shown(path);
-        match error {
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } | Error::NotFound { .. } => {
-                Failure::config(format!("The storage refuses `{shown}`"))
-                    .caused_by(error)
-                    .hint("check the bucket's name, the credentials, and their right to list, get and put")
-            }
-            _ => Failure::try_again(format!("The storage could not do it this time: `{shown}`"))
-                .caused_by(error)
-                .hint("this command can be repeated as it is"),
-        }
-        .into()
+        // Its words hold those of its causes already.
+        let text = error.to_string();
+        let is_refused = matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. } | Error::NotFound { .. })
+            // Some statuses come without a kind of their own.
+            || ["400", "401", "403", "404"].iter().any(|status| text.contains(&format!("status code: {status}")));
+        let failure = if is_refused {
+            Failure::config(format!("The storage refuses `{shown}`"))
+                .hint("check the bucket's name, the credentials, and their right to list, get and put")
+        } else {
+            Failure::try_again(format!("The storage could not do it this time: `{shown}`")).hint("this command can be repeated as it is")
+        };
+        failure.caused_by(anyhow::anyhow!(text)).into()
     }
 }
 
