@@ -10,6 +10,7 @@ mod license;
 mod list_jobs;
 mod migrate;
 mod output;
+mod reconcile;
 mod record;
 mod report;
 mod run_job;
@@ -81,6 +82,9 @@ enum Command {
     /// Check sealed files against manifest, journal and ledger; exit code 65 names what does not hold
     #[command(after_help = "Example:\n  tallyroll verify --billing-month 2026-03")]
     Verify(verify::Arguments),
+    /// Compare every summary, peak and sealed file with what it was made from; exit code 65 names what differs
+    #[command(after_help = "Example:\n  tallyroll reconcile --from 2026-03-01 --to 2026-04-01")]
+    Reconcile(reconcile::Arguments),
     /// Show what stands behind a number
     #[command(subcommand)]
     Explain(explain::What),
@@ -143,6 +147,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Runs(arguments) => runs::run(Session::load(&global)?, &arguments).await,
         Command::Status => status::run(Session::load(&global)?).await,
         Command::Verify(arguments) => verify::run(Session::load(&global)?, &arguments).await,
+        Command::Reconcile(arguments) => reconcile::run(Session::load(&global)?, &arguments).await,
         Command::Explain(what) => explain::run(Session::load(&global)?, &what).await,
         Command::Report(what) => report::run(Session::load(&global)?, &what).await,
         Command::Export(arguments) => export::run(&Session::load(&global)?, &arguments).await,

@@ -49,6 +49,8 @@ pub enum OperatorKind {
     Sql,
     /// The seat ledger, folded in one pass: `src/operator/peak_seats.rs`.
     PeakSeats,
+    /// Every result against what it was made from: `src/reconcile.rs`.
+    Reconcile,
 }
 
 impl OperatorKind {
@@ -58,6 +60,7 @@ impl OperatorKind {
             Self::UsageRollup => "usage_rollup",
             Self::Sql => "sql",
             Self::PeakSeats => "peak_seats",
+            Self::Reconcile => "reconcile",
         }
     }
 }
@@ -218,6 +221,9 @@ impl Job {
         }
         if (self.window == WindowKind::BillingMonth) != (self.operator == OperatorKind::PeakSeats) {
             say("`window = \"billing_month\"` and `operator = \"peak_seats\"` go together; other jobs use `month`".to_owned());
+        }
+        if self.operator == OperatorKind::Reconcile && (self.window != WindowKind::All || self.writes != "reconciliation") {
+            say("`reconcile` has `window = \"all\"` and `writes = \"reconciliation\"`".to_owned());
         }
         if self.operator == OperatorKind::PeakSeats && self.writes != "peak_seats" {
             say("`peak_seats` writes the table `peak_seats`".to_owned());

@@ -17,6 +17,7 @@ pub mod operator;
 pub mod plan;
 pub mod price;
 pub mod project;
+pub mod reconcile;
 pub mod run;
 pub mod schedule;
 pub mod seat_report;

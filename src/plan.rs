@@ -95,6 +95,10 @@ impl Plan {
             match operator {
                 Operator::UsageRollup(rollup) => plan.find_raw(context, tx, job, rollup, request, &mut due).await?,
                 Operator::Sql(_) => plan.find_derived(context, tx, job, request, &mut due).await?,
+                // It looks at everything each time it runs.
+                Operator::Reconcile => {
+                    due.insert(Window::containing(WindowKind::All, NaiveDate::default())?, "checked at every run".to_owned());
+                }
                 Operator::PeakSeats(_) => {}
             }
         }

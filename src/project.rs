@@ -18,6 +18,7 @@ built_in_files![
     "tallyroll.toml",
     "schedules.toml",
     "jobs/peak_seats.toml",
+    "jobs/reconcile.toml",
     "jobs/usage_daily.toml",
     "jobs/usage_daily_customer.toml",
     "jobs/usage_daily_user.toml",

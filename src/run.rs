@@ -63,6 +63,7 @@ pub enum Operator {
     UsageRollup(Arc<UsageRollup>),
     Sql(Arc<SqlSelect>),
     PeakSeats(Arc<PeakSeats>),
+    Reconcile,
 }
 
 /// What a run of one job did.
@@ -118,6 +119,7 @@ pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: 
 /// [`Failure`] of kind config.
 pub async fn load_operator(project: &Project, config: &Config, store: &Store, job: &Job) -> Result<Operator> {
     match job.operator {
+        OperatorKind::Reconcile => Ok(Operator::Reconcile),
         OperatorKind::PeakSeats => {
             let source = SeatSource::load(project, store.engine())?;
             source.check(store).await?;

@@ -19,6 +19,7 @@ mod peak_seats;
 mod publishing;
 mod quarantine;
 mod readers;
+mod reconcile;
 mod recording;
 mod style;
 mod upgrade;

@@ -12,6 +12,7 @@ use crate::operator::peak_seats::PeakSeats;
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
 use crate::plan::{Request, upstream_fingerprints};
+use crate::reconcile;
 use crate::snapshot::usage_monthly;
 use crate::sql_text::quote_identifier;
 use crate::store::Tx;
@@ -36,6 +37,7 @@ impl Work {
             Operator::UsageRollup(rollup) => self.roll_up(rollup, window, before).await,
             Operator::Sql(select) => self.derive(select, window).await,
             Operator::PeakSeats(peak_seats) => self.bill(peak_seats, window, before).await,
+            Operator::Reconcile => self.reconcile(window).await,
         };
         if let Err(error) = &result {
             tracing::warn!(error = format!("{error:#}"), "The window was not written");
@@ -161,6 +163,20 @@ impl Work {
             input_fingerprint: month.fingerprint(),
         };
         self.commit(tx, window, written, now).await
+    }
+
+    /// Checks everything and keeps what does not hold; any of it fails the window.
+    async fn reconcile(&self, window: Window) -> Result<Written> {
+        let report = reconcile::run(&self.context, &reconcile::Range::default(), self.request.as_of).await?;
+        let mut tx = self.context.store.begin().await?;
+        reconcile::write(&mut tx, &report).await?;
+        if let Some(failure) = report.failure() {
+            self.lock.assert_held(&self.context.store, &mut tx).await?;
+            tx.commit().await?;
+            return Err(failure);
+        }
+        let written = Written { rows_in: report.compared_count(), ..Written::default() };
+        self.commit(tx, window, written, self.context.clock.now()).await
     }
 
     async fn commit(&self, mut tx: Tx, window: Window, written: Written, now: DateTime<Utc>) -> Result<Written> {

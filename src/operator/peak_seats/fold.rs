@@ -67,6 +67,8 @@ impl MadeFrom {
 pub struct FoldedMonth {
     pub state: State,
     pub row_count: i64,
+    /// The sum of the peaks, of every seat type.
+    pub peak_seats: i64,
     /// Rows of the whole ledger that occurred in this calendar month.
     pub ledger_rows: i64,
     /// The smallest and largest id of ledger rows that occurred before the month's end.
@@ -300,6 +302,7 @@ impl Fold {
             let month = FoldedMonth {
                 state: collector.state(),
                 row_count: collector.row_count,
+                peak_seats: collector.peak_seats,
                 ledger_rows: self.histogram.by_month.get(&ordinal).map_or(0, |month| month.row_count),
                 ledger_ids: self.histogram.ids_until(ordinal),
                 digest: hex(&collector.digest.finalize()),
@@ -320,6 +323,7 @@ struct Collector {
     is_final: bool,
     has_open: bool,
     row_count: i64,
+    peak_seats: i64,
     digest: Sha256,
     spool: Option<Spool>,
 }
@@ -333,11 +337,12 @@ struct Spool {
 impl Collector {
     fn new(month: BillingMonth, is_final: bool, is_kept: bool) -> Result<Self> {
         let spool = if is_kept { Some(Spool { batch: PeakBatch::new(month)?, writer: None }) } else { None };
-        Ok(Self { month, is_final, has_open: false, row_count: 0, digest: Sha256::new(), spool })
+        Ok(Self { month, is_final, has_open: false, row_count: 0, peak_seats: 0, digest: Sha256::new(), spool })
     }
 
     fn push(&mut self, row: &PeakRow<'_>) -> Result<()> {
         self.row_count += 1;
+        self.peak_seats += row.month.peak_seats;
         self.has_open |= row.state == State::Open;
         // Labels of a closed month are those it was sealed with.
         row.digest(&mut self.digest, !self.is_final);
