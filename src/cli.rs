@@ -1,6 +1,7 @@
 //! The command line: arguments in, tables and exit codes out. No domain logic.
 
 mod check;
+mod dashboard;
 mod demo;
 mod explain;
 mod export;
@@ -85,6 +86,9 @@ enum Command {
     /// Compare every summary, peak and sealed file with what it was made from; exit code 65 names what differs
     #[command(after_help = "Example:\n  tallyroll reconcile --from 2026-03-01 --to 2026-04-01")]
     Reconcile(reconcile::Arguments),
+    /// Show a user's dashboard: totals, limits, recent requests
+    #[command(after_help = "Example:\n  tallyroll dashboard --user 00000000-0000-4000-8000-000000000001 --days 30")]
+    Dashboard(dashboard::Arguments),
     /// Show what stands behind a number
     #[command(subcommand)]
     Explain(explain::What),
@@ -148,6 +152,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Status => status::run(Session::load(&global)?).await,
         Command::Verify(arguments) => verify::run(Session::load(&global)?, &arguments).await,
         Command::Reconcile(arguments) => reconcile::run(Session::load(&global)?, &arguments).await,
+        Command::Dashboard(arguments) => dashboard::run(Session::load(&global)?, &arguments).await,
         Command::Explain(what) => explain::run(Session::load(&global)?, &what).await,
         Command::Report(what) => report::run(Session::load(&global)?, &what).await,
         Command::Export(arguments) => export::run(&Session::load(&global)?, &arguments).await,

@@ -249,7 +249,10 @@ mod tests {
         let project = Project::new(tempfile::tempdir().unwrap().path());
         let jobs = Jobs::load(&project).unwrap();
         let downstream: Vec<_> = jobs.downstream_of(jobs.get("usage_daily").unwrap()).iter().map(|job| job.name.clone()).collect();
-        assert_eq!(downstream, ["usage_daily_customer", "usage_daily_user", "usage_monthly_customer", "usage_monthly_user"]);
+        assert_eq!(
+            downstream,
+            ["usage_daily_customer", "usage_daily_user", "usage_monthly_customer", "usage_monthly_user", "user_dashboard"]
+        );
     }
 
     #[test]

@@ -94,7 +94,10 @@ impl Plan {
         } else {
             match operator {
                 Operator::UsageRollup(rollup) => plan.find_raw(context, tx, job, rollup, request, &mut due).await?,
-                Operator::Sql(_) => plan.find_derived(context, tx, job, request, &mut due).await?,
+                Operator::Sql(select) => {
+                    let day = select.depends_on_day(job, request.as_of)?;
+                    plan.find_derived(context, tx, job, day, request, &mut due).await?;
+                }
                 // It looks at everything each time it runs.
                 Operator::Reconcile => {
                     due.insert(Window::containing(WindowKind::All, NaiveDate::default())?, "checked at every run".to_owned());
@@ -257,6 +260,7 @@ impl Plan {
         context: &Context,
         tx: &mut Tx,
         job: &Job,
+        day: Option<String>,
         request: &Request,
         due: &mut BTreeMap<Window, String>,
     ) -> Result<()> {
@@ -264,7 +268,7 @@ impl Plan {
             Some(folder) => Some(context.storage.list(folder).await?),
             None => None,
         };
-        for (window, input) in upstream_fingerprints(context, tx, job).await? {
+        for (window, input) in upstream_fingerprints(context, tx, job, day).await? {
             let is_unpublished = |state: &WindowState| {
                 let path = job.publish.as_ref().map(|folder| usage_monthly::path(job, folder, window));
                 state.rows_out > 0 && path.is_some_and(|path| published.as_ref().is_some_and(|published| !published.contains(&path)))
@@ -284,11 +288,12 @@ impl Plan {
     }
 }
 
-/// For each window of `job` that has written upstream windows: a digest of which writes of them it would read.
+/// For each window of `job` that has written upstream windows: a digest of which writes of them it would read, and of the day that it
+/// depends on, if it does ([`SqlSelect::depends_on_day`](crate::operator::sql::SqlSelect::depends_on_day)).
 ///
 /// # Errors
 /// What the database says.
-pub async fn upstream_fingerprints(context: &Context, tx: &mut Tx, job: &Job) -> Result<BTreeMap<Window, String>> {
+pub async fn upstream_fingerprints(context: &Context, tx: &mut Tx, job: &Job, day: Option<String>) -> Result<BTreeMap<Window, String>> {
     let mut inputs: BTreeMap<Window, Vec<String>> = BTreeMap::new();
     for upstream in context.jobs.upstream_of(job) {
         for (window, state) in tx.windows(&upstream.name).await? {
@@ -301,7 +306,8 @@ pub async fn upstream_fingerprints(context: &Context, tx: &mut Tx, job: &Job) ->
             }
         }
     }
-    Ok(inputs.into_iter().map(|(window, reads)| (window, fingerprint::of(reads))).collect())
+    let with_day = |reads: Vec<String>| fingerprint::of(reads.into_iter().chain(day.clone()));
+    Ok(inputs.into_iter().map(|(window, reads)| (window, with_day(reads))).collect())
 }
 
 /// The windows of `kind` that read an upstream window.

@@ -60,11 +60,12 @@ pub struct Report {
 }
 
 /// The checks, in the order in which they are made.
-const CHECKS: [(&str, &str); 7] = [
+const CHECKS: [(&str, &str); 8] = [
     ("raw_log", "usage_daily = raw log - quarantined, per day"),
     ("quarantine", "quarantined events are still bad"),
     ("days", "daily summaries = usage_daily, per day"),
     ("months", "monthly summaries = usage_daily, per month"),
+    ("dashboards", "user_dashboard_data = the monthly summaries, per user"),
     ("peaks", "peak_seats = the ledger, per billing month"),
     ("sealed_files", "sealed files = their manifests"),
     ("seat_drift", "the ledger's last count = the present assignments, per org"),
@@ -104,6 +105,7 @@ pub async fn run(context: &Context, range: &Range, as_of: DateTime<Utc>) -> Resu
     let mut findings = Findings::default();
     usage::raw_log(context, range, as_of, &mut findings).await?;
     usage::summaries(context, as_of, &mut findings).await?;
+    usage::dashboards(context, &mut findings).await?;
     seats::peaks(context, &mut findings).await?;
     seats::sealed_files(context, &mut findings).await?;
     seats::drift(context, &mut findings).await?;

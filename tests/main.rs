@@ -23,3 +23,4 @@ mod reconcile;
 mod recording;
 mod style;
 mod upgrade;
+mod user_dashboard;

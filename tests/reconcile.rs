@@ -70,7 +70,7 @@ async fn whatever_was_touched_is_found_with_both_numbers(engine: Engine) {
     let sealed = std::fs::read(&file).unwrap();
     // Each: what is done, and a difference that must be found, in whole.
     let all_of = |table: &str| format!("CREATE TABLE kept AS SELECT * FROM {table}");
-    let touched: [(&str, &str, &str); 6] = [
+    let touched: [(&str, &str, &str); 7] = [
         // A row edited by hand.
         (
             "usage_daily",
@@ -91,6 +91,12 @@ async fn whatever_was_touched_is_found_with_both_numbers(engine: Engine) {
             "usage_daily_user",
             "UPDATE usage_daily_user SET usage_date = '2026-03-09' WHERE usage_date = '2026-02-04'",
             "days|usage_daily_user 2026-03-09|request_count|0|3",
+        ),
+        // A dashboard off by one cent.
+        (
+            "user_dashboard_data",
+            "UPDATE user_dashboard_data SET total_cost = total_cost + 1 WHERE total_requests > 0",
+            "dashboards|00000000-0000-4000-8000-000000000001|total_cost|1|2",
         ),
         (
             "peak_seats",

@@ -176,7 +176,7 @@ fn print_rows(months: &SubscriptionMonths, month: &MonthPeak, all: bool) -> Resu
             table.push(vec!["…".to_owned(), format!("{} rows", output::grouped(hidden)), String::new(), String::new(), String::new()]);
             hidden = 0;
         }
-        let bar = "█".repeat(usize::try_from((i128::from(row.seats) * i128::from(BAR_COLUMNS)).div_euclid(largest.into())).unwrap_or(0));
+        let bar = output::bar(row.seats, largest, BAR_COLUMNS);
         table.push(vec![row.id.to_string(), shown(row.occurred_at), output::grouped(row.seats), bar, note(row, month)]);
     }
     output::line(&output::table(&["row", "in force from (UTC)", "seats", "", "note"], &["row", "seats"], &table))

@@ -78,6 +78,12 @@ pub(super) fn grouped(number: i64) -> String {
     if number < 0 { format!("-{text}") } else { text }
 }
 
+/// A bar of up to `columns` blocks for a count beside the largest one.
+pub(super) fn bar(count: i64, largest: i64, columns: i64) -> String {
+    let blocks = (i128::from(count) * i128::from(columns)).div_euclid(largest.max(1).into());
+    "█".repeat(usize::try_from(blocks).unwrap_or(0))
+}
+
 /// Milliseconds as seconds.
 pub(super) fn seconds(duration_ms: i64) -> String {
     format!("{}.{:01} s", duration_ms / 1_000, duration_ms % 1_000 / 100)

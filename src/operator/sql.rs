@@ -9,10 +9,11 @@ use crate::job::Job;
 use crate::project::{Project, ProjectFile};
 use crate::sql_text::{self, quote_identifier};
 use crate::store::{Store, Tx, Value, format_instant};
-use crate::window::Window;
+use crate::window::{Window, WindowKind, day_of, first_of_month};
 
-/// Parameters that a job's SQL may use: the window as days, the same as instants, and the run's `as_of`.
-pub const PARAMETERS: [&str; 5] = ["window_start", "window_end", "window_start_at", "window_end_at", "as_of"];
+/// Parameters that a job's SQL may use: the window as days, the same as instants, the run's `as_of`, and the day and the first of
+/// the month, of `reporting.timezone`, that it lies in.
+pub const PARAMETERS: [&str; 7] = ["window_start", "window_end", "window_start_at", "window_end_at", "as_of", "as_of_date", "as_of_month"];
 
 /// A job's SELECT, ready to run.
 #[derive(Debug, Clone)]
@@ -94,6 +95,15 @@ impl SqlSelect {
         }
     }
 
+    /// What the result follows from beside its input: the day of `as_of`, for SQL over everything that asks what day it is.
+    ///
+    /// # Errors
+    /// Only at the end of the calendar.
+    pub fn depends_on_day(&self, job: &Job, as_of: DateTime<Utc>) -> Result<Option<String>> {
+        let asks = job.window == WindowKind::All && self.file.text.contains(":as_of");
+        if asks { Ok(Some(format!("as of {}", day_of(as_of, self.timezone)?))) } else { Ok(None) }
+    }
+
     /// Replaces the rows of a window; how many there are now.
     ///
     /// # Errors
@@ -101,7 +111,7 @@ impl SqlSelect {
     pub async fn write(&self, tx: &mut Tx, job: &Job, window: Window, as_of: DateTime<Utc>) -> Result<i64> {
         let table = quote_identifier(&job.writes);
         let column = quote_identifier(&job.window_column);
-        if job.window == crate::window::WindowKind::All {
+        if job.window == WindowKind::All {
             tx.execute(&format!("DELETE FROM {table}"), &[]).await?;
         } else {
             let sql = format!("DELETE FROM {table} WHERE {column} >= $1 AND {column} < $2");
@@ -148,6 +158,8 @@ impl SqlSelect {
             "window_start_at" => window.instants(self.timezone)?.0.into(),
             "window_end_at" => window.instants(self.timezone)?.1.into(),
             "as_of" => as_of.into(),
+            "as_of_date" => day_of(as_of, self.timezone)?.into(),
+            "as_of_month" => first_of_month(day_of(as_of, self.timezone)?).into(),
             other => bail!("Unknown parameter `:{other}` at {}", format_instant(as_of)),
         })
     }

@@ -9,6 +9,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 
 use super::{Findings, Range};
 use crate::job::{Job, OperatorKind};
+use crate::money::div_half_even;
 use crate::operator::usage_rollup::UsageRollup;
 use crate::plan::{Plan, Request};
 use crate::run::{Context, Operator, load_operator};
@@ -150,6 +151,42 @@ pub(super) async fn summaries(context: &Context, as_of: DateTime<Utc>, findings:
     }
     Ok(())
 }
+
+/// Each user's cached totals against the monthly summaries that they were made from.
+pub(super) async fn dashboards(context: &Context, findings: &mut Findings) -> Result<()> {
+    let last = context.store.query("SELECT MAX(last_calculated_at) AS as_of FROM user_dashboard_data", &[]).await?;
+    let Some(as_of) = last.first().map(|row| row.opt_instant("as_of")).transpose()?.flatten() else { return Ok(()) };
+    let job = context.jobs.get("user_dashboard")?;
+    let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
+    if !planned(context, job, &operator, as_of).await?.1.is_empty() {
+        return Ok(());
+    }
+    let sql = "SELECT dashboard.user_id AS user_id, dashboard.total_requests AS total_requests, \
+             dashboard.total_tokens_used AS total_tokens_used, dashboard.total_cost AS total_cost, \
+             CAST(COALESCE(SUM(month.request_count), 0) AS BIGINT) AS request_count, \
+             CAST(COALESCE(SUM(month.total_tokens), 0) AS BIGINT) AS total_tokens, \
+             CAST(COALESCE(SUM(month.total_cost_nanos), 0) AS BIGINT) AS total_cost_nanos \
+         FROM user_dashboard_data AS dashboard \
+         LEFT JOIN usage_monthly_user AS month ON month.user_id = dashboard.user_id \
+         GROUP BY dashboard.user_id, dashboard.total_requests, dashboard.total_tokens_used, dashboard.total_cost \
+         ORDER BY dashboard.user_id";
+    for row in context.store.query(sql, &[]).await? {
+        let user_id = row.text("user_id")?;
+        let cents = div_half_even(row.int("total_cost_nanos")?.into(), NANOS_PER_CENT);
+        for (subject, expected) in [
+            ("total_requests", i128::from(row.int("request_count")?)),
+            ("total_tokens_used", i128::from(row.int("total_tokens")?)),
+            ("total_cost", cents),
+        ] {
+            findings.compare("dashboards", &user_id, subject, &expected, &row.int(subject)?, || {
+                format!("SELECT * FROM usage_monthly_user WHERE user_id = '{user_id}' ORDER BY usage_month")
+            });
+        }
+    }
+    Ok(())
+}
+
+const NANOS_PER_CENT: i128 = 10_000_000;
 
 /// The plan of a job, and the windows that are due.
 async fn planned(context: &Context, job: &Job, operator: &Operator, as_of: DateTime<Utc>) -> Result<(Plan, BTreeSet<Window>)> {

@@ -1,0 +1,17 @@
+-- The dashboard cache of the seed, with what its API shows beside. The job user_dashboard replaces its rows;
+-- users.requests_used follows.
+ALTER TABLE user_dashboard_data ADD COLUMN success_rate REAL;
+ALTER TABLE user_dashboard_data ADD COLUMN average_rating REAL;
+ALTER TABLE user_dashboard_data ADD COLUMN plan_name TEXT;
+ALTER TABLE user_dashboard_data ADD COLUMN monthly_used INTEGER;
+ALTER TABLE user_dashboard_data ADD COLUMN monthly_limit INTEGER;
+ALTER TABLE user_dashboard_data ADD COLUMN daily_used INTEGER;
+ALTER TABLE user_dashboard_data ADD COLUMN daily_limit INTEGER;
+ALTER TABLE user_dashboard_data ADD COLUMN can_make_request INTEGER;
+CREATE INDEX idx_user_dashboard_data_user ON user_dashboard_data (user_id);
+
+CREATE TRIGGER tallyroll_follow_requests_used AFTER INSERT ON user_dashboard_data BEGIN
+    UPDATE users
+    SET requests_used = NEW.monthly_used
+    WHERE id = NEW.user_id AND requests_used IS NOT NEW.monthly_used;
+END;

@@ -1,0 +1,106 @@
+-- Grain: user_id, everyone who made a request or has an account, as of :as_of. Input: usage_monthly_user, usage_daily_user,
+-- usage_daily (categories), users, user_plans. Output: user_dashboard_data. Counts and sums are all-time unless they say otherwise.
+WITH total AS (
+    SELECT
+        user_id,
+        CAST(SUM(request_count) AS BIGINT) AS request_count,
+        CAST(SUM(success_count) AS BIGINT) AS success_count,
+        CAST(SUM(total_tokens) AS BIGINT) AS total_tokens,
+        CAST(COALESCE(SUM(total_cost_nanos), 0) AS BIGINT) AS total_cost_nanos,
+        CAST(SUM(success_latency_ms_sum) AS BIGINT) AS latency_ms_sum,
+        CAST(SUM(success_latency_count) AS BIGINT) AS latency_count,
+        CAST(SUM(rating_sum) AS BIGINT) AS rating_sum,
+        CAST(SUM(rating_count) AS BIGINT) AS rating_count
+    FROM usage_monthly_user
+    GROUP BY user_id
+), counted AS (
+    SELECT
+        user_id,
+        category,
+        CAST(SUM(request_count) AS BIGINT) AS request_count
+    FROM usage_daily
+    WHERE category IS NOT NULL
+    GROUP BY user_id, category
+), by_category AS (
+    SELECT
+        user_id,
+        json_group_object(category, request_count) AS requests_by_category
+    FROM (SELECT user_id, category, request_count FROM counted ORDER BY user_id, category) AS ordered
+    GROUP BY user_id
+), plan AS (
+    -- Of several plans in force, the one with the latest start.
+    SELECT
+        user_id,
+        plan_name,
+        monthly_requests,
+        daily_requests,
+        ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY starts_at DESC, id DESC) AS place
+    FROM user_plans
+    WHERE is_active AND starts_at <= :as_of AND (expires_at IS NULL OR expires_at > :as_of)
+), account AS (
+    -- A plan of the account itself; one that expired is free.
+    SELECT
+        id AS user_id,
+        is_active,
+        CASE WHEN plan_expires_at IS NULL OR plan_expires_at > :as_of THEN plan ELSE 'free' END AS plan_name,
+        -- The limit of an expired plan is not that of the free one: 100 is what an account begins with.
+        CASE WHEN plan_expires_at IS NULL OR plan_expires_at > :as_of OR plan = 'free' THEN requests_limit ELSE 100 END AS monthly_limit
+    FROM users
+), everyone AS (
+    SELECT user_id FROM total
+    UNION
+    SELECT user_id FROM account
+), used AS (
+    SELECT
+        everyone.user_id AS user_id,
+        COALESCE(total.request_count, 0) AS request_count,
+        COALESCE(total.success_count, 0) AS success_count,
+        COALESCE(total.total_tokens, 0) AS total_tokens,
+        COALESCE(total.total_cost_nanos, 0) AS total_cost_nanos,
+        COALESCE(total.latency_ms_sum, 0) AS latency_ms_sum,
+        COALESCE(total.latency_count, 0) AS latency_count,
+        COALESCE(total.rating_sum, 0) AS rating_sum,
+        COALESCE(total.rating_count, 0) AS rating_count,
+        COALESCE(month.request_count, 0) AS month_count,
+        COALESCE(today.request_count, 0) AS today_count,
+        COALESCE(by_category.requests_by_category, '{}') AS requests_by_category,
+        COALESCE(plan.plan_name, account.plan_name, 'free') AS plan_name,
+        COALESCE(plan.monthly_requests, account.monthly_limit, 100) AS monthly_limit,
+        plan.daily_requests AS daily_limit,
+        COALESCE(account.is_active, TRUE) AS is_active
+    FROM everyone
+    LEFT JOIN total ON total.user_id = everyone.user_id
+    LEFT JOIN usage_monthly_user AS month ON month.user_id = everyone.user_id AND month.usage_month = :as_of_month
+    LEFT JOIN usage_daily_user AS today ON today.user_id = everyone.user_id AND today.usage_date = :as_of_date
+    LEFT JOIN by_category ON by_category.user_id = everyone.user_id
+    LEFT JOIN plan ON plan.user_id = everyone.user_id AND plan.place = 1
+    LEFT JOIN account ON account.user_id = everyone.user_id
+)
+SELECT
+    user_id AS id,
+    user_id AS user_id,
+    request_count AS total_requests,
+    total_tokens AS total_tokens_used,
+    -- Nano-USD to cents, half-even.
+    total_cost_nanos / 10000000 + CASE
+        WHEN total_cost_nanos % 10000000 > 5000000 THEN 1
+        WHEN total_cost_nanos % 10000000 = 5000000 THEN total_cost_nanos / 10000000 % 2
+        ELSE 0
+    END AS total_cost,
+    CASE WHEN latency_count > 0 THEN (2 * latency_ms_sum + latency_count) / (2 * latency_count) ELSE 0 END AS average_response_time,
+    -- Whole ten-thousandths first: the same fraction in either database.
+    CASE WHEN request_count > 0 THEN (20000 * success_count + request_count) / (2 * request_count) / CAST(10000 AS REAL) ELSE 0 END AS success_rate,
+    CASE WHEN rating_count > 0 THEN (20000 * rating_sum + rating_count) / (2 * rating_count) / CAST(10000 AS REAL) END AS average_rating,
+    requests_by_category AS requests_by_category,
+    month_count AS requests_this_month,
+    today_count AS requests_today,
+    plan_name AS plan_name,
+    month_count AS monthly_used,
+    monthly_limit AS monthly_limit,
+    today_count AS daily_used,
+    daily_limit AS daily_limit,
+    is_active AND month_count < monthly_limit AND (daily_limit IS NULL OR today_count < daily_limit) AS can_make_request,
+    :as_of AS last_calculated_at,
+    :as_of AS created_at,
+    :as_of AS updated_at
+FROM used
