@@ -86,8 +86,8 @@ enum Command {
     /// Compare every summary, peak and sealed file with what it was made from; exit code 65 names what differs
     #[command(after_help = "Example:\n  tallyroll reconcile --from 2026-03-01 --to 2026-04-01")]
     Reconcile(reconcile::Arguments),
-    /// Show a user's dashboard: totals, limits, recent requests
-    #[command(after_help = "Example:\n  tallyroll dashboard --user 00000000-0000-4000-8000-000000000001 --days 30")]
+    /// Show the admin's dashboard, or a user's: totals, costs, limits, recent requests
+    #[command(after_help = "Examples:\n  tallyroll dashboard --days 7\n  tallyroll dashboard --user 00000000-0000-4000-8000-000000000001")]
     Dashboard(dashboard::Arguments),
     /// Show what stands behind a number
     #[command(subcommand)]

@@ -22,6 +22,7 @@ pub struct Config {
     pub output: Output,
     pub reporting: Reporting,
     pub billing: Billing,
+    pub dashboard: Dashboard,
     pub usage: Usage,
     pub quarantine: Quarantine,
     pub engine: Engine,
@@ -49,6 +50,12 @@ pub struct Reporting {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Billing {
     pub grace_hours: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Dashboard {
+    /// The spans that the job `usage_dashboard` keeps.
+    pub days: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -113,6 +120,7 @@ pub struct Notify {
 /// Every key, with its default as TOML.
 const KEYS: &[(&str, &str)] = &[
     ("billing.grace_hours", "72"),
+    ("dashboard.days", "[7, 30, 90]"),
     ("database.url", "\"sqlite://tallyroll.db\""),
     ("engine.batch_rows", "65536"),
     ("engine.lock_lease_seconds", "60"),
@@ -281,7 +289,7 @@ fn overrides(environment: impl IntoIterator<Item = (String, String)>) -> Result<
 }
 
 fn set(builder: ConfigBuilder<DefaultState>, key: &str, text: &str) -> Result<ConfigBuilder<DefaultState>> {
-    let value = if key == "usage.sources" {
+    let value = if ["dashboard.days", "usage.sources"].contains(&key) {
         Value::from(text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect::<Vec<_>>())
     } else {
         Value::from(text.to_owned())
@@ -336,6 +344,7 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
         ("engine.windows_at_once", !(1..=16).contains(&config.engine.windows_at_once), "must lie between 1 and 16"),
         ("engine.batch_rows", !(1..=1_048_576).contains(&config.engine.batch_rows), "must lie between 1 and 1048576"),
         ("engine.lock_lease_seconds", !(2..=3_600).contains(&config.engine.lock_lease_seconds), "must lie between 2 and 3600"),
+        ("dashboard.days", config.dashboard.days.iter().any(|days| *days > 3_660), "must each be at most 3660"),
         ("usage.sources", config.usage.sources.is_empty(), "must name at least one source"),
         ("usage.lookback_days", config.usage.lookback_days > 3_660, "must be at most 3660"),
     ];

@@ -51,6 +51,8 @@ pub enum OperatorKind {
     PeakSeats,
     /// Every result against what it was made from: `src/reconcile.rs`.
     Reconcile,
+    /// The admin's dashboard as JSON: `src/usage_dashboard.rs`.
+    UsageDashboard,
 }
 
 impl OperatorKind {
@@ -61,6 +63,7 @@ impl OperatorKind {
             Self::Sql => "sql",
             Self::PeakSeats => "peak_seats",
             Self::Reconcile => "reconcile",
+            Self::UsageDashboard => "usage_dashboard",
         }
     }
 }
@@ -225,6 +228,9 @@ impl Job {
         if self.operator == OperatorKind::Reconcile && (self.window != WindowKind::All || self.writes != "reconciliation") {
             say("`reconcile` has `window = \"all\"` and `writes = \"reconciliation\"`".to_owned());
         }
+        if self.operator == OperatorKind::UsageDashboard && (self.window != WindowKind::All || self.writes != "usage_dashboard") {
+            say("`usage_dashboard` has `window = \"all\"` and writes the table `usage_dashboard`".to_owned());
+        }
         if self.operator == OperatorKind::PeakSeats && self.writes != "peak_seats" {
             say("`peak_seats` writes the table `peak_seats`".to_owned());
         }
@@ -251,7 +257,14 @@ mod tests {
         let downstream: Vec<_> = jobs.downstream_of(jobs.get("usage_daily").unwrap()).iter().map(|job| job.name.clone()).collect();
         assert_eq!(
             downstream,
-            ["usage_daily_customer", "usage_daily_user", "usage_monthly_customer", "usage_monthly_user", "user_dashboard"]
+            [
+                "usage_daily_customer",
+                "usage_daily_user",
+                "usage_monthly_customer",
+                "usage_monthly_user",
+                "user_dashboard",
+                "usage_dashboard"
+            ]
         );
     }
 

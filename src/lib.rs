@@ -27,4 +27,5 @@ pub mod snapshot;
 pub mod source;
 pub mod sql_text;
 pub mod store;
+pub mod usage_dashboard;
 pub mod window;

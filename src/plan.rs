@@ -18,6 +18,7 @@ use crate::source::Source;
 use crate::sql_text::quote_identifier;
 use crate::store::state::WindowState;
 use crate::store::{Tx, Value};
+use crate::usage_dashboard;
 use crate::window::{Window, WindowKind, day_of, next_day, start_of_day};
 
 /// What a run is asked to do.
@@ -96,6 +97,10 @@ impl Plan {
                 Operator::UsageRollup(rollup) => plan.find_raw(context, tx, job, rollup, request, &mut due).await?,
                 Operator::Sql(select) => {
                     let day = select.depends_on_day(job, request.as_of)?;
+                    plan.find_derived(context, tx, job, day, request, &mut due).await?;
+                }
+                Operator::UsageDashboard => {
+                    let day = Some(usage_dashboard::follows_from(&context.config, request.as_of)?);
                     plan.find_derived(context, tx, job, day, request, &mut due).await?;
                 }
                 // It looks at everything each time it runs.

@@ -20,6 +20,7 @@ built_in_files![
     "jobs/peak_seats.toml",
     "jobs/reconcile.toml",
     "jobs/usage_daily.toml",
+    "jobs/usage_dashboard.toml",
     "jobs/usage_daily_customer.toml",
     "jobs/usage_daily_user.toml",
     "jobs/usage_monthly_customer.toml",

@@ -64,6 +64,7 @@ pub enum Operator {
     Sql(Arc<SqlSelect>),
     PeakSeats(Arc<PeakSeats>),
     Reconcile,
+    UsageDashboard,
 }
 
 /// What a run of one job did.
@@ -120,6 +121,7 @@ pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: 
 pub async fn load_operator(project: &Project, config: &Config, store: &Store, job: &Job) -> Result<Operator> {
     match job.operator {
         OperatorKind::Reconcile => Ok(Operator::Reconcile),
+        OperatorKind::UsageDashboard => Ok(Operator::UsageDashboard),
         OperatorKind::PeakSeats => {
             let source = SeatSource::load(project, store.engine())?;
             source.check(store).await?;

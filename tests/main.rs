@@ -23,4 +23,5 @@ mod reconcile;
 mod recording;
 mod style;
 mod upgrade;
+mod usage_dashboard;
 mod user_dashboard;

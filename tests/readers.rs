@@ -54,7 +54,7 @@ async fn a_missing_finance_file_makes_its_month_due(engine: Engine) {
     let before = fixture.out();
     std::fs::remove_dir_all(fixture.path().join("out/usage_monthly")).unwrap();
     let written = fixture.written(&["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-05"]);
-    assert_eq!(written, ["usage_monthly_customer 2026-02", "usage_monthly_user 2026-02", "user_dashboard all"]);
+    assert_eq!(written, ["usage_monthly_customer 2026-02", "usage_monthly_user 2026-02", "user_dashboard all", "usage_dashboard all"]);
     assert!(fixture.out() == before);
 }
 

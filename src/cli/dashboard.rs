@@ -1,4 +1,4 @@
-//! `dashboard`: what a user's dashboard shows, in the terminal.
+//! `dashboard`: the admin's dashboard or a user's, in the terminal.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -11,14 +11,15 @@ use crate::clock::Clock;
 use crate::dashboard::UserDashboard;
 use crate::import::parse_instant;
 use crate::store::{Create, format_instant};
+use crate::usage_dashboard::{TypeUsage, UsageDashboard};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The user's id
+    /// A user's own dashboard, by the user's id
     #[arg(long, value_name = "UUID")]
-    user: Uuid,
-    /// Days of the chart, today included
-    #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u64).range(1..=366))]
+    user: Option<Uuid>,
+    /// Days before today that are shown with it
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3_660))]
     days: u64,
     /// The instant that today lies in; the present one unless set
     #[arg(long, value_name = "INSTANT", value_parser = parse_instant)]
@@ -33,11 +34,71 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let config = &session.loaded.config;
-    let dashboard = UserDashboard::read(&session.project, config, &store, arguments.user, arguments.days, now).await?;
-    store.close().await;
-    if session.json {
-        return output::json(&dashboard);
+    if let Some(user) = arguments.user {
+        let dashboard = UserDashboard::read(&session.project, config, &store, user, arguments.days + 1, now).await?;
+        store.close().await;
+        return if session.json { output::json(&dashboard) } else { print_user(&dashboard) };
     }
+    let mut tx = store.begin_read().await?;
+    let dashboard = UsageDashboard::compute(&mut tx, arguments.days, config.reporting.timezone, now).await?;
+    drop(tx);
+    store.close().await;
+    if session.json { output::json(&dashboard) } else { print_admin(&dashboard, arguments.days) }
+}
+
+/// Users and customers that a person is shown.
+const SHOWN: usize = 10;
+
+fn print_admin(dashboard: &UsageDashboard, days: u64) -> Result<()> {
+    let (summary, costs) = (&dashboard.summary, &dashboard.costs);
+    output::line(&format!("Today and the {days} days before"))?;
+    output::line(&format!(
+        "  requests     {}, {} failed",
+        output::grouped(summary.total_requests),
+        output::grouped(summary.failed_requests)
+    ))?;
+    output::line(&format!(
+        "  tokens       {} in, {} out; {} a request",
+        output::grouped(summary.total_input_tokens),
+        output::grouped(summary.total_output_tokens),
+        output::grouped(summary.avg_tokens_per_request)
+    ))?;
+    output::line(&format!(
+        "  cost         {} USD; {} USD a request, {} USD for 1,000 tokens",
+        costs.total_cost_usd, summary.avg_cost_per_request, costs.cost_per_1k_tokens
+    ))?;
+    output::line(&format!("  latency      {} ms", output::grouped(summary.avg_latency_ms)))?;
+    for (name, month) in [("this month", &dashboard.current_month), ("last month", &dashboard.previous_month)] {
+        output::line(&format!("  {name}   {} requests, {} USD", output::grouped(month.requests), month.cost_usd))?;
+    }
+    bars("day", dashboard.daily_trend.iter().map(|day| (day.date.to_string(), day.requests)).collect())?;
+    let kind = |kind: &TypeUsage| (kind.request_type.clone().unwrap_or_else(|| "-".to_owned()), kind.count);
+    bars("request type", dashboard.by_request_type.iter().map(kind).collect())?;
+    let users = dashboard.by_user.iter().take(SHOWN);
+    costly(
+        "user",
+        users.map(|user| [user.user_email.clone(), output::grouped(user.request_count), user.total_cost.to_string()]).collect(),
+    )?;
+    let customers = dashboard.by_customer.iter().take(SHOWN);
+    costly(
+        "customer",
+        customers
+            .map(|customer| [customer.customer_name.clone(), output::grouped(customer.request_count), customer.total_cost.to_string()])
+            .collect(),
+    )
+}
+
+/// Those that cost most.
+fn costly(name: &str, rows: Vec<[String; 3]>) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|[label, count, cost]| vec![label.chars().take(40).collect(), count, cost]).collect();
+    output::line(&output::table(&[name, "requests", "cost USD"], &["requests", "cost USD"], &rows))
+}
+
+fn print_user(dashboard: &UserDashboard) -> Result<()> {
     let (metrics, limits, performance) = (&dashboard.metrics, &dashboard.limits, &dashboard.performance);
     let email = dashboard.user.email.as_deref().unwrap_or("no account");
     output::line(&format!("User {} ({})", dashboard.user.id, output::printable(email)))?;

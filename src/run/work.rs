@@ -18,6 +18,7 @@ use crate::sql_text::quote_identifier;
 use crate::store::Tx;
 use crate::store::lock::JobLock;
 use crate::store::state::{WindowState, Written};
+use crate::usage_dashboard;
 use crate::window::Window;
 
 /// One window's work, with everything it needs.
@@ -38,6 +39,7 @@ impl Work {
             Operator::Sql(select) => self.derive(select, window).await,
             Operator::PeakSeats(peak_seats) => self.bill(peak_seats, window, before).await,
             Operator::Reconcile => self.reconcile(window).await,
+            Operator::UsageDashboard => self.keep_dashboards(window).await,
         };
         if let Err(error) = &result {
             tracing::warn!(error = format!("{error:#}"), "The window was not written");
@@ -164,6 +166,18 @@ impl Work {
             input_fingerprint: month.fingerprint(),
         };
         self.commit(tx, window, written, now).await
+    }
+
+    /// Computes the admin's dashboards and replaces them.
+    async fn keep_dashboards(&self, window: Window) -> Result<Written> {
+        let context = &self.context;
+        let mut tx = context.store.begin_snapshot().await?;
+        let day = Some(usage_dashboard::follows_from(&context.config, self.request.as_of)?);
+        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job, day).await?.remove(&window).unwrap_or_default();
+        let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
+        let rows_out = usage_dashboard::write(&context.store, &mut tx, &context.config, self.request.as_of).await?;
+        let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
+        self.commit(tx, window, written, context.clock.now()).await
     }
 
     /// Checks everything and keeps what does not hold; any of it fails the window.

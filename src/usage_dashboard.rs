@@ -1,0 +1,316 @@
+//! The admin's dashboard: usage and cost of the last days, by user, customer, day and request type.
+//!
+//! Keys and meaning: the usage-tracking seed's `get_ai_usage_dashboard`, `docs/semantics.md` section 8. Computed from the daily
+//! tables; the job `usage_dashboard` keeps it.
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Days, Months, NaiveDate, Utc};
+use chrono_tz::Tz;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::config::Config;
+use crate::money::div_half_even;
+use crate::store::{Row, Store, Tx, Value};
+use crate::window::{day_of, first_of_month, next_day};
+
+/// A decimal of USD, in JSON a number with all its places.
+type Usd = Box<RawValue>;
+
+#[derive(Debug, Serialize)]
+pub struct UsageDashboard {
+    pub summary: Summary,
+    pub costs: Costs,
+    pub by_user: Vec<UserUsage>,
+    pub by_customer: Vec<CustomerUsage>,
+    pub daily_trend: Vec<DayUsage>,
+    pub by_request_type: Vec<TypeUsage>,
+    pub current_month: MonthUsage,
+    pub previous_month: MonthUsage,
+}
+
+/// Averages are over successful requests, latency over those that logged one.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    pub total_requests: i64,
+    pub successful_requests: i64,
+    pub failed_requests: i64,
+    pub total_input_tokens: i64,
+    pub total_output_tokens: i64,
+    pub total_tokens: i64,
+    pub total_cost_usd: Usd,
+    pub avg_tokens_per_request: i64,
+    pub avg_cost_per_request: Usd,
+    pub avg_latency_ms: i64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Costs {
+    pub input_cost_usd: Usd,
+    pub output_cost_usd: Usd,
+    pub total_cost_usd: Usd,
+    pub cost_per_1k_tokens: Usd,
+}
+
+#[derive(Debug, Serialize)]
+pub struct UserUsage {
+    pub user_id: String,
+    pub user_email: String,
+    pub request_count: i64,
+    pub input_tokens: i64,
+    pub output_tokens: i64,
+    pub total_tokens: i64,
+    pub total_cost: Usd,
+    pub avg_cost_per_request: Usd,
+    pub last_request: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct CustomerUsage {
+    pub customer_id: i64,
+    pub customer_name: String,
+    pub request_count: i64,
+    pub total_tokens: i64,
+    pub total_cost: Usd,
+    pub unique_users: i64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct DayUsage {
+    pub date: NaiveDate,
+    pub requests: i64,
+    pub tokens: i64,
+    pub cost: Usd,
+    pub unique_users: i64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct TypeUsage {
+    pub request_type: Option<String>,
+    pub count: i64,
+    pub tokens: i64,
+    pub cost: Usd,
+    /// Over successful requests that logged one; none without any.
+    pub avg_latency: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct MonthUsage {
+    pub requests: i64,
+    pub tokens: i64,
+    pub cost_usd: Usd,
+}
+
+/// Users and customers that are listed: those that cost most.
+const LISTED: i64 = 25;
+
+const SUMS: &str = "CAST(COALESCE(SUM(request_count), 0) AS BIGINT) AS request_count, \
+     CAST(COALESCE(SUM(success_count), 0) AS BIGINT) AS success_count, \
+     CAST(COALESCE(SUM(error_count), 0) AS BIGINT) AS error_count, \
+     CAST(COALESCE(SUM(input_tokens), 0) AS BIGINT) AS input_tokens, \
+     CAST(COALESCE(SUM(output_tokens), 0) AS BIGINT) AS output_tokens, \
+     CAST(COALESCE(SUM(total_tokens), 0) AS BIGINT) AS total_tokens, \
+     CAST(COALESCE(SUM(input_cost_nanos), 0) AS BIGINT) AS input_cost_nanos, \
+     CAST(COALESCE(SUM(output_cost_nanos), 0) AS BIGINT) AS output_cost_nanos, \
+     CAST(COALESCE(SUM(total_cost_nanos), 0) AS BIGINT) AS total_cost_nanos, \
+     CAST(COALESCE(SUM(success_total_tokens), 0) AS BIGINT) AS success_total_tokens, \
+     CAST(COALESCE(SUM(success_cost_nanos), 0) AS BIGINT) AS success_cost_nanos, \
+     CAST(COALESCE(SUM(success_latency_ms_sum), 0) AS BIGINT) AS success_latency_ms_sum, \
+     CAST(COALESCE(SUM(success_latency_count), 0) AS BIGINT) AS success_latency_count";
+
+impl UsageDashboard {
+    /// Computes the dashboard of today and the `days` days before it, whole days of `timezone`.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn compute(tx: &mut Tx, days: u64, timezone: Tz, as_of: DateTime<Utc>) -> Result<Self> {
+        let today = day_of(as_of, timezone)?;
+        let from = today.checked_sub_days(Days::new(days)).context("The first day is out of range")?;
+        let range: [Value; 2] = [from.into(), next_day(today)?.into()];
+        let within = "usage_date >= $1 AND usage_date < $2";
+
+        let total = one(tx, &format!("SELECT {SUMS} FROM usage_daily_user WHERE {within}"), &range).await?;
+        let int = |column: &str| total.int(column);
+        let (success_count, total_tokens, cost) = (int("success_count")?, int("total_tokens")?, int("total_cost_nanos")?);
+        let summary = Summary {
+            total_requests: int("request_count")?,
+            successful_requests: success_count,
+            failed_requests: int("error_count")?,
+            total_input_tokens: int("input_tokens")?,
+            total_output_tokens: int("output_tokens")?,
+            total_tokens,
+            total_cost_usd: usd(cost, 1, 2)?,
+            avg_tokens_per_request: average(int("success_total_tokens")?, success_count)?.unwrap_or(0),
+            avg_cost_per_request: usd(int("success_cost_nanos")?, success_count, 4)?,
+            avg_latency_ms: average(int("success_latency_ms_sum")?, int("success_latency_count")?)?.unwrap_or(0),
+        };
+        let costs = Costs {
+            input_cost_usd: usd(int("input_cost_nanos")?, 1, 2)?,
+            output_cost_usd: usd(int("output_cost_nanos")?, 1, 2)?,
+            total_cost_usd: usd(cost, 1, 2)?,
+            cost_per_1k_tokens: if total_tokens > 0 {
+                usd_per(i128::from(cost) * 1_000, total_tokens.into(), 4)?
+            } else {
+                raw("0".to_owned())?
+            },
+        };
+        Ok(Self {
+            summary,
+            costs,
+            by_user: by_user(tx, &range).await?,
+            by_customer: by_customer(tx, &range).await?,
+            daily_trend: daily_trend(tx, &range).await?,
+            by_request_type: by_request_type(tx, &range).await?,
+            current_month: month(tx, first_of_month(today)).await?,
+            previous_month: month(tx, first_of_month(today) - Months::new(1)).await?,
+        })
+    }
+}
+
+/// What the kept dashboards follow from beside the summaries: the day, and which spans are kept.
+///
+/// # Errors
+/// Only at the end of the calendar.
+pub fn follows_from(config: &Config, as_of: DateTime<Utc>) -> Result<String> {
+    Ok(format!("as of {} for {:?} days", day_of(as_of, config.reporting.timezone)?, config.dashboard.days))
+}
+
+/// Replaces the kept dashboards, one for each of `dashboard.days`, under the key `admin:<days>`; how many there are.
+///
+/// # Errors
+/// As [`UsageDashboard::compute`].
+pub async fn write(store: &Store, tx: &mut Tx, config: &Config, as_of: DateTime<Utc>) -> Result<i64> {
+    let mut rows = Vec::new();
+    for days in &config.dashboard.days {
+        let dashboard = UsageDashboard::compute(tx, (*days).into(), config.reporting.timezone, as_of).await?;
+        rows.push((format!("admin:{days}"), serde_json::to_string(&dashboard)?));
+    }
+    tx.execute("DELETE FROM usage_dashboard", &[]).await?;
+    let content = store.pick("CAST($2 AS TEXT)::JSONB", "$2");
+    let sql = format!("INSERT INTO usage_dashboard (dashboard_key, content, last_calculated_at) VALUES ($1, {content}, $3)");
+    for (key, text) in &rows {
+        tx.execute(&sql, &[key.as_str().into(), text.as_str().into(), as_of.into()]).await?;
+    }
+    Ok(i64::try_from(rows.len())?)
+}
+
+async fn by_user(tx: &mut Tx, range: &[Value]) -> Result<Vec<UserUsage>> {
+    let sql = format!(
+        "SELECT user_id, substr(MAX(CAST(usage_date AS TEXT) || user_email), 11) AS user_email, {SUMS}, \
+             MAX(last_request_at) AS last_request_at \
+         FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 \
+         GROUP BY user_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, user_id LIMIT {LISTED}"
+    );
+    let user = |row: &Row| -> Result<UserUsage> {
+        let (request_count, cost) = (row.int("request_count")?, row.int("total_cost_nanos")?);
+        Ok(UserUsage {
+            user_id: row.text("user_id")?,
+            user_email: row.opt_text("user_email")?.unwrap_or_else(|| "Unknown".to_owned()),
+            request_count,
+            input_tokens: row.int("input_tokens")?,
+            output_tokens: row.int("output_tokens")?,
+            total_tokens: row.int("total_tokens")?,
+            total_cost: usd(cost, 1, 4)?,
+            avg_cost_per_request: usd(cost, request_count, 6)?,
+            last_request: row.instant("last_request_at")?,
+        })
+    };
+    tx.query(&sql, range).await?.iter().map(user).collect()
+}
+
+async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>> {
+    // Unique users are counted for those listed only: across days they do not add up.
+    let sql = format!(
+        "WITH listed AS ( \
+             SELECT customer_id, substr(MAX(CAST(usage_date AS TEXT) || customer_name), 11) AS customer_name, {SUMS} \
+             FROM usage_daily_customer WHERE usage_date >= $1 AND usage_date < $2 AND customer_id IS NOT NULL \
+             GROUP BY customer_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, customer_id LIMIT {LISTED} \
+         ), users AS ( \
+             SELECT customer_id, COUNT(DISTINCT user_id) AS unique_users \
+             FROM usage_daily WHERE usage_date >= $1 AND usage_date < $2 AND customer_id IN (SELECT customer_id FROM listed) \
+             GROUP BY customer_id \
+         ) \
+         SELECT listed.customer_id AS customer_id, customer_name, request_count, total_tokens, total_cost_nanos, unique_users \
+         FROM listed JOIN users ON users.customer_id = listed.customer_id ORDER BY total_cost_nanos DESC, listed.customer_id"
+    );
+    let customer = |row: &Row| -> Result<CustomerUsage> {
+        Ok(CustomerUsage {
+            customer_id: row.int("customer_id")?,
+            customer_name: row.opt_text("customer_name")?.unwrap_or_else(|| "Unknown".to_owned()),
+            request_count: row.int("request_count")?,
+            total_tokens: row.int("total_tokens")?,
+            total_cost: usd(row.int("total_cost_nanos")?, 1, 4)?,
+            unique_users: row.int("unique_users")?,
+        })
+    };
+    tx.query(&sql, range).await?.iter().map(customer).collect()
+}
+
+async fn daily_trend(tx: &mut Tx, range: &[Value]) -> Result<Vec<DayUsage>> {
+    let sql = format!(
+        "SELECT usage_date, {SUMS}, COUNT(*) AS unique_users \
+         FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 GROUP BY usage_date ORDER BY usage_date"
+    );
+    let day = |row: &Row| -> Result<DayUsage> {
+        Ok(DayUsage {
+            date: row.date("usage_date")?,
+            requests: row.int("request_count")?,
+            tokens: row.int("total_tokens")?,
+            cost: usd(row.int("total_cost_nanos")?, 1, 4)?,
+            unique_users: row.int("unique_users")?,
+        })
+    };
+    tx.query(&sql, range).await?.iter().map(day).collect()
+}
+
+async fn by_request_type(tx: &mut Tx, range: &[Value]) -> Result<Vec<TypeUsage>> {
+    let sql = format!(
+        "SELECT request_type, {SUMS} FROM usage_daily WHERE usage_date >= $1 AND usage_date < $2 \
+         GROUP BY request_type ORDER BY SUM(request_count) DESC, request_type"
+    );
+    let kind = |row: &Row| -> Result<TypeUsage> {
+        Ok(TypeUsage {
+            request_type: row.opt_text("request_type")?,
+            count: row.int("request_count")?,
+            tokens: row.int("total_tokens")?,
+            cost: usd(row.int("total_cost_nanos")?, 1, 4)?,
+            avg_latency: average(row.int("success_latency_ms_sum")?, row.int("success_latency_count")?)?,
+        })
+    };
+    tx.query(&sql, range).await?.iter().map(kind).collect()
+}
+
+async fn month(tx: &mut Tx, month: NaiveDate) -> Result<MonthUsage> {
+    let row = one(tx, &format!("SELECT {SUMS} FROM usage_monthly_user WHERE usage_month = $1"), &[month.into()]).await?;
+    Ok(MonthUsage {
+        requests: row.int("request_count")?,
+        tokens: row.int("total_tokens")?,
+        cost_usd: usd(row.int("total_cost_nanos")?, 1, 2)?,
+    })
+}
+
+async fn one(tx: &mut Tx, sql: &str, parameters: &[Value]) -> Result<Row> {
+    tx.query(sql, parameters).await?.into_iter().next().context("An aggregate gave no row")
+}
+
+/// A whole average, rounded half-even; none of nothing.
+fn average(sum: i64, count: i64) -> Result<Option<i64>> {
+    if count == 0 { Ok(None) } else { Ok(Some(i64::try_from(div_half_even(sum.into(), count.into()))?)) }
+}
+
+/// Nano-USD for each of `count`, in USD with so many places, rounded half-even once; 0 for each of nothing.
+fn usd(nanos: i64, count: i64, places: u32) -> Result<Usd> {
+    usd_per(nanos.into(), count.max(1).into(), places)
+}
+
+fn usd_per(nanos: i128, count: i128, places: u32) -> Result<Usd> {
+    let unit = 10_i128.pow(places);
+    let scaled = div_half_even(nanos * unit, count * i128::from(crate::money::NANOS_PER_USD));
+    let sign = if scaled < 0 { "-" } else { "" };
+    let (whole, part) = (scaled.unsigned_abs() / unit.unsigned_abs(), scaled.unsigned_abs() % unit.unsigned_abs());
+    raw(format!("{sign}{whole}.{part:0places$}", places = places as usize))
+}
+
+fn raw(number: String) -> Result<Usd> {
+    Ok(RawValue::from_string(number)?)
+}

@@ -1,0 +1,253 @@
+//! The admin's dashboard against an oracle over the raw rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::on_both_databases;
+use crate::support::{Engine, Fixture};
+
+on_both_databases!(every_number_is_that_of_the_raw_rows, the_job_keeps_what_the_command_computes, an_empty_log_has_an_empty_dashboard);
+
+/// One request of the log, as it was written.
+#[derive(Debug, Clone)]
+struct Request {
+    day: u64,
+    user: u64,
+    customer: Option<u64>,
+    kind: &'static str,
+    input: i64,
+    output: i64,
+    latency_ms: Option<i64>,
+    is_error: bool,
+}
+
+impl Request {
+    fn date(&self) -> String {
+        (chrono::NaiveDate::from_ymd_opt(2026, 2, 1).unwrap() + chrono::Days::new(self.day)).to_string()
+    }
+
+    fn nanos(&self) -> i128 {
+        i128::from(self.input) * 3_000 + i128::from(self.output) * 15_000
+    }
+}
+
+const AS_OF: &str = "2026-03-20T12:00:00Z";
+
+/// Forty-nine days of requests, the last on the day of [`AS_OF`]; the same in every run.
+fn requests() -> Vec<Request> {
+    let mut state = 7_u64;
+    let mut next = |end: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % end
+    };
+    (0..400)
+        .map(|_| Request {
+            day: next(49).max(next(49)).min(47),
+            user: next(40),
+            customer: (next(5) > 0).then(|| next(30) + 1),
+            kind: ["report", "insight", "widget"][usize::try_from(next(3)).unwrap()],
+            input: i64::try_from(next(9_000)).unwrap(),
+            output: i64::try_from(next(2_000)).unwrap(),
+            latency_ms: (next(4) > 0).then(|| i64::try_from(next(5_000)).unwrap()),
+            is_error: next(6) == 0,
+        })
+        .collect()
+}
+
+async fn filled(engine: Engine) -> (Fixture, Vec<Request>) {
+    let fixture = Fixture::new(engine).await;
+    let requests = requests();
+    for (index, request) in requests.iter().enumerate() {
+        let null = |number: Option<i64>| number.map_or("NULL".to_owned(), |number| number.to_string());
+        // A user's and a customer's name changes half-way: they stay one.
+        let version = u8::from(request.day > 40);
+        let set = [
+            ("user_id", format!("'00000000-0000-4000-8000-{:012}'", request.user)),
+            ("user_email", format!("'u{}.{version}@x'", request.user)),
+            ("customer_id", null(request.customer.map(|id| i64::try_from(id).unwrap()))),
+            ("customer_name", request.customer.map_or("NULL".to_owned(), |id| format!("'c{id}.{version}'"))),
+            ("request_type", format!("'{}'", request.kind)),
+            ("input_tokens", request.input.to_string()),
+            ("output_tokens", request.output.to_string()),
+            ("latency_ms", null(request.latency_ms)),
+            ("status", if request.is_error { "'error'" } else { "'success'" }.to_owned()),
+        ];
+        let set: Vec<(&str, &str)> = set.iter().map(|(column, value)| (*column, value.as_str())).collect();
+        fixture.log(&format!("{}T08:00:{:02}.{:06}Z", request.date(), index % 60, index), &set).await;
+    }
+    fixture.run_well(&["run-job", "usage_daily", "--downstream", "--as-of", AS_OF]);
+    (fixture, requests)
+}
+
+/// `numerator / denominator` in units of 10^-places, rounded half-even.
+fn rounded(numerator: i128, denominator: i128, places: u32) -> String {
+    let unit = 10_i128.pow(places);
+    let (quotient, rest) = ((numerator * unit) / denominator, (numerator * unit) % denominator);
+    let up = rest * 2 > denominator || (rest * 2 == denominator && quotient % 2 == 1);
+    let value = quotient + i128::from(up);
+    if places == 0 { value.to_string() } else { format!("{}.{:0width$}", value / unit, value % unit, width = places as usize) }
+}
+
+const USD: i128 = 1_000_000_000;
+
+fn sum(requests: &[&Request], of: impl Fn(&Request) -> i128) -> i128 {
+    requests.iter().map(|request| of(request)).sum()
+}
+
+fn tokens(request: &Request) -> i128 {
+    (request.input + request.output).into()
+}
+
+/// The dashboard's JSON text: numbers as they are written.
+fn dashboard(fixture: &Fixture, days: &str) -> (String, Value) {
+    let text = fixture.run_well(&["dashboard", "--days", days, "--as-of", AS_OF, "--json"]);
+    let value = serde_json::from_str(&text).unwrap();
+    (text, value)
+}
+
+#[allow(clippy::too_many_lines, reason = "one look at everything that the dashboard shows")]
+async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
+    let (fixture, all) = filled(engine).await;
+    for days in [0_u64, 7, 30, 90] {
+        // Today, the 47th day after 1 February, and the days before it.
+        let within: Vec<&Request> = all.iter().filter(|request| request.day + days >= 47 && request.day <= 47).collect();
+        let good: Vec<&Request> = within.iter().copied().filter(|request| !request.is_error).collect();
+        let timed: Vec<&Request> = good.iter().copied().filter(|request| request.latency_ms.is_some()).collect();
+        let (text, found) = dashboard(&fixture, &days.to_string());
+        let (count, nanos) = (i128::try_from(within.len()).unwrap(), sum(&within, Request::nanos));
+        let over = |requests: &[&Request]| i128::try_from(requests.len().max(1)).unwrap();
+        let summary = format!(
+            "\"summary\":{{\"total_requests\":{count},\"successful_requests\":{},\"failed_requests\":{},\"total_input_tokens\":{},\"total_output_tokens\":{},\
+             \"total_tokens\":{},\"total_cost_usd\":{},\"avg_tokens_per_request\":{},\"avg_cost_per_request\":{},\"avg_latency_ms\":{}}}",
+            good.len(),
+            within.len() - good.len(),
+            sum(&within, |request| request.input.into()),
+            sum(&within, |request| request.output.into()),
+            sum(&within, tokens),
+            rounded(nanos, USD, 2),
+            rounded(sum(&good, tokens), over(&good), 0),
+            rounded(sum(&good, Request::nanos), USD * over(&good), 4),
+            rounded(sum(&timed, |request| request.latency_ms.unwrap().into()), over(&timed), 0),
+        );
+        assert!(text.contains(&summary), "{days} days\n{summary}\n{text}");
+        let costs = format!(
+            "\"costs\":{{\"input_cost_usd\":{},\"output_cost_usd\":{},\"total_cost_usd\":{},\"cost_per_1k_tokens\":{}}}",
+            rounded(sum(&within, |request| i128::from(request.input) * 3_000), USD, 2),
+            rounded(sum(&within, |request| i128::from(request.output) * 15_000), USD, 2),
+            rounded(nanos, USD, 2),
+            rounded(nanos * 1_000, USD * sum(&within, tokens), 4),
+        );
+        assert!(text.contains(&costs), "{days} days\n{costs}\n{text}");
+
+        let mut users: BTreeMap<u64, Vec<&Request>> = BTreeMap::new();
+        let mut customers: BTreeMap<u64, Vec<&Request>> = BTreeMap::new();
+        let mut dates: BTreeMap<String, Vec<&Request>> = BTreeMap::new();
+        let mut kinds: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
+        for request in &within {
+            users.entry(request.user).or_default().push(request);
+            if let Some(customer) = request.customer {
+                customers.entry(customer).or_default().push(request);
+            }
+            dates.entry(request.date()).or_default().push(request);
+            kinds.entry(request.kind).or_default().push(request);
+        }
+        let by_cost = |groups: &BTreeMap<u64, Vec<&Request>>| {
+            let mut order: Vec<(i128, u64)> = groups.iter().map(|(id, requests)| (-sum(requests, Request::nanos), *id)).collect();
+            order.sort_unstable();
+            order.truncate(25);
+            order.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
+        };
+        let label = |requests: &[&Request]| u8::from(requests.iter().any(|request| request.day > 40));
+        let expected: Vec<Value> = by_cost(&users)
+            .iter()
+            .map(|user| {
+                let requests = &users[user];
+                json!([
+                    format!("00000000-0000-4000-8000-{user:012}"),
+                    format!("u{user}.{}@x", label(requests)),
+                    requests.len(),
+                    sum(requests, tokens).to_string()
+                ])
+            })
+            .collect();
+        let shown = |user: &Value| json!([user["user_id"], user["user_email"], user["request_count"], user["total_tokens"].to_string()]);
+        assert_eq!(found["by_user"].as_array().unwrap().iter().map(shown).collect::<Vec<_>>(), expected, "{days} days");
+        let first = &users[&by_cost(&users)[0]];
+        let cost = sum(first, Request::nanos);
+        let costs = format!("\"total_cost\":{},\"avg_cost_per_request\":{}", rounded(cost, USD, 4), rounded(cost, USD * over(first), 6));
+        assert!(text.contains(&costs), "{costs}\n{text}");
+
+        let expected: Vec<Value> = by_cost(&customers)
+            .iter()
+            .map(|customer| {
+                let requests = &customers[customer];
+                let unique: BTreeSet<u64> = requests.iter().map(|request| request.user).collect();
+                json!([customer, format!("c{customer}.{}", label(requests)), requests.len(), unique.len()])
+            })
+            .collect();
+        let shown = |customer: &Value| {
+            json!([customer["customer_id"], customer["customer_name"], customer["request_count"], customer["unique_users"]])
+        };
+        assert_eq!(found["by_customer"].as_array().unwrap().iter().map(shown).collect::<Vec<_>>(), expected, "{days} days");
+
+        let expected: Vec<String> = dates
+            .iter()
+            .map(|(date, requests)| {
+                let unique: BTreeSet<u64> = requests.iter().map(|request| request.user).collect();
+                let cost = rounded(sum(requests, Request::nanos), USD, 4);
+                format!(
+                    "{{\"date\":\"{date}\",\"requests\":{},\"tokens\":{},\"cost\":{cost},\"unique_users\":{}}}",
+                    requests.len(),
+                    sum(requests, tokens),
+                    unique.len()
+                )
+            })
+            .collect();
+        assert!(text.contains(&format!("\"daily_trend\":[{}]", expected.join(","))), "{days} days\n{expected:?}\n{text}");
+        for kind in found["by_request_type"].as_array().unwrap() {
+            let requests = &kinds[kind["request_type"].as_str().unwrap()];
+            assert_eq!(kind["count"], requests.len());
+            assert_eq!(kind["tokens"].to_string(), sum(requests, tokens).to_string());
+        }
+        assert_eq!(found["by_request_type"].as_array().unwrap().len(), kinds.len());
+        for (key, month) in [("current_month", "2026-03"), ("previous_month", "2026-02")] {
+            let requests: Vec<&Request> = all.iter().filter(|request| request.date().starts_with(month)).collect();
+            let cost = rounded(sum(&requests, Request::nanos), USD, 2);
+            let expected =
+                format!("\"{key}\":{{\"requests\":{},\"tokens\":{},\"cost_usd\":{cost}}}", requests.len(), sum(&requests, tokens));
+            assert!(text.contains(&expected), "{expected}\n{text}");
+        }
+    }
+}
+
+async fn the_job_keeps_what_the_command_computes(engine: Engine) {
+    let (fixture, _) = filled(engine).await;
+    let keys = "SELECT dashboard_key FROM usage_dashboard ORDER BY dashboard_key";
+    assert_eq!(fixture.rows(keys).await, ["admin:30", "admin:7", "admin:90"]);
+    for days in ["7", "30", "90"] {
+        let kept = fixture.rows(&format!("SELECT CAST(content AS TEXT) FROM usage_dashboard WHERE dashboard_key = 'admin:{days}'")).await;
+        let kept: Value = serde_json::from_str(&kept[0]).unwrap();
+        assert_eq!(kept, dashboard(&fixture, days).1, "{days} days");
+    }
+    let run = |as_of: &str| {
+        let written = fixture.written(&["run-job", "usage_daily", "--downstream", "--as-of", as_of]);
+        written.into_iter().filter(|window| window.starts_with("usage_dashboard")).count()
+    };
+    // The same day nothing is due; at midnight it is, and when other spans are asked for.
+    assert_eq!(run("2026-03-20T23:59:59Z"), 0);
+    assert_eq!(run("2026-03-21T00:00:00Z"), 1);
+    fixture.write("tallyroll.toml", "[dashboard]\ndays = [1, 365]\n");
+    assert_eq!(run("2026-03-21T00:00:00Z"), 1);
+    assert_eq!(fixture.rows(keys).await, ["admin:1", "admin:365"]);
+    let shown = fixture.run_well(&["dashboard", "--days", "3", "--as-of", AS_OF]);
+    assert!(shown.contains("2026-03-20") && shown.contains("USD") && shown.lines().all(|line| line.chars().count() <= 110), "{shown}");
+}
+
+async fn an_empty_log_has_an_empty_dashboard(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let (text, found) = dashboard(&fixture, "30");
+    assert_eq!(found["summary"]["total_requests"], 0);
+    assert!(text.contains("\"total_cost_usd\":0.00") && text.contains("\"by_user\":[]"), "{text}");
+    fixture.run_well(&["dashboard"]);
+}
