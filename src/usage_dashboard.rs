@@ -104,19 +104,10 @@ pub struct MonthUsage {
 /// Users and customers that are listed: those that cost most.
 const LISTED: i64 = 25;
 
-const SUMS: &str = "CAST(COALESCE(SUM(request_count), 0) AS BIGINT) AS request_count, \
-     CAST(COALESCE(SUM(success_count), 0) AS BIGINT) AS success_count, \
-     CAST(COALESCE(SUM(error_count), 0) AS BIGINT) AS error_count, \
-     CAST(COALESCE(SUM(input_tokens), 0) AS BIGINT) AS input_tokens, \
-     CAST(COALESCE(SUM(output_tokens), 0) AS BIGINT) AS output_tokens, \
-     CAST(COALESCE(SUM(total_tokens), 0) AS BIGINT) AS total_tokens, \
-     CAST(COALESCE(SUM(input_cost_nanos), 0) AS BIGINT) AS input_cost_nanos, \
-     CAST(COALESCE(SUM(output_cost_nanos), 0) AS BIGINT) AS output_cost_nanos, \
-     CAST(COALESCE(SUM(total_cost_nanos), 0) AS BIGINT) AS total_cost_nanos, \
-     CAST(COALESCE(SUM(success_total_tokens), 0) AS BIGINT) AS success_total_tokens, \
-     CAST(COALESCE(SUM(success_cost_nanos), 0) AS BIGINT) AS success_cost_nanos, \
-     CAST(COALESCE(SUM(success_latency_ms_sum), 0) AS BIGINT) AS success_latency_ms_sum, \
-     CAST(COALESCE(SUM(success_latency_count), 0) AS BIGINT) AS success_latency_count";
+/// `SUM(…) AS …` of measures, each a 64-bit integer: a sum costs, so each statement has only those that it shows.
+fn sums(measures: &[&str]) -> String {
+    measures.iter().map(|measure| format!("CAST(COALESCE(SUM({measure}), 0) AS BIGINT) AS {measure}")).collect::<Vec<_>>().join(", ")
+}
 
 impl UsageDashboard {
     /// Computes the dashboard of today and the `days` days before it, whole days of `timezone`.
@@ -129,7 +120,23 @@ impl UsageDashboard {
         let range: [Value; 2] = [from.into(), next_day(today)?.into()];
         let within = "usage_date >= $1 AND usage_date < $2";
 
-        let total = one(tx, &format!("SELECT {SUMS} FROM usage_daily_user WHERE {within}"), &range).await?;
+        // Of the tables that add up to the same, the smallest: customers are fewer than users.
+        let measures = sums(&[
+            "request_count",
+            "success_count",
+            "error_count",
+            "input_tokens",
+            "output_tokens",
+            "total_tokens",
+            "input_cost_nanos",
+            "output_cost_nanos",
+            "total_cost_nanos",
+            "success_total_tokens",
+            "success_cost_nanos",
+            "success_latency_ms_sum",
+            "success_latency_count",
+        ]);
+        let total = one(tx, &format!("SELECT {measures} FROM usage_daily_customer WHERE {within}"), &range).await?;
         let int = |column: &str| total.int(column);
         let (success_count, total_tokens, cost) = (int("success_count")?, int("total_tokens")?, int("total_cost_nanos")?);
         let summary = Summary {
@@ -195,11 +202,17 @@ pub async fn write(store: &Store, tx: &mut Tx, config: &Config, as_of: DateTime<
 }
 
 async fn by_user(tx: &mut Tx, range: &[Value]) -> Result<Vec<UserUsage>> {
+    // First who is listed, then what is shown of those.
     let sql = format!(
-        "SELECT user_id, substr(MAX(CAST(usage_date AS TEXT) || user_email), 11) AS user_email, {SUMS}, \
+        "WITH listed AS ( \
+             SELECT user_id FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 \
+             GROUP BY user_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, user_id LIMIT {LISTED} \
+         ) \
+         SELECT user_id, substr(MAX(CAST(usage_date AS TEXT) || user_email), 11) AS user_email, {}, \
              MAX(last_request_at) AS last_request_at \
-         FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 \
-         GROUP BY user_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, user_id LIMIT {LISTED}"
+         FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 AND user_id IN (SELECT user_id FROM listed) \
+         GROUP BY user_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, user_id",
+        sums(&["request_count", "input_tokens", "output_tokens", "total_tokens", "total_cost_nanos"])
     );
     let user = |row: &Row| -> Result<UserUsage> {
         let (request_count, cost) = (row.int("request_count")?, row.int("total_cost_nanos")?);
@@ -222,7 +235,7 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
     // Unique users are counted for those listed only: across days they do not add up.
     let sql = format!(
         "WITH listed AS ( \
-             SELECT customer_id, substr(MAX(CAST(usage_date AS TEXT) || customer_name), 11) AS customer_name, {SUMS} \
+             SELECT customer_id, substr(MAX(CAST(usage_date AS TEXT) || customer_name), 11) AS customer_name, {} \
              FROM usage_daily_customer WHERE usage_date >= $1 AND usage_date < $2 AND customer_id IS NOT NULL \
              GROUP BY customer_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, customer_id LIMIT {LISTED} \
          ), users AS ( \
@@ -231,7 +244,8 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
              GROUP BY customer_id \
          ) \
          SELECT listed.customer_id AS customer_id, customer_name, request_count, total_tokens, total_cost_nanos, unique_users \
-         FROM listed JOIN users ON users.customer_id = listed.customer_id ORDER BY total_cost_nanos DESC, listed.customer_id"
+         FROM listed JOIN users ON users.customer_id = listed.customer_id ORDER BY total_cost_nanos DESC, listed.customer_id",
+        sums(&["request_count", "total_tokens", "total_cost_nanos"])
     );
     let customer = |row: &Row| -> Result<CustomerUsage> {
         Ok(CustomerUsage {
@@ -248,8 +262,12 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
 
 async fn daily_trend(tx: &mut Tx, range: &[Value]) -> Result<Vec<DayUsage>> {
     let sql = format!(
-        "SELECT usage_date, {SUMS}, COUNT(*) AS unique_users \
-         FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 GROUP BY usage_date ORDER BY usage_date"
+        "SELECT total.usage_date AS usage_date, request_count, total_tokens, total_cost_nanos, unique_users \
+         FROM (SELECT usage_date, {} FROM usage_daily_customer WHERE usage_date >= $1 AND usage_date < $2 GROUP BY usage_date) AS total \
+         JOIN (SELECT usage_date, COUNT(*) AS unique_users FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 \
+             GROUP BY usage_date) AS users ON users.usage_date = total.usage_date \
+         ORDER BY total.usage_date",
+        sums(&["request_count", "total_tokens", "total_cost_nanos"])
     );
     let day = |row: &Row| -> Result<DayUsage> {
         Ok(DayUsage {
@@ -265,8 +283,9 @@ async fn daily_trend(tx: &mut Tx, range: &[Value]) -> Result<Vec<DayUsage>> {
 
 async fn by_request_type(tx: &mut Tx, range: &[Value]) -> Result<Vec<TypeUsage>> {
     let sql = format!(
-        "SELECT request_type, {SUMS} FROM usage_daily WHERE usage_date >= $1 AND usage_date < $2 \
-         GROUP BY request_type ORDER BY SUM(request_count) DESC, request_type"
+        "SELECT request_type, {} FROM usage_daily WHERE usage_date >= $1 AND usage_date < $2 \
+         GROUP BY request_type ORDER BY SUM(request_count) DESC, request_type",
+        sums(&["request_count", "total_tokens", "total_cost_nanos", "success_latency_ms_sum", "success_latency_count"])
     );
     let kind = |row: &Row| -> Result<TypeUsage> {
         Ok(TypeUsage {
@@ -281,7 +300,8 @@ async fn by_request_type(tx: &mut Tx, range: &[Value]) -> Result<Vec<TypeUsage>>
 }
 
 async fn month(tx: &mut Tx, month: NaiveDate) -> Result<MonthUsage> {
-    let row = one(tx, &format!("SELECT {SUMS} FROM usage_monthly_user WHERE usage_month = $1"), &[month.into()]).await?;
+    let measures = sums(&["request_count", "total_tokens", "total_cost_nanos"]);
+    let row = one(tx, &format!("SELECT {measures} FROM usage_monthly_customer WHERE usage_month = $1"), &[month.into()]).await?;
     Ok(MonthUsage {
         requests: row.int("request_count")?,
         tokens: row.int("total_tokens")?,
