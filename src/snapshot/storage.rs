@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -178,9 +178,9 @@ fn object_path(prefix: &str, path: &str) -> ObjectPath {
 fn put_local(target: &Path, bytes: &[u8], is_new: bool) -> std::io::Result<bool> {
     let folder = target.parent().unwrap_or(Path::new("."));
     make_folder(folder)?;
-    remove_abandoned(folder);
     let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).suffix(".tmp").tempfile_in(folder)?;
     file.write_all(bytes)?;
+    remove_abandoned(folder, file.as_file().metadata()?.modified()?);
     let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode)?;
     file.as_file().sync_all()?;
@@ -210,11 +210,12 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
     File::open(above.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// What a killed process left is no use to anyone. Failing to remove it harms nothing.
-fn remove_abandoned(folder: &Path) {
+/// What a killed process left is no use to anyone. How old it is, the time of a file that was just written tells. Failing to remove
+/// it harms nothing.
+fn remove_abandoned(folder: &Path, now: SystemTime) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
-        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        let age = || now.duration_since(entry.metadata().ok()?.modified().ok()?).ok();
         if is_temporary && age().is_some_and(|age| age > ABANDONED_AFTER) {
             let _ = fs::remove_file(entry.path());
         }

@@ -31,3 +31,20 @@ END;
 $$;
 CREATE TRIGGER tallyroll_follow_requests_used AFTER INSERT ON user_dashboard_data
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION tallyroll_follow_requests_used();
+
+-- Requests of each user by category, as JSON: what the databases write differently of user_dashboard_data.
+CREATE VIEW usage_requests_by_category AS
+WITH counted AS (
+    SELECT
+        user_id,
+        category,
+        CAST(SUM(request_count) AS BIGINT) AS request_count
+    FROM usage_daily
+    WHERE category IS NOT NULL
+    GROUP BY user_id, category
+)
+SELECT
+    user_id,
+    jsonb_object_agg(category, request_count) AS requests_by_category
+FROM counted
+GROUP BY user_id;

@@ -1,5 +1,5 @@
 -- Grain: user_id, everyone who made a request or has an account, as of :as_of. Input: usage_monthly_user, usage_daily_user,
--- usage_daily (categories), users, user_plans. Output: user_dashboard_data. Counts and sums are all-time unless they say otherwise.
+-- usage_requests_by_category, users, user_plans. Output: user_dashboard_data. Counts and sums are all-time unless they say otherwise.
 WITH total AS (
     SELECT
         user_id,
@@ -12,20 +12,6 @@ WITH total AS (
         CAST(SUM(rating_sum) AS BIGINT) AS rating_sum,
         CAST(SUM(rating_count) AS BIGINT) AS rating_count
     FROM usage_monthly_user
-    GROUP BY user_id
-), counted AS (
-    SELECT
-        user_id,
-        category,
-        CAST(SUM(request_count) AS BIGINT) AS request_count
-    FROM usage_daily
-    WHERE category IS NOT NULL
-    GROUP BY user_id, category
-), by_category AS (
-    SELECT
-        user_id,
-        json_group_object(category, request_count) AS requests_by_category
-    FROM (SELECT user_id, category, request_count FROM counted ORDER BY user_id, category) AS ordered
     GROUP BY user_id
 ), plan AS (
     -- Of several plans in force, the one with the latest start.
@@ -72,7 +58,7 @@ WITH total AS (
     LEFT JOIN total ON total.user_id = everyone.user_id
     LEFT JOIN usage_monthly_user AS month ON month.user_id = everyone.user_id AND month.usage_month = :as_of_month
     LEFT JOIN usage_daily_user AS today ON today.user_id = everyone.user_id AND today.usage_date = :as_of_date
-    LEFT JOIN by_category ON by_category.user_id = everyone.user_id
+    LEFT JOIN usage_requests_by_category AS by_category ON by_category.user_id = everyone.user_id
     LEFT JOIN plan ON plan.user_id = everyone.user_id AND plan.place = 1
     LEFT JOIN account ON account.user_id = everyone.user_id
 )
@@ -89,8 +75,8 @@ SELECT
     END AS total_cost,
     CASE WHEN latency_count > 0 THEN (2 * latency_ms_sum + latency_count) / (2 * latency_count) ELSE 0 END AS average_response_time,
     -- Whole ten-thousandths first: the same fraction in either database.
-    CASE WHEN request_count > 0 THEN (20000 * success_count + request_count) / (2 * request_count) / CAST(10000 AS REAL) ELSE 0 END AS success_rate,
-    CASE WHEN rating_count > 0 THEN (20000 * rating_sum + rating_count) / (2 * rating_count) / CAST(10000 AS REAL) END AS average_rating,
+    CASE WHEN request_count > 0 THEN (20000 * success_count + request_count) / (2 * request_count) / 10000.0 ELSE 0 END AS success_rate,
+    CASE WHEN rating_count > 0 THEN (20000 * rating_sum + rating_count) / (2 * rating_count) / 10000.0 END AS average_rating,
     requests_by_category AS requests_by_category,
     month_count AS requests_this_month,
     today_count AS requests_today,
