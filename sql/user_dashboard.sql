@@ -1,6 +1,7 @@
 -- Grain: user_id, everyone who made a request or has an account, as of :as_of. Input: usage_monthly_user, usage_daily_user,
 -- usage_requests_by_category, users, user_plans. Output: user_dashboard_data. Counts and sums are all-time unless they say otherwise.
-WITH total AS (
+-- NOT MATERIALIZED: asked for one user, the database looks at that user's rows only.
+WITH total AS NOT MATERIALIZED (
     SELECT
         user_id,
         CAST(SUM(request_count) AS BIGINT) AS request_count,
@@ -23,7 +24,7 @@ WITH total AS (
         ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY starts_at DESC, id DESC) AS place
     FROM user_plans
     WHERE is_active AND starts_at <= :as_of AND (expires_at IS NULL OR expires_at > :as_of)
-), account AS (
+), account AS NOT MATERIALIZED (
     -- A plan of the account itself; one that expired is free.
     SELECT
         id AS user_id,

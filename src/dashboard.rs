@@ -9,9 +9,11 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::job::Jobs;
+use crate::operator::sql::SqlSelect;
 use crate::project::Project;
-use crate::source::Source;
-use crate::store::{Row, Store, Value};
+use crate::recent::{self, LoggedRequest, opt_int, user_value};
+use crate::store::{Row, Store};
 use crate::window::day_of;
 
 /// What a user's dashboard shows.
@@ -95,6 +97,17 @@ pub struct DayUsage {
     pub requests: i64,
 }
 
+/// Computes the dashboard of one user afresh, by the SQL of the job `user_dashboard`: the seed's `POST /api/user/dashboard`.
+///
+/// # Errors
+/// What the database says, or a job or SQL file that does not fit it.
+pub async fn refresh(project: &Project, config: &Config, store: &Store, user: Uuid, as_of: DateTime<Utc>) -> Result<()> {
+    let jobs = Jobs::load(project)?;
+    let job = jobs.get("user_dashboard")?;
+    let select = SqlSelect::load(project, store, job, config.reporting.timezone).await?;
+    select.write_one(store, job, "user_id", &user_value(store, user), as_of).await
+}
+
 /// Requests that the list of recent ones holds, and how far back it looks.
 const RECENT_REQUESTS: usize = 10;
 const RECENT_DAYS: i64 = 90;
@@ -105,7 +118,8 @@ impl UserDashboard {
     /// # Errors
     /// [`Failure`] of kind usage for a user that has none.
     pub async fn read(project: &Project, config: &Config, store: &Store, user: Uuid, days: u64, now: DateTime<Utc>) -> Result<Self> {
-        let user_id: Value = store.pick(user.into(), user.to_string().into());
+        let user_id = user_value(store, user);
+        let within = now - TimeDelta::days(RECENT_DAYS)..now + TimeDelta::days(1);
         let sql = "SELECT total_requests, total_tokens_used, total_cost, average_response_time, success_rate, average_rating, \
              CAST(requests_by_category AS TEXT) AS requests_by_category, requests_this_month, requests_today, plan_name, monthly_used, \
              monthly_limit, daily_used, daily_limit, can_make_request, last_calculated_at, users.email AS email \
@@ -118,7 +132,9 @@ impl UserDashboard {
         };
         let today = day_of(now, config.reporting.timezone)?;
         let first = today - Days::new(days.saturating_sub(1));
-        let sql = "SELECT usage_date, request_count FROM usage_daily_user WHERE user_id = $1 AND usage_date >= $2 ORDER BY usage_date";
+        let sql = "SELECT day.usage_date AS usage_date, usage.request_count AS request_count FROM usage_daily_total AS day \
+             JOIN usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = $1 \
+             WHERE day.usage_date >= $2 ORDER BY day.usage_date";
         let daily = store.query(sql, &[user_id.clone(), first.into()]).await?;
         let day = |row: &Row| Ok(DayUsage { date: row.date("usage_date")?, requests: row.int("request_count")? });
         let plan = row.text("plan_name")?;
@@ -154,7 +170,11 @@ impl UserDashboard {
                 average_rating: number(row, "average_rating")?,
                 total_requests,
             },
-            recent_requests: recent(project, config, store, &user_id, now).await?,
+            recent_requests: recent::requests(project, config, store, user, within, RECENT_REQUESTS)
+                .await?
+                .into_iter()
+                .map(shown)
+                .collect(),
             requests_by_category: serde_json::from_str(&row.opt_text("requests_by_category")?.unwrap_or_else(|| "{}".to_owned()))?,
             daily_usage: daily.iter().map(day).collect::<Result<_>>()?,
             last_calculated_at: row.instant("last_calculated_at")?,
@@ -162,37 +182,18 @@ impl UserDashboard {
     }
 }
 
-/// A user's latest requests of every source: by the sources' own SQL, bounded in time and number.
-async fn recent(project: &Project, config: &Config, store: &Store, user_id: &Value, now: DateTime<Utc>) -> Result<Vec<RecentRequest>> {
-    let mut requests = Vec::new();
-    for name in &config.usage.sources {
-        let source = Source::load(project, name, store.engine())?;
-        let events = source.events_sql(store, now - TimeDelta::days(RECENT_DAYS), now + TimeDelta::days(1))?;
-        let sql = format!(
-            "SELECT event_id, occurred_at, request_type, category, model, total_tokens, latency_ms, status FROM ({events}) AS events \
-             WHERE user_id = $1 ORDER BY occurred_at DESC, event_id DESC LIMIT {RECENT_REQUESTS}"
-        );
-        for row in store.query(&sql, std::slice::from_ref(user_id)).await.map_err(|error| source.explain(error))? {
-            requests.push(RecentRequest {
-                id: row.text("event_id")?,
-                source: name.clone(),
-                request_type: row.opt_text("request_type")?,
-                category: row.opt_text("category")?,
-                model: row.opt_text("model")?,
-                total_tokens: opt_int(&row, "total_tokens")?,
-                latency_ms: opt_int(&row, "latency_ms")?,
-                status: row.opt_text("status")?,
-                created_at: row.instant("occurred_at")?,
-            });
-        }
+fn shown(request: LoggedRequest) -> RecentRequest {
+    RecentRequest {
+        id: request.id,
+        source: request.source,
+        request_type: request.request_type,
+        category: request.category,
+        model: request.model,
+        total_tokens: request.total_tokens,
+        latency_ms: request.latency_ms,
+        status: request.status,
+        created_at: request.created_at,
     }
-    requests.sort_by(|left, right| (right.created_at, &right.id).cmp(&(left.created_at, &left.id)));
-    requests.truncate(RECENT_REQUESTS);
-    Ok(requests)
-}
-
-fn opt_int(row: &Row, column: &str) -> Result<Option<i64>> {
-    Ok(if *row.get(column)? == Value::Null { None } else { Some(row.int(column)?) })
 }
 
 fn number(row: &Row, column: &str) -> Result<Option<f64>> {

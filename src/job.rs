@@ -259,10 +259,12 @@ mod tests {
             downstream,
             [
                 "usage_daily_customer",
+                "usage_daily_type",
                 "usage_daily_user",
                 "usage_monthly_customer",
                 "usage_monthly_user",
                 "user_dashboard",
+                "usage_daily_total",
                 "usage_dashboard"
             ]
         );

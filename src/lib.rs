@@ -18,6 +18,7 @@ pub mod operator;
 pub mod plan;
 pub mod price;
 pub mod project;
+mod recent;
 pub mod reconcile;
 pub mod run;
 pub mod schedule;

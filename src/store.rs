@@ -250,6 +250,10 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
             .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
     } else if matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) {
         Failure::bad_data("The database holds a value that cannot be read").hint("mend the row that holds it")
+    } else if code == "42501" && text.contains("row-level security") {
+        Failure::config("Row-level security would hide rows from this database role").hint(
+            "a run must see every row: connect as a role with BYPASSRLS (`tallyroll_runner` of sql/roles.sql), or as the tables' owner",
+        )
     } else if code == "42501" {
         Failure::config("The database role lacks a right").hint("grant it, or connect as the role that owns the tables")
     } else if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) {

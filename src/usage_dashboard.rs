@@ -1,21 +1,22 @@
 //! The admin's dashboard: usage and cost of the last days, by user, customer, day and request type.
 //!
 //! Keys and meaning: the usage-tracking seed's `get_ai_usage_dashboard`, `docs/semantics.md` section 8. Computed from the daily
-//! tables; the job `usage_dashboard` keeps it.
+//! tables; the job `usage_dashboard` keeps it. PostgreSQL's functions of the same names compute the same for applications.
+
+pub mod cost_summary;
+mod number;
+pub mod user_usage;
 
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Days, Months, NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
+use self::cost_summary::CostSummary;
+use self::number::{Usd, average, usd, usd_per};
 use crate::config::Config;
-use crate::money::div_half_even;
 use crate::store::{Row, Store, Tx, Value};
 use crate::window::{day_of, first_of_month, next_day};
-
-/// A decimal of USD, in JSON a number with all its places.
-type Usd = Box<RawValue>;
 
 #[derive(Debug, Serialize)]
 pub struct UsageDashboard {
@@ -86,7 +87,7 @@ pub struct DayUsage {
 
 #[derive(Debug, Serialize)]
 pub struct TypeUsage {
-    pub request_type: Option<String>,
+    pub request_type: String,
     pub count: i64,
     pub tokens: i64,
     pub cost: Usd,
@@ -109,18 +110,24 @@ fn sums(measures: &[&str]) -> String {
     measures.iter().map(|measure| format!("CAST(COALESCE(SUM({measure}), 0) AS BIGINT) AS {measure}")).collect::<Vec<_>>().join(", ")
 }
 
+/// The days `[from, to)` that a dashboard covers: today and the `days` days before it.
+///
+/// # Errors
+/// Only at the end of the calendar.
+fn span(days: u64, timezone: Tz, as_of: DateTime<Utc>) -> Result<(NaiveDate, NaiveDate)> {
+    let today = day_of(as_of, timezone)?;
+    let from = today.checked_sub_days(Days::new(days)).context("The first day is out of range")?;
+    Ok((from, next_day(today)?))
+}
+
 impl UsageDashboard {
     /// Computes the dashboard of today and the `days` days before it, whole days of `timezone`.
     ///
     /// # Errors
     /// What the database says.
     pub async fn compute(tx: &mut Tx, days: u64, timezone: Tz, as_of: DateTime<Utc>) -> Result<Self> {
-        let today = day_of(as_of, timezone)?;
-        let from = today.checked_sub_days(Days::new(days)).context("The first day is out of range")?;
-        let range: [Value; 2] = [from.into(), next_day(today)?.into()];
-        let within = "usage_date >= $1 AND usage_date < $2";
-
-        // Of the tables that add up to the same, the smallest: customers are fewer than users.
+        let (from, to) = span(days, timezone, as_of)?;
+        let range: [Value; 2] = [from.into(), to.into()];
         let measures = sums(&[
             "request_count",
             "success_count",
@@ -136,7 +143,8 @@ impl UsageDashboard {
             "success_latency_ms_sum",
             "success_latency_count",
         ]);
-        let total = one(tx, &format!("SELECT {measures} FROM usage_daily_customer WHERE {within}"), &range).await?;
+        let total =
+            one(tx, &format!("SELECT {measures} FROM usage_daily_total WHERE usage_date >= $1 AND usage_date < $2"), &range).await?;
         let int = |column: &str| total.int(column);
         let (success_count, total_tokens, cost) = (int("success_count")?, int("total_tokens")?, int("total_cost_nanos")?);
         let summary = Summary {
@@ -155,21 +163,18 @@ impl UsageDashboard {
             input_cost_usd: usd(int("input_cost_nanos")?, 1, 2)?,
             output_cost_usd: usd(int("output_cost_nanos")?, 1, 2)?,
             total_cost_usd: usd(cost, 1, 2)?,
-            cost_per_1k_tokens: if total_tokens > 0 {
-                usd_per(i128::from(cost) * 1_000, total_tokens.into(), 4)?
-            } else {
-                raw("0".to_owned())?
-            },
+            cost_per_1k_tokens: usd_per(i128::from(cost) * 1_000, total_tokens.into(), 4)?,
         };
+        let this_month = first_of_month(day_of(as_of, timezone)?);
         Ok(Self {
             summary,
             costs,
-            by_user: by_user(tx, &range).await?,
+            by_user: by_user(tx, from, to).await?,
             by_customer: by_customer(tx, &range).await?,
             daily_trend: daily_trend(tx, &range).await?,
             by_request_type: by_request_type(tx, &range).await?,
-            current_month: month(tx, first_of_month(today)).await?,
-            previous_month: month(tx, first_of_month(today) - Months::new(1)).await?,
+            current_month: month(tx, this_month).await?,
+            previous_month: month(tx, this_month - Months::new(1)).await?,
         })
     }
 }
@@ -182,12 +187,14 @@ pub fn follows_from(config: &Config, as_of: DateTime<Utc>) -> Result<String> {
     Ok(format!("as of {} for {:?} days", day_of(as_of, config.reporting.timezone)?, config.dashboard.days))
 }
 
-/// Replaces the kept dashboards, one for each of `dashboard.days`, under the key `admin:<days>`; how many there are.
+/// Replaces the kept dashboards, one for each of `dashboard.days` under the key `admin:<days>`, and the cost summary under
+/// `cost_summary`; how many there are.
 ///
 /// # Errors
 /// As [`UsageDashboard::compute`].
 pub async fn write(store: &Store, tx: &mut Tx, config: &Config, as_of: DateTime<Utc>) -> Result<i64> {
-    let mut rows = Vec::new();
+    let costs = CostSummary::compute(tx, config.reporting.timezone, as_of).await?;
+    let mut rows = vec![("cost_summary".to_owned(), serde_json::to_string(&costs)?)];
     for days in &config.dashboard.days {
         let dashboard = UsageDashboard::compute(tx, (*days).into(), config.reporting.timezone, as_of).await?;
         rows.push((format!("admin:{days}"), serde_json::to_string(&dashboard)?));
@@ -201,18 +208,30 @@ pub async fn write(store: &Store, tx: &mut Tx, config: &Config, as_of: DateTime<
     Ok(i64::try_from(rows.len())?)
 }
 
-async fn by_user(tx: &mut Tx, range: &[Value]) -> Result<Vec<UserUsage>> {
-    // First who is listed, then what is shown of those.
+async fn by_user(tx: &mut Tx, from: NaiveDate, to: NaiveDate) -> Result<Vec<UserUsage>> {
+    // Months that lie whole in the span are read as such, one row in place of thirty.
+    let month = first_of_month(from);
+    let whole_from = if month == from { month } else { month + Months::new(1) }.min(to);
+    let whole_to = first_of_month(to).max(whole_from);
+    // First who is listed, then what is shown of those, by their keys.
     let sql = format!(
-        "WITH listed AS ( \
-             SELECT user_id FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 \
-             GROUP BY user_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, user_id LIMIT {LISTED} \
+        "WITH cost AS ( \
+             SELECT user_id, total_cost_nanos FROM usage_monthly_user WHERE usage_month >= $3 AND usage_month < $4 \
+             UNION ALL \
+             SELECT user_id, total_cost_nanos FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $3 \
+             UNION ALL \
+             SELECT user_id, total_cost_nanos FROM usage_daily_user WHERE usage_date >= $4 AND usage_date < $2 \
+         ), listed AS ( \
+             SELECT user_id FROM cost GROUP BY user_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, user_id LIMIT {LISTED} \
          ) \
-         SELECT user_id, substr(MAX(CAST(usage_date AS TEXT) || user_email), 11) AS user_email, {}, \
-             MAX(last_request_at) AS last_request_at \
-         FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 AND user_id IN (SELECT user_id FROM listed) \
-         GROUP BY user_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, user_id",
-        sums(&["request_count", "input_tokens", "output_tokens", "total_tokens", "total_cost_nanos"])
+         SELECT listed.user_id AS user_id, substr(MAX(CAST(usage.usage_date AS TEXT) || user_email), 11) AS user_email, {}, \
+             MAX(usage.last_request_at) AS last_request_at \
+         FROM listed \
+         JOIN usage_daily_total AS day ON day.usage_date >= $1 AND day.usage_date < $2 \
+         JOIN usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = listed.user_id \
+         GROUP BY listed.user_id ORDER BY COALESCE(SUM(usage.total_cost_nanos), 0) DESC, listed.user_id",
+        sums(&["usage.request_count", "usage.input_tokens", "usage.output_tokens", "usage.total_tokens", "usage.total_cost_nanos"])
+            .replace("AS usage.", "AS ")
     );
     let user = |row: &Row| -> Result<UserUsage> {
         let (request_count, cost) = (row.int("request_count")?, row.int("total_cost_nanos")?);
@@ -228,20 +247,23 @@ async fn by_user(tx: &mut Tx, range: &[Value]) -> Result<Vec<UserUsage>> {
             last_request: row.instant("last_request_at")?,
         })
     };
-    tx.query(&sql, range).await?.iter().map(user).collect()
+    let range = [from.into(), to.into(), whole_from.into(), whole_to.into()];
+    tx.query(&sql, &range).await?.iter().map(user).collect()
 }
 
 async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>> {
-    // Unique users are counted for those listed only: across days they do not add up.
+    // Unique users are counted for those listed only, by their days: across days they do not add up.
     let sql = format!(
         "WITH listed AS ( \
              SELECT customer_id, substr(MAX(CAST(usage_date AS TEXT) || customer_name), 11) AS customer_name, {} \
              FROM usage_daily_customer WHERE usage_date >= $1 AND usage_date < $2 AND customer_id IS NOT NULL \
              GROUP BY customer_id ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, customer_id LIMIT {LISTED} \
          ), users AS ( \
-             SELECT customer_id, COUNT(DISTINCT user_id) AS unique_users \
-             FROM usage_daily WHERE usage_date >= $1 AND usage_date < $2 AND customer_id IN (SELECT customer_id FROM listed) \
-             GROUP BY customer_id \
+             SELECT listed.customer_id AS customer_id, COUNT(DISTINCT usage.user_id) AS unique_users \
+             FROM listed \
+             JOIN usage_daily_total AS day ON day.usage_date >= $1 AND day.usage_date < $2 \
+             JOIN usage_daily AS usage ON usage.usage_date = day.usage_date AND usage.customer_id = listed.customer_id \
+             GROUP BY listed.customer_id \
          ) \
          SELECT listed.customer_id AS customer_id, customer_name, request_count, total_tokens, total_cost_nanos, unique_users \
          FROM listed JOIN users ON users.customer_id = listed.customer_id ORDER BY total_cost_nanos DESC, listed.customer_id",
@@ -261,14 +283,8 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
 }
 
 async fn daily_trend(tx: &mut Tx, range: &[Value]) -> Result<Vec<DayUsage>> {
-    let sql = format!(
-        "SELECT total.usage_date AS usage_date, request_count, total_tokens, total_cost_nanos, unique_users \
-         FROM (SELECT usage_date, {} FROM usage_daily_customer WHERE usage_date >= $1 AND usage_date < $2 GROUP BY usage_date) AS total \
-         JOIN (SELECT usage_date, COUNT(*) AS unique_users FROM usage_daily_user WHERE usage_date >= $1 AND usage_date < $2 \
-             GROUP BY usage_date) AS users ON users.usage_date = total.usage_date \
-         ORDER BY total.usage_date",
-        sums(&["request_count", "total_tokens", "total_cost_nanos"])
-    );
+    let sql = "SELECT usage_date, request_count, total_tokens, COALESCE(total_cost_nanos, 0) AS total_cost_nanos, unique_users \
+         FROM usage_daily_total WHERE usage_date >= $1 AND usage_date < $2 ORDER BY usage_date";
     let day = |row: &Row| -> Result<DayUsage> {
         Ok(DayUsage {
             date: row.date("usage_date")?,
@@ -278,18 +294,18 @@ async fn daily_trend(tx: &mut Tx, range: &[Value]) -> Result<Vec<DayUsage>> {
             unique_users: row.int("unique_users")?,
         })
     };
-    tx.query(&sql, range).await?.iter().map(day).collect()
+    tx.query(sql, range).await?.iter().map(day).collect()
 }
 
 async fn by_request_type(tx: &mut Tx, range: &[Value]) -> Result<Vec<TypeUsage>> {
     let sql = format!(
-        "SELECT request_type, {} FROM usage_daily WHERE usage_date >= $1 AND usage_date < $2 \
+        "SELECT request_type, {} FROM usage_daily_type WHERE usage_date >= $1 AND usage_date < $2 \
          GROUP BY request_type ORDER BY SUM(request_count) DESC, request_type",
         sums(&["request_count", "total_tokens", "total_cost_nanos", "success_latency_ms_sum", "success_latency_count"])
     );
     let kind = |row: &Row| -> Result<TypeUsage> {
         Ok(TypeUsage {
-            request_type: row.opt_text("request_type")?,
+            request_type: row.text("request_type")?,
             count: row.int("request_count")?,
             tokens: row.int("total_tokens")?,
             cost: usd(row.int("total_cost_nanos")?, 1, 4)?,
@@ -301,7 +317,8 @@ async fn by_request_type(tx: &mut Tx, range: &[Value]) -> Result<Vec<TypeUsage>>
 
 async fn month(tx: &mut Tx, month: NaiveDate) -> Result<MonthUsage> {
     let measures = sums(&["request_count", "total_tokens", "total_cost_nanos"]);
-    let row = one(tx, &format!("SELECT {measures} FROM usage_monthly_customer WHERE usage_month = $1"), &[month.into()]).await?;
+    let sql = format!("SELECT {measures} FROM usage_daily_total WHERE usage_date >= $1 AND usage_date < $2");
+    let row = one(tx, &sql, &[month.into(), (month + Months::new(1)).into()]).await?;
     Ok(MonthUsage {
         requests: row.int("request_count")?,
         tokens: row.int("total_tokens")?,
@@ -311,26 +328,4 @@ async fn month(tx: &mut Tx, month: NaiveDate) -> Result<MonthUsage> {
 
 async fn one(tx: &mut Tx, sql: &str, parameters: &[Value]) -> Result<Row> {
     tx.query(sql, parameters).await?.into_iter().next().context("An aggregate gave no row")
-}
-
-/// A whole average, rounded half-even; none of nothing.
-fn average(sum: i64, count: i64) -> Result<Option<i64>> {
-    if count == 0 { Ok(None) } else { Ok(Some(i64::try_from(div_half_even(sum.into(), count.into()))?)) }
-}
-
-/// Nano-USD for each of `count`, in USD with so many places, rounded half-even once; 0 for each of nothing.
-fn usd(nanos: i64, count: i64, places: u32) -> Result<Usd> {
-    usd_per(nanos.into(), count.max(1).into(), places)
-}
-
-fn usd_per(nanos: i128, count: i128, places: u32) -> Result<Usd> {
-    let unit = 10_i128.pow(places);
-    let scaled = div_half_even(nanos * unit, count * i128::from(crate::money::NANOS_PER_USD));
-    let sign = if scaled < 0 { "-" } else { "" };
-    let (whole, part) = (scaled.unsigned_abs() / unit.unsigned_abs(), scaled.unsigned_abs() % unit.unsigned_abs());
-    raw(format!("{sign}{whole}.{part:0places$}", places = places as usize))
-}
-
-fn raw(number: String) -> Result<Usd> {
-    Ok(RawValue::from_string(number)?)
 }

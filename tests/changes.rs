@@ -38,7 +38,7 @@ async fn a_new_row_makes_exactly_its_day_due(engine: Engine) {
     for day in ["01", "02", "03"] {
         fixture.log(&format!("2026-03-{day}T10:00:00.000000Z"), &[]).await;
     }
-    assert_eq!(fixture.written(RUN).len(), 3 * 3 + 2 + 2);
+    assert_eq!(fixture.written(RUN).len(), 3 * 5 + 2 + 2);
     // A late row: its day was written long ago.
     fixture.log("2026-03-02T23:59:59.999999Z", &[]).await;
     assert_eq!(
@@ -46,10 +46,12 @@ async fn a_new_row_makes_exactly_its_day_due(engine: Engine) {
         [
             "usage_daily 2026-03-02",
             "usage_daily_customer 2026-03-02",
+            "usage_daily_type 2026-03-02",
             "usage_daily_user 2026-03-02",
             "usage_monthly_customer 2026-03",
             "usage_monthly_user 2026-03",
             "user_dashboard all",
+            "usage_daily_total 2026-03-02",
             "usage_dashboard all",
         ]
     );
@@ -133,7 +135,7 @@ async fn an_empty_window_that_is_asked_for_is_written_empty(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     assert!(fixture.run_well(RUN).starts_with("Nothing is due"));
     let asked = ["run-job", "usage_daily", "--day", "2026-03-09", "--downstream"];
-    assert_eq!(fixture.written(&asked).len(), 7);
+    assert_eq!(fixture.written(&asked).len(), 9);
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_daily").await, 0);
     assert_eq!(fixture.rows("SELECT state, rows_in FROM job_window WHERE job = 'usage_daily'").await, ["done|0"]);
     // Rows that come later are found as ever.
@@ -220,7 +222,7 @@ async fn a_force_rewrites_without_changing_a_row(engine: Engine) {
     fixture.run_well(RUN);
     let before = fixture.results().await;
     let written = fixture.written(&[RUN, &["--force"]].concat());
-    assert_eq!(written.len(), 2 * 3 + 2 + 2);
+    assert_eq!(written.len(), 2 * 5 + 2 + 2);
     assert_eq!(before, fixture.results().await);
 }
 

@@ -57,7 +57,7 @@ struct ChatRequest {
     cost: Option<i64>,
     duration: Option<i64>,
     status: &'static str,
-    analytics: Vec<(u8, i64, i64, Option<i64>)>,
+    analytics: Vec<(u8, Option<i64>, Option<i64>, Option<i64>)>,
 }
 
 fn tokens() -> impl Strategy<Value = i64> {
@@ -87,7 +87,8 @@ fn logged_event() -> impl Strategy<Value = LoggedEvent> {
 }
 
 fn chat_request() -> impl Strategy<Value = ChatRequest> {
-    let analytics = prop::collection::vec((0_u8..3, tokens(), tokens(), prop::option::of(1_i64..6)), 0..3);
+    let analytics =
+        prop::collection::vec((0_u8..3, prop::option::of(tokens()), prop::option::of(tokens()), prop::option::of(1_i64..6)), 0..3);
     let numbers = (prop::option::of(tokens()), prop::option::of(-1_i64..50), prop::option::of(-1_i64..5_000));
     let status = prop::sample::select(vec!["completed", "completed", "failed", "pending"]);
     (0_u32..MINUTES, 0_u8..5, 0_u8..4, numbers, status, analytics).prop_map(
@@ -168,8 +169,10 @@ fn statements(change: &Change) -> Vec<String> {
             for (index, (category, input, output, rating)) in chat.analytics.iter().enumerate() {
                 all.push(format!(
                     "INSERT INTO request_analytics (user_id, request_id, request_type, category, tokens_input, tokens_output, user_rating, created_at) \
-                     SELECT user_id, id, 'type{category}', 'category{category}', {input}, {output}, {}, created_at + INTERVAL '{index} second' \
+                     SELECT user_id, id, 'type{category}', 'category{category}', {}, {}, {}, created_at + INTERVAL '{index} second' \
                      FROM chat_requests WHERE created_at = {} ORDER BY id LIMIT 1",
+                    null_or(*input),
+                    null_or(*output),
                     null_or(*rating),
                     at(chat.minute),
                 ));

@@ -7,11 +7,16 @@ use serde_json::{Value, json};
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
 
-on_both_databases!(every_number_is_that_of_the_raw_rows, the_job_keeps_what_the_command_computes, an_empty_log_has_an_empty_dashboard);
+on_both_databases!(
+    every_number_is_that_of_the_raw_rows,
+    the_job_keeps_what_the_command_computes,
+    an_empty_log_has_an_empty_dashboard,
+    costs_and_a_users_usage_are_those_of_the_raw_rows
+);
 
 /// One request of the log, as it was written.
 #[derive(Debug, Clone)]
-struct Request {
+pub struct Request {
     day: u64,
     user: u64,
     customer: Option<u64>,
@@ -32,7 +37,7 @@ impl Request {
     }
 }
 
-const AS_OF: &str = "2026-03-20T12:00:00Z";
+pub const AS_OF: &str = "2026-03-20T12:00:00Z";
 
 /// Forty-nine days of requests, the last on the day of [`AS_OF`]; the same in every run.
 fn requests() -> Vec<Request> {
@@ -55,7 +60,7 @@ fn requests() -> Vec<Request> {
         .collect()
 }
 
-async fn filled(engine: Engine) -> (Fixture, Vec<Request>) {
+pub async fn filled(engine: Engine) -> (Fixture, Vec<Request>) {
     let fixture = Fixture::new(engine).await;
     let requests = requests();
     for (index, request) in requests.iter().enumerate() {
@@ -224,7 +229,7 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
 async fn the_job_keeps_what_the_command_computes(engine: Engine) {
     let (fixture, _) = filled(engine).await;
     let keys = "SELECT dashboard_key FROM usage_dashboard ORDER BY dashboard_key";
-    assert_eq!(fixture.rows(keys).await, ["admin:30", "admin:7", "admin:90"]);
+    assert_eq!(fixture.rows(keys).await, ["admin:30", "admin:7", "admin:90", "cost_summary"]);
     for days in ["7", "30", "90"] {
         let kept = fixture.rows(&format!("SELECT CAST(content AS TEXT) FROM usage_dashboard WHERE dashboard_key = 'admin:{days}'")).await;
         let kept: Value = serde_json::from_str(&kept[0]).unwrap();
@@ -239,7 +244,7 @@ async fn the_job_keeps_what_the_command_computes(engine: Engine) {
     assert_eq!(run("2026-03-21T00:00:00Z"), 1);
     fixture.write("tallyroll.toml", "[dashboard]\ndays = [1, 365]\n");
     assert_eq!(run("2026-03-21T00:00:00Z"), 1);
-    assert_eq!(fixture.rows(keys).await, ["admin:1", "admin:365"]);
+    assert_eq!(fixture.rows(keys).await, ["admin:1", "admin:365", "cost_summary"]);
     let shown = fixture.run_well(&["dashboard", "--days", "3", "--as-of", AS_OF]);
     assert!(shown.contains("2026-03-20") && shown.contains("USD") && shown.lines().all(|line| line.chars().count() <= 110), "{shown}");
 }
@@ -250,4 +255,49 @@ async fn an_empty_log_has_an_empty_dashboard(engine: Engine) {
     assert_eq!(found["summary"]["total_requests"], 0);
     assert!(text.contains("\"total_cost_usd\":0.00") && text.contains("\"by_user\":[]"), "{text}");
     fixture.run_well(&["dashboard"]);
+}
+
+async fn costs_and_a_users_usage_are_those_of_the_raw_rows(engine: Engine) {
+    let (fixture, all) = filled(engine).await;
+    let text = fixture.run_well(&["dashboard", "--costs", "--as-of", AS_OF, "--json"]);
+    let cost = |from: u64, to: u64| rounded(all.iter().filter(|one| (from..to).contains(&one.day)).map(Request::nanos).sum(), USD, 2);
+    let count = |from: u64, to: u64| all.iter().filter(|one| (from..to).contains(&one.day)).count();
+    // Day 47 is Friday 20 March; the week began on day 43, the month on day 28.
+    let expected = format!(
+        "{{\"today\":{},\"yesterday\":{},\"this_week\":{},\"this_month\":{},\"last_month\":{},\"all_time\":{},\"requests_today\":{},\"requests_this_month\":{}}}\n",
+        cost(47, 48),
+        cost(46, 47),
+        cost(43, 50),
+        cost(28, 59),
+        cost(0, 28),
+        cost(0, 99),
+        count(47, 48),
+        count(28, 59)
+    );
+    assert_eq!(text, expected);
+    assert!(fixture.run_well(&["dashboard", "--costs", "--as-of", AS_OF]).contains("this week"));
+
+    let user = "00000000-0000-4000-8000-000000000003";
+    let text = fixture.run_well(&["dashboard", "--user", user, "--usage", "--days", "30", "--as-of", AS_OF, "--json"]);
+    let mine: Vec<&Request> = all.iter().filter(|one| one.user == 3 && one.day >= 17).collect();
+    let good: Vec<&Request> = mine.iter().copied().filter(|one| !one.is_error).collect();
+    let summary = format!(
+        "{{\"summary\":{{\"total_requests\":{},\"total_tokens\":{},\"total_cost_usd\":{},\"avg_tokens_per_request\":{}}}",
+        mine.len(),
+        sum(&mine, tokens),
+        rounded(sum(&mine, Request::nanos), USD, 4),
+        rounded(sum(&good, tokens), i128::try_from(good.len()).unwrap(), 0)
+    );
+    assert!(text.starts_with(&summary), "{summary}\n{text}");
+    let found: Value = serde_json::from_str(&text).unwrap();
+    let recent = found["recent_requests"].as_array().unwrap();
+    assert_eq!(recent.len(), mine.len());
+    assert!(recent.windows(2).all(|pair| pair[0]["created_at"].as_str() > pair[1]["created_at"].as_str()), "{recent:?}");
+    let last = mine.iter().max_by_key(|one| one.day).unwrap();
+    assert!(text.contains(&format!("\"cost\":{},\"latency_ms\"", rounded(last.nanos(), USD, 6))), "{text}");
+    let days: BTreeSet<String> = mine.iter().map(|one| one.date()).collect();
+    let shown: BTreeSet<String> =
+        found["daily_usage"].as_array().unwrap().iter().map(|day| day["date"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(days, shown);
+    assert!(fixture.run_well(&["dashboard", "--user", user, "--usage", "--as-of", AS_OF]).contains("recent request"));
 }

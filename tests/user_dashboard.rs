@@ -8,6 +8,7 @@ on_both_databases!(
     midnight_moves_today_and_the_month,
     sums_do_not_overflow_32_bits,
     the_command_shows_what_the_seeds_api_does,
+    one_user_is_refreshed_without_the_others,
 );
 
 const USER: [&str; 5] = [
@@ -178,4 +179,23 @@ async fn the_command_shows_what_the_seeds_api_does(engine: Engine) {
     insta::with_settings!({ snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!("user_dashboard", fixture.run_well(&arguments));
     });
+}
+
+async fn one_user_is_refreshed_without_the_others(engine: Engine) {
+    let fixture = filled(engine).await;
+    run(&fixture, "2026-03-10T23:30:00Z");
+    let before = fixture.rows(SHOWN).await;
+    plan(&fixture, 9, 2, "pro", (1_000, 50), "2026-03-01", "NULL").await;
+    fixture.execute(&format!("UPDATE user_dashboard_data SET total_requests = 77 WHERE user_id = '{}'", USER[0])).await;
+    let arguments = ["dashboard", "--user", USER[2], "--refresh", "--as-of", "2026-03-10T23:40:00Z", "--json"];
+    let json: serde_json::Value = serde_json::from_str(&fixture.run_well(&arguments)).unwrap();
+    assert_eq!(json["limits"]["planName"], "pro");
+    let after = fixture.rows(SHOWN).await;
+    assert_eq!(after[2], before[2].replace("|team|2|2|1|NULL|0|", "|pro|2|1000|1|50|1|").replace("23:30", "23:40"));
+    assert!(after[0].contains("|77|"), "{after:?}");
+    assert_eq!([&after[1], &after[3], &after[4]], [&before[1], &before[3], &before[4]]);
+    // The same as the job makes.
+    fixture.run_well(&["run-job", "user_dashboard", "--force", "--as-of", "2026-03-10T23:40:00Z"]);
+    assert_eq!(fixture.rows(SHOWN).await[2], after[2]);
+    assert_eq!(fixture.run(&["dashboard", "--user", "00000000-0000-4000-8000-00000000dead", "--refresh"]).code, Some(2));
 }

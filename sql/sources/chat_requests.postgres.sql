@@ -15,8 +15,9 @@ SELECT
     request.model AS model,
     analytics.tokens_input AS input_tokens,
     analytics.tokens_output AS output_tokens,
+    -- Analytics that only rate or sort a request leave its tokens to the request.
     CASE
-        WHEN analytics.id IS NULL THEN CAST(request.tokens_used AS BIGINT)
+        WHEN analytics.tokens_input IS NULL AND analytics.tokens_output IS NULL THEN CAST(request.tokens_used AS BIGINT)
         ELSE CAST(COALESCE(analytics.tokens_input, 0) AS BIGINT) + COALESCE(analytics.tokens_output, 0)
     END AS total_tokens,
     CAST(NULL AS NUMERIC) AS input_cost_usd,
@@ -30,7 +31,6 @@ FROM chat_requests AS request
 -- Nothing keeps a request from having several analytics rows; the latest one describes it.
 LEFT JOIN LATERAL (
     SELECT
-        one.id AS id,
         one.request_type AS request_type,
         one.category AS category,
         one.tokens_input AS tokens_input,

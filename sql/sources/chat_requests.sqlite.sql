@@ -15,8 +15,9 @@ SELECT
     request.model AS model,
     analytics.tokens_input AS input_tokens,
     analytics.tokens_output AS output_tokens,
+    -- Analytics that only rate or sort a request leave its tokens to the request.
     CASE
-        WHEN analytics.id IS NULL THEN request.tokens_used
+        WHEN analytics.tokens_input IS NULL AND analytics.tokens_output IS NULL THEN request.tokens_used
         ELSE COALESCE(analytics.tokens_input, 0) + COALESCE(analytics.tokens_output, 0)
     END AS total_tokens,
     NULL AS input_cost_nanos,

@@ -8,9 +8,11 @@ use uuid::Uuid;
 use super::output;
 use super::session::Session;
 use crate::clock::Clock;
-use crate::dashboard::UserDashboard;
+use crate::dashboard::{self, UserDashboard};
 use crate::import::parse_instant;
 use crate::store::{Create, format_instant};
+use crate::usage_dashboard::cost_summary::CostSummary;
+use crate::usage_dashboard::user_usage::UserUsage;
 use crate::usage_dashboard::{TypeUsage, UsageDashboard};
 
 #[derive(Debug, Args)]
@@ -18,6 +20,15 @@ pub(super) struct Arguments {
     /// A user's own dashboard, by the user's id
     #[arg(long, value_name = "UUID")]
     user: Option<Uuid>,
+    /// The user's days and requests with what they cost, in place of totals and limits
+    #[arg(long, requires = "user")]
+    usage: bool,
+    /// Compute the user's dashboard afresh first
+    #[arg(long, requires = "user", conflicts_with = "usage")]
+    refresh: bool,
+    /// Only what was spent today, this week, this month and ever
+    #[arg(long, conflicts_with_all = ["user", "days"])]
+    costs: bool,
     /// Days before today that are shown with it
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3_660))]
     days: u64,
@@ -34,12 +45,26 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let config = &session.loaded.config;
+    if let Some(user) = arguments.user.filter(|_| arguments.usage) {
+        let usage = UserUsage::compute(&session.project, config, &store, user, arguments.days, now).await?;
+        store.close().await;
+        return if session.json { output::json(&usage) } else { print_usage(&usage) };
+    }
     if let Some(user) = arguments.user {
+        if arguments.refresh {
+            dashboard::refresh(&session.project, config, &store, user, now).await?;
+        }
         let dashboard = UserDashboard::read(&session.project, config, &store, user, arguments.days + 1, now).await?;
         store.close().await;
         return if session.json { output::json(&dashboard) } else { print_user(&dashboard) };
     }
     let mut tx = store.begin_read().await?;
+    if arguments.costs {
+        let costs = CostSummary::compute(&mut tx, config.reporting.timezone, now).await?;
+        drop(tx);
+        store.close().await;
+        return if session.json { output::json(&costs) } else { print_costs(&costs) };
+    }
     let dashboard = UsageDashboard::compute(&mut tx, arguments.days, config.reporting.timezone, now).await?;
     drop(tx);
     store.close().await;
@@ -72,16 +97,18 @@ fn print_admin(dashboard: &UsageDashboard, days: u64) -> Result<()> {
         output::line(&format!("  {name}   {} requests, {} USD", output::grouped(month.requests), month.cost_usd))?;
     }
     bars("day", dashboard.daily_trend.iter().map(|day| (day.date.to_string(), day.requests)).collect())?;
-    let kind = |kind: &TypeUsage| (kind.request_type.clone().unwrap_or_else(|| "-".to_owned()), kind.count);
+    let kind = |kind: &TypeUsage| (kind.request_type.clone(), kind.count);
     bars("request type", dashboard.by_request_type.iter().map(kind).collect())?;
     let users = dashboard.by_user.iter().take(SHOWN);
     costly(
         "user",
+        "requests",
         users.map(|user| [user.user_email.clone(), output::grouped(user.request_count), user.total_cost.to_string()]).collect(),
     )?;
     let customers = dashboard.by_customer.iter().take(SHOWN);
     costly(
         "customer",
+        "requests",
         customers
             .map(|customer| [customer.customer_name.clone(), output::grouped(customer.request_count), customer.total_cost.to_string()])
             .collect(),
@@ -89,13 +116,13 @@ fn print_admin(dashboard: &UsageDashboard, days: u64) -> Result<()> {
 }
 
 /// Those that cost most.
-fn costly(name: &str, rows: Vec<[String; 3]>) -> Result<()> {
+fn costly(name: &str, count: &str, rows: Vec<[String; 3]>) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
     output::line("")?;
     let rows: Vec<Vec<String>> = rows.into_iter().map(|[label, count, cost]| vec![label.chars().take(40).collect(), count, cost]).collect();
-    output::line(&output::table(&[name, "requests", "cost USD"], &["requests", "cost USD"], &rows))
+    output::line(&output::table(&[name, count, "cost USD"], &[count, "cost USD"], &rows))
 }
 
 fn print_user(dashboard: &UserDashboard) -> Result<()> {
@@ -156,6 +183,49 @@ fn print_user(dashboard: &UserDashboard) -> Result<()> {
         .collect();
     output::line("")?;
     output::line(&output::table(&["recent request", "type", "model", "tokens", "ms", "status"], &["tokens", "ms"], &rows))
+}
+
+fn print_costs(costs: &CostSummary) -> Result<()> {
+    let rows: Vec<Vec<String>> = [
+        ("today", &costs.today, Some(costs.requests_today)),
+        ("yesterday", &costs.yesterday, None),
+        ("this week", &costs.this_week, None),
+        ("this month", &costs.this_month, Some(costs.requests_this_month)),
+        ("last month", &costs.last_month, None),
+        ("all time", &costs.all_time, None),
+    ]
+    .into_iter()
+    .map(|(name, cost, requests)| vec![name.to_owned(), cost.to_string(), requests.map_or_else(String::new, output::grouped)])
+    .collect();
+    output::line(&output::table(&["", "cost USD", "requests"], &["cost USD", "requests"], &rows))
+}
+
+fn print_usage(usage: &UserUsage) -> Result<()> {
+    let summary = &usage.summary;
+    output::line(&format!("  requests     {}", output::grouped(summary.total_requests)))?;
+    output::line(&format!(
+        "  tokens       {}; {} a request",
+        output::grouped(summary.total_tokens),
+        output::grouped(summary.avg_tokens_per_request)
+    ))?;
+    output::line(&format!("  cost         {} USD", summary.total_cost_usd))?;
+    bars("day", usage.daily_usage.iter().map(|day| (day.date.to_string(), day.requests)).collect())?;
+    let recent = usage.recent_requests.iter().take(SHOWN);
+    costly(
+        "recent request",
+        "tokens",
+        recent
+            .map(|request| {
+                let kind = request.request_type.as_deref().unwrap_or("-");
+                let label = format!("{} {kind}", request.created_at.format("%Y-%m-%d %H:%M:%S"));
+                [
+                    label,
+                    request.total_tokens.map_or("-".to_owned(), output::grouped),
+                    request.cost.as_ref().map_or("-".to_owned(), ToString::to_string),
+                ]
+            })
+            .collect(),
+    )
 }
 
 /// A table of counts with a bar for each.

@@ -145,6 +145,26 @@ impl SqlSelect {
         Ok(i64::try_from(row_count)?)
     }
 
+    /// Replaces only the rows of `column` = `value`, of a job over everything. A run of the job waits, or is waited for.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn write_one(&self, store: &Store, job: &Job, column: &str, value: &Value, as_of: DateTime<Utc>) -> Result<()> {
+        let (table, column) = (quote_identifier(&job.writes), quote_identifier(column));
+        let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
+        let insert = format!("INSERT INTO {table} ({names}) SELECT {names} FROM ({}) AS result", single_statement(&self.file)?);
+        let (sql, mut parameters) = self.bind(&insert, Window::containing(job.window, as_of.date_naive())?, as_of)?;
+        parameters.push(value.clone());
+        let mut tx = store.begin().await?;
+        if let Some(lock) = store.pick(Some(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")), None) {
+            tx.execute(&lock, &[]).await?;
+        }
+        tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), std::slice::from_ref(value)).await?;
+        let sql = format!("{sql} WHERE {column} = ${}", parameters.len());
+        tx.execute(&sql, &parameters).await.with_context(|| format!("`{}` failed", self.file.origin))?;
+        tx.commit().await
+    }
+
     fn bind(&self, sql: &str, window: Window, as_of: DateTime<Utc>) -> Result<(String, Vec<Value>)> {
         let numbered = sql_text::number_typed_parameters(sql, &PARAMETERS, self.parameter_type)?;
         let parameters = numbered.names.iter().map(|name| self.parameter(name, window, as_of)).collect::<Result<_>>()?;

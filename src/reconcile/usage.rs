@@ -103,11 +103,11 @@ async fn quarantine(
     Ok(())
 }
 
-/// The summaries that read `usage_daily`, each measure per window.
+/// The summaries downstream of `usage_daily`, each measure per window.
 pub(super) async fn summaries(context: &Context, as_of: DateTime<Utc>, findings: &mut Findings) -> Result<()> {
     let Some(daily) = context.jobs.iter().find(|job| job.operator == OperatorKind::UsageRollup) else { return Ok(()) };
     let days = stored_sums(context, daily, &daily.window_column).await?;
-    for job in context.jobs.iter().filter(|job| job.operator == OperatorKind::Sql && job.reads.contains(&daily.writes)) {
+    for job in context.jobs.downstream_of(daily).into_iter().filter(|job| job.operator == OperatorKind::Sql) {
         let check = match job.window {
             WindowKind::Day => "days",
             WindowKind::Month => "months",

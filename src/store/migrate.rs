@@ -52,6 +52,28 @@ impl Store {
         Ok(plan)
     }
 
+    /// Makes the roles, rights and row-level security of `sql/roles.sql`, in one transaction; there already, they stay.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config on SQLite, which has no roles, and where the user may not make them.
+    pub async fn create_roles(&self) -> Result<()> {
+        let Self::Postgres { pool, .. } = self else {
+            return Err(Failure::config("SQLite has no roles: who may read the file is up to the file system").into());
+        };
+        let mut tx = pool.begin().await.map_err(classify)?;
+        if let Err(error) = sqlx::raw_sql(include_str!("../../sql/roles.sql")).execute(&mut *tx).await {
+            let text = super::what_it_says(&error);
+            let classified = classify(error);
+            if crate::failure::find(&classified).is_some() {
+                return Err(classified);
+            }
+            return Err(Failure::config(format!("The roles could not be made: {text}"))
+                .hint("run `tallyroll migrate --roles` as one who may create roles and owns the tables")
+                .into());
+        }
+        tx.commit().await.map_err(classify)
+    }
+
     /// Whether every migration of this version is there.
     ///
     /// # Errors

@@ -164,8 +164,15 @@ impl Fixture {
     }
 }
 
-pub const SUMMARIES: [&str; 5] =
-    ["usage_daily", "usage_daily_user", "usage_daily_customer", "usage_monthly_user", "usage_monthly_customer"];
+pub const SUMMARIES: [&str; 7] = [
+    "usage_daily",
+    "usage_daily_user",
+    "usage_daily_customer",
+    "usage_daily_total",
+    "usage_daily_type",
+    "usage_monthly_user",
+    "usage_monthly_customer",
+];
 
 /// What a process left.
 #[derive(Debug)]

@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::NaiveDate;
-use polars::prelude::{ChunkedArray, Column, DataFrame, DataType as PolarsType, Expr, Int64Type, Int128Type, IntoLazy, UInt32Type, col};
+use polars::prelude::{
+    ChunkedArray, Column, DataFrame, DataType as PolarsType, Expr, Int64Type, Int128Type, IntoLazy, SortMultipleOptions, UInt32Type, col,
+};
 
 use super::intern::{Ids, Interner, Labels};
 use crate::money::fit_stored;
@@ -143,13 +145,14 @@ impl Folder {
         Ok(())
     }
 
-    /// The groups of everything pushed.
+    /// The groups of everything pushed, customer by customer: written so, those of one lie together.
     pub(super) fn finish(mut self) -> Result<Option<DataFrame>> {
         self.fold_rows()?;
-        match self.partial.take() {
-            Some(partial) if !self.is_folded => self.fold(partial).map(Some),
-            other => Ok(other),
-        }
+        let groups = match self.partial.take() {
+            Some(partial) if !self.is_folded => Some(self.fold(partial)?),
+            other => other,
+        };
+        groups.map(|groups| Ok(groups.sort(["customer_id"], SortMultipleOptions::default())?)).transpose()
     }
 
     fn fold(&self, frame: DataFrame) -> Result<DataFrame> {

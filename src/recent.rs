@@ -1,0 +1,86 @@
+//! A user's latest requests of every source: by the sources' own SQL, bounded in time and number. What dashboards read of the raw log
+//! (`docs/semantics.md` section 8).
+
+use std::ops::Range;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::money::parse_usd_nanos;
+use crate::project::Project;
+use crate::source::Source;
+use crate::store::{Row, Store, Value};
+
+/// One request as it was logged.
+#[derive(Debug, Clone)]
+pub(crate) struct LoggedRequest {
+    pub(crate) source: String,
+    pub(crate) id: String,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) customer_name: Option<String>,
+    pub(crate) request_type: Option<String>,
+    pub(crate) category: Option<String>,
+    pub(crate) model: Option<String>,
+    pub(crate) input_tokens: Option<i64>,
+    pub(crate) output_tokens: Option<i64>,
+    pub(crate) total_tokens: Option<i64>,
+    /// The logged cost; none where the writer knew none, or what it wrote is no amount.
+    pub(crate) cost_nanos: Option<i64>,
+    pub(crate) latency_ms: Option<i64>,
+    pub(crate) status: Option<String>,
+}
+
+/// The user's latest `limit` requests of `[within.start, within.end)`, the latest first.
+pub(crate) async fn requests(
+    project: &Project,
+    config: &Config,
+    store: &Store,
+    user: Uuid,
+    within: Range<DateTime<Utc>>,
+    limit: usize,
+) -> Result<Vec<LoggedRequest>> {
+    let user_id = user_value(store, user);
+    let cost = store.pick("total_cost_usd", "total_cost_nanos");
+    let mut requests = Vec::new();
+    for name in &config.usage.sources {
+        let source = Source::load(project, name, store.engine())?;
+        let events = source.events_sql(store, within.start, within.end)?;
+        let sql = format!(
+            "SELECT event_id, occurred_at, customer_name, request_type, category, model, input_tokens, output_tokens, total_tokens, \
+             CAST({cost} AS TEXT) AS cost, latency_ms, status FROM ({events}) AS events \
+             WHERE user_id = $1 ORDER BY occurred_at DESC, event_id DESC LIMIT {limit}"
+        );
+        for row in store.query(&sql, std::slice::from_ref(&user_id)).await.map_err(|error| source.explain(error))? {
+            let cost = row.opt_text("cost")?;
+            requests.push(LoggedRequest {
+                source: name.clone(),
+                id: row.text("event_id")?,
+                created_at: row.instant("occurred_at")?,
+                customer_name: row.opt_text("customer_name")?,
+                request_type: row.opt_text("request_type")?,
+                category: row.opt_text("category")?,
+                model: row.opt_text("model")?,
+                input_tokens: opt_int(&row, "input_tokens")?,
+                output_tokens: opt_int(&row, "output_tokens")?,
+                total_tokens: opt_int(&row, "total_tokens")?,
+                cost_nanos: cost.and_then(|cost| store.pick(parse_usd_nanos(&cost).ok(), cost.parse().ok())),
+                latency_ms: opt_int(&row, "latency_ms")?,
+                status: row.opt_text("status")?,
+            });
+        }
+    }
+    requests.sort_by(|left, right| (right.created_at, &right.id).cmp(&(left.created_at, &left.id)));
+    requests.truncate(limit);
+    Ok(requests)
+}
+
+/// A user's id as the database keeps it.
+pub(crate) fn user_value(store: &Store, user: Uuid) -> Value {
+    store.pick(user.into(), user.to_string().into())
+}
+
+pub(crate) fn opt_int(row: &Row, column: &str) -> Result<Option<i64>> {
+    Ok(if *row.get(column)? == Value::Null { None } else { Some(row.int(column)?) })
+}
