@@ -57,7 +57,7 @@ struct ChatRequest {
     cost: Option<i64>,
     duration: Option<i64>,
     status: &'static str,
-    analytics: Vec<(u8, Option<i64>, Option<i64>, Option<i64>)>,
+    analytics: Vec<Analytics>,
 }
 
 fn tokens() -> impl Strategy<Value = i64> {
@@ -116,6 +116,9 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0_u8..5, 0_u8..3).prop_map(|(user, email)| Change::Rename(user, email)),
     ]
 }
+
+/// Category, tokens in and out, rating.
+type Analytics = (u8, Option<i64>, Option<i64>, Option<i64>);
 
 /// The log covers four days around New York's clock change, to the minute and a microsecond before.
 const MINUTES: u32 = 4 * 24 * 60;
