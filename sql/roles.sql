@@ -32,7 +32,7 @@ GRANT UPDATE ON subscription, seat_org TO tallyroll_runner;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     usage_daily, usage_daily_user, usage_daily_customer, usage_daily_total, usage_daily_type, usage_monthly_user, usage_monthly_customer,
     user_dashboard_data, usage_dashboard, peak_seats, reconciliation, snapshot_file, quarantined_event, job_run, job_window, job_lock,
-    schedule_state, usage_dirty_day, usage_watermark
+    schedule_state, schedule_notice, usage_dirty_day, usage_watermark
 TO tallyroll_runner;
 GRANT SELECT ON tallyroll_migration, usage_requests_by_category, ai_usage_summary TO tallyroll_runner;
 

@@ -24,6 +24,7 @@ pub mod run;
 pub mod schedule;
 pub mod seat_report;
 pub mod seats;
+pub mod serve;
 pub mod snapshot;
 pub mod source;
 pub mod sql_text;

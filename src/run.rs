@@ -30,7 +30,7 @@ use crate::snapshot::storage::Storage;
 use crate::source::Source;
 use crate::source::ledger::SeatSource;
 use crate::store::lock::JobLock;
-use crate::store::state::{NewRun, Outcome, Progress, Written};
+use crate::store::state::{NewRun, Origin, Outcome, Progress, Written};
 use crate::store::{Store, Tx};
 use crate::window::Window;
 
@@ -90,6 +90,9 @@ pub struct Binding {
     pub lock_wait: Duration,
     /// Windows that this run has written already are left out.
     pub resume: Option<String>,
+    pub origin: Origin,
+    /// The id that the run gets; a new one unless set.
+    pub run_id: Option<String>,
 }
 
 /// Runs one job over its due windows or those asked for, then, where asked, what reads it.
@@ -108,7 +111,7 @@ pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: 
         if reports.iter().filter_map(|report| report.failure.as_ref()).any(is_final) {
             break;
         }
-        let binding = Binding { lock_wait: binding.lock_wait, resume: None };
+        let binding = Binding { lock_wait: binding.lock_wait, origin: binding.origin.clone(), ..Binding::default() };
         reports.push(run_one(context, job, &request.for_downstream(), &binding, parent.clone()).await?);
     }
     Ok(reports)
@@ -198,10 +201,10 @@ async fn run_one(
     drop(tx);
 
     let run = NewRun {
-        run_id: Uuid::now_v7().to_string(),
+        run_id: binding.run_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string()),
         job: job.name.clone(),
         parent_run_id,
-        trigger: "manual",
+        origin: binding.origin.clone(),
         request: serde_json::to_string(request)?,
         as_of: request.as_of,
     };

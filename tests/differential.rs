@@ -2,7 +2,6 @@
 //! NaN, the tables equal what one statement over the raw log gives.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -249,7 +248,7 @@ async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
             force: true,
             ..Request::default()
         };
-        let binding = Binding { lock_wait: Duration::ZERO, resume: None };
+        let binding = Binding::default();
         let due_only = Request { force: false, ..request.clone() };
         // What is due by itself first; forcing alone would hide a change that was not found.
         for report in run::run(&context, job, &due_only, &binding).await.unwrap() {

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tallyroll::clock::Clock;
 use tallyroll::failure;
 use tallyroll::store::lock::JobLock;
-use tallyroll::store::state::NewRun;
+use tallyroll::store::state::{NewRun, Origin};
 
 use crate::on_both_databases;
 use crate::support::{Engine, Finished, Fixture};
@@ -21,7 +21,7 @@ on_both_databases!(
 const RUN: &[&str] = &["run-job", "usage_daily", "--as-of", "2026-04-15T00:00:00Z"];
 
 fn run_of(id: &str, job: &str, as_of: DateTime<Utc>) -> NewRun {
-    NewRun { run_id: id.to_owned(), job: job.to_owned(), parent_run_id: None, trigger: "manual", request: "{}".to_owned(), as_of }
+    NewRun { run_id: id.to_owned(), job: job.to_owned(), parent_run_id: None, origin: Origin::default(), request: "{}".to_owned(), as_of }
 }
 
 async fn lock(fixture: &Fixture, clock: &Clock, id: &str) -> anyhow::Result<JobLock> {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -58,7 +57,7 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     let request = Request { as_of: demo::as_of(), downstream: true, ..Request::default() };
     for name in ["usage_daily", "peak_seats"] {
         let job = context.jobs.get(name)?;
-        let reports = run::run(&context, job, &request, &Binding { lock_wait: Duration::ZERO, resume: None }).await?;
+        let reports = run::run(&context, job, &request, &Binding::default()).await?;
         if let Some(failure) = reports.into_iter().find_map(|report| report.failure) {
             return Err(failure);
         }

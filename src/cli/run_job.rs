@@ -78,7 +78,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     if arguments.dry_run {
         return dry_run(&session, &context, job, &request).await;
     }
-    let binding = Binding { lock_wait: Duration::from_secs(arguments.lock_wait), resume: arguments.resume.clone() };
+    let binding = Binding { lock_wait: Duration::from_secs(arguments.lock_wait), resume: arguments.resume.clone(), ..Binding::default() };
     let mut reports = run::run(&context, job, &request, &binding).await?;
     context.store.close().await;
     print(&session, &reports, &request)?;

@@ -17,11 +17,27 @@ pub struct NewRun {
     pub job: String,
     /// The run that this one is downstream of.
     pub parent_run_id: Option<String>,
-    /// What started it: `manual`, or a schedule.
-    pub trigger: &'static str,
+    pub origin: Origin,
     /// The arguments, as JSON, for `--resume`.
     pub request: String,
     pub as_of: DateTime<Utc>,
+}
+
+/// What started a run.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// `manual`, `page` or `schedule`.
+    pub trigger: &'static str,
+    /// The slot of the schedule that the run is for.
+    pub scheduled_for: Option<DateTime<Utc>>,
+    /// Which try of the slot it is, from 1.
+    pub attempt: i64,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self { trigger: "manual", scheduled_for: None, attempt: 1 }
+    }
 }
 
 /// What is known of the holder of a lock.
@@ -39,6 +55,8 @@ pub struct Run {
     pub job: String,
     pub parent_run_id: Option<String>,
     pub trigger: String,
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub attempt: i64,
     pub state: String,
     #[serde(skip)]
     pub request: String,
@@ -105,19 +123,21 @@ pub(super) async fn insert_run(tx: &mut Tx, run: &NewRun, now: DateTime<Utc>) ->
     let sql = r#"
         INSERT INTO job_run (
             run_id, job, parent_run_id, "trigger", attempt, state, request, as_of, started_at, heartbeat_at,
-            windows_planned, windows_done, rows_in, rows_out, quarantined_count, host, pid, version
-        ) VALUES ($1, $2, $3, $4, 1, 'running', $5, $6, $7, $7, 0, 0, 0, 0, 0, $8, $9, $10)"#;
+            windows_planned, windows_done, rows_in, rows_out, quarantined_count, host, pid, version, scheduled_for
+        ) VALUES ($1, $2, $3, $4, $11, 'running', $5, $6, $7, $7, 0, 0, 0, 0, 0, $8, $9, $10, $12)"#;
     let parameters = [
         run.run_id.as_str().into(),
         run.job.as_str().into(),
         run.parent_run_id.clone().into(),
-        run.trigger.into(),
+        run.origin.trigger.into(),
         run.request.as_str().into(),
         run.as_of.into(),
         now.into(),
         host().into(),
         i64::from(std::process::id()).into(),
         env!("CARGO_PKG_VERSION").into(),
+        run.origin.attempt.into(),
+        run.origin.scheduled_for.into(),
     ];
     tx.execute(sql, &parameters).await?;
     Ok(())
@@ -206,6 +226,15 @@ impl Store {
     pub async fn run(&self, run_id: &str) -> Result<Option<Run>> {
         let sql = format!("SELECT {RUN_COLUMNS} FROM job_run WHERE run_id = $1");
         self.query(&sql, &[run_id.into()]).await?.first().map(run_of).transpose()
+    }
+
+    /// The log lines of a run that has ended, one per line.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn run_log(&self, run_id: &str) -> Result<Option<String>> {
+        let rows = self.query("SELECT log FROM job_run WHERE run_id = $1", &[run_id.into()]).await?;
+        rows.first().map_or(Ok(None), |row| row.opt_text("log"))
     }
 
     /// Every window of a job, in order.
@@ -324,7 +353,7 @@ impl Tx {
 const WINDOWS_SQL: &str = "SELECT window_start, window_end, state, due_reason, error_text, run_id, write_count, rows_in, rows_out, \
      quarantined_count, input_fingerprint, timezone FROM job_window WHERE job = $1 ORDER BY window_start";
 
-const RUN_COLUMNS: &str = "run_id, job, parent_run_id, \"trigger\", state, request, as_of, started_at, finished_at, duration_ms, \
+const RUN_COLUMNS: &str = "run_id, job, parent_run_id, \"trigger\", scheduled_for, attempt, state, request, as_of, started_at, finished_at, duration_ms, \
      windows_planned, windows_done, rows_in, rows_out, quarantined_count, error_class, error_text, host, pid, version";
 
 fn windows_of(rows: &[Row]) -> Result<BTreeMap<Window, WindowState>> {
@@ -359,6 +388,8 @@ fn run_of(row: &Row) -> Result<Run> {
         job: row.text("job")?,
         parent_run_id: row.opt_text("parent_run_id")?,
         trigger: row.text("trigger")?,
+        scheduled_for: row.opt_instant("scheduled_for")?,
+        attempt: row.int("attempt")?,
         state: row.text("state")?,
         request: row.text("request")?,
         as_of: row.instant("as_of")?,

@@ -1,0 +1,21 @@
+-- Schedules: who works on a slot, what came of it, what was told of it; and the log lines of a run.
+SET LOCAL lock_timeout = '10s';
+
+ALTER TABLE schedule_state
+    ADD COLUMN claim_id TEXT,
+    ADD COLUMN heartbeat_at TIMESTAMPTZ,
+    ADD COLUMN host TEXT,
+    ADD COLUMN pid BIGINT,
+    ADD COLUMN error_text TEXT;
+
+ALTER TABLE job_run ADD COLUMN log TEXT;
+CREATE INDEX idx_job_run_started ON job_run (started_at);
+
+-- One row per thing told about a slot: several schedulers tell it once.
+CREATE TABLE schedule_notice (
+    job TEXT NOT NULL,
+    scheduled_for TIMESTAMPTZ NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('failed', 'recovered', 'overdue')),
+    noticed_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (job, scheduled_for, kind)
+);

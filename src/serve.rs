@@ -1,0 +1,8 @@
+//! `serve`: the web page and its JSON (`docs/interface.md`, "HTTP").
+
+pub mod app;
+mod auth;
+mod layout;
+mod pages;
+
+pub use self::app::{App, Starter, router};

@@ -1,0 +1,246 @@
+//! Who may see and do what: a bearer token, or a session cookie from the login page.
+//!
+//! A session is `<expiry>.<nonce>.<HMAC>`, keyed by the token: any replica with the same token knows it, and a new token ends all.
+//! A form carries the HMAC of its session, so that another site cannot post in its name.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Form;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit, Mac};
+use maud::html;
+use serde::Deserialize;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use super::app::App;
+use super::layout;
+
+/// The token, and how many wrong ones were tried lately.
+pub struct Auth {
+    token: String,
+    /// Whether reading needs no token: none is set, and only this machine can connect.
+    is_open: bool,
+    wrong: Mutex<VecDeque<DateTime<Utc>>>,
+}
+
+/// Who asks, for the pages.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    /// What a form must carry; empty for a bearer token, whose requests no other site can make.
+    pub(super) csrf: String,
+    /// Whether this one may start runs: with a token only, never by being on this machine.
+    pub(super) can_run: bool,
+    /// Whether there is a session to end.
+    pub(super) is_logged_in: bool,
+}
+
+impl Session {
+    /// Whether a post with this form token may be done in the name of this session.
+    pub(super) fn may_post(&self, csrf: &str) -> bool {
+        // A bearer token is sent by programs, never by a browser on its own.
+        self.can_run && (!self.is_logged_in || bool::from(self.csrf.as_bytes().ct_eq(csrf.as_bytes())))
+    }
+}
+
+const COOKIE: &str = "tallyroll_session";
+const SESSION_HOURS: i64 = 12;
+
+/// Wrong tokens in a minute after which every further try waits, whoever makes it.
+const FREE_TRIES: usize = 5;
+const PENALTY: Duration = Duration::from_secs(2);
+/// Tries that wait at the same time; more are refused at once.
+const MAX_TRIES: usize = 20;
+
+impl Auth {
+    #[must_use]
+    pub fn new(token: &str, is_loopback: bool) -> Self {
+        Self { token: token.to_owned(), is_open: token.is_empty() && is_loopback, wrong: Mutex::new(VecDeque::new()) }
+    }
+
+    /// The HMAC of a text under the token, as URL-safe Base64.
+    fn sign(&self, text: &str) -> String {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.token.as_bytes()) else { return String::new() };
+        mac.update(text.as_bytes());
+        URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+    }
+
+    fn is_token(&self, tried: &str) -> bool {
+        // Both are hashed first: equal lengths tell nothing, and no comparison ends early.
+        !self.token.is_empty() && bool::from(self.sign(tried).as_bytes().ct_eq(self.sign(&self.token).as_bytes()))
+    }
+
+    /// A new session's cookie value, valid from `now` on.
+    fn open_session(&self, now: DateTime<Utc>) -> Option<String> {
+        let mut nonce = [0_u8; 16];
+        getrandom::fill(&mut nonce).ok()?;
+        let nonce = URL_SAFE_NO_PAD.encode(nonce);
+        let claim = format!("{}.{nonce}", (now + TimeDelta::hours(SESSION_HOURS)).timestamp());
+        Some(format!("{claim}.{}", self.sign(&format!("session {claim}"))))
+    }
+
+    fn is_session(&self, cookie: &str, now: DateTime<Utc>) -> bool {
+        let Some((claim, signature)) = cookie.rsplit_once('.') else { return false };
+        let expires = claim.split('.').next().and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(0);
+        !self.token.is_empty()
+            && expires > now.timestamp()
+            && bool::from(self.sign(&format!("session {claim}")).as_bytes().ct_eq(signature.as_bytes()))
+    }
+
+    /// Counts a wrong token; how long its answer has to wait, or none where too many wait already.
+    fn wrong_token(&self, now: DateTime<Utc>) -> Option<Duration> {
+        let mut wrong = self.wrong.lock().ok()?;
+        wrong.retain(|at| now - *at < TimeDelta::minutes(1));
+        if wrong.len() >= MAX_TRIES {
+            return None;
+        }
+        wrong.push_back(now);
+        Some(if wrong.len() > FREE_TRIES { PENALTY } else { Duration::ZERO })
+    }
+
+    /// Whether wrong tokens are so many that even a right one has to wait for its turn.
+    fn is_flooded(&self, now: DateTime<Utc>) -> bool {
+        self.wrong.lock().is_ok_and(|wrong| wrong.iter().filter(|at| now - **at < TimeDelta::minutes(1)).count() >= MAX_TRIES)
+    }
+
+    /// Who a request's headers say it is.
+    fn session(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Who {
+        if let Some(bearer) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) {
+            let tried = bearer.strip_prefix("Bearer ").unwrap_or_default();
+            // Under a flood of wrong tokens no token is compared: guessing has a limit, sessions go on.
+            return if !self.is_flooded(now) && self.is_token(tried) {
+                Who::Known(Session { csrf: String::new(), can_run: true, is_logged_in: false })
+            } else {
+                Who::WrongToken
+            };
+        }
+        match cookie(headers).filter(|cookie| self.is_session(cookie, now)) {
+            Some(cookie) => Who::Known(Session { csrf: self.sign(&format!("form {cookie}")), can_run: true, is_logged_in: true }),
+            None if self.is_open => Who::Known(Session { csrf: String::new(), can_run: false, is_logged_in: false }),
+            None => Who::Unknown,
+        }
+    }
+}
+
+enum Who {
+    Known(Session),
+    WrongToken,
+    Unknown,
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(';'));
+    all.find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+/// Lets a request with a token or a session pass, with its [`Session`] among the extensions; others get 401, or the login page.
+pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let now = app.context.clock.now();
+    match app.auth.session(request.headers(), now) {
+        Who::Known(session) => {
+            request.extensions_mut().insert(session);
+            next.run(request).await
+        }
+        Who::WrongToken => refused(&app, now).await,
+        Who::Unknown => {
+            let path = request.uri().path();
+            if request.method() == Method::GET && !path.starts_with("/api/") && path != "/metrics" {
+                let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+                return Redirect::to(&format!("/login?next={}", layout::encode(target))).into_response();
+            }
+            unauthorized("a bearer token is needed")
+        }
+    }
+}
+
+async fn refused(app: &App, now: DateTime<Utc>) -> Response {
+    match app.auth.wrong_token(now) {
+        Some(wait) => {
+            tokio::time::sleep(wait).await;
+            unauthorized("this token is not the right one")
+        }
+        None => (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "60")], "too many wrong tokens; wait a minute\n").into_response(),
+    }
+}
+
+fn unauthorized(why: &'static str) -> Response {
+    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{why}\n")).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LoginQuery {
+    #[serde(default)]
+    next: String,
+}
+
+pub(super) async fn login_page(State(app): State<Arc<App>>, Query(query): Query<LoginQuery>) -> Response {
+    form(&app, &query.next, None, StatusCode::OK)
+}
+
+fn form(app: &App, next: &str, wrong: Option<&str>, status: StatusCode) -> Response {
+    let content = html! {
+        h1 { "Log in" }
+        @if app.auth.token.is_empty() {
+            p { "No token is set, so nobody can log in. Set " code { "TALLYROLL__SERVE__TOKEN_FILE" } " to the path of a file that holds one." }
+        } @else {
+            form method="post" action="/login" class="card" {
+                @if let Some(wrong) = wrong { p class="bad" role="alert" { (wrong) } }
+                input type="hidden" name="next" value=(next);
+                label { "Token " input type="password" name="token" autocomplete="current-password" required autofocus; }
+                button { "Log in" }
+            }
+        }
+    };
+    (status, layout::page("Log in", None, &content)).into_response()
+}
+
+#[derive(Deserialize)]
+pub(super) struct Login {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+pub(super) async fn log_in(State(app): State<Arc<App>>, headers: HeaderMap, Form(login): Form<Login>) -> Response {
+    let now = app.context.clock.now();
+    if app.auth.is_flooded(now) || !app.auth.is_token(&login.token) {
+        return match app.auth.wrong_token(now) {
+            Some(wait) => {
+                tokio::time::sleep(wait).await;
+                form(&app, &login.next, Some("This token is not the right one."), StatusCode::UNAUTHORIZED)
+            }
+            None => form(&app, &login.next, Some("Too many wrong tokens. Wait a minute."), StatusCode::TOO_MANY_REQUESTS),
+        };
+    }
+    let Some(session) = app.auth.open_session(now) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    // Behind a proxy that speaks TLS the cookie is for TLS only.
+    let secure = if headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https") { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}", SESSION_HOURS * 3_600);
+    ([(header::SET_COOKIE, cookie)], Redirect::to(local(&login.next))).into_response()
+}
+
+/// A path of this site; where `next` leads elsewhere, the first page.
+fn local(next: &str) -> &str {
+    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains('\\') && !next.chars().any(char::is_control);
+    if is_path { next } else { "/" }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Logout {
+    csrf: String,
+}
+
+pub(super) async fn log_out(axum::Extension(session): axum::Extension<Session>, Form(logout): Form<Logout>) -> Response {
+    if !session.may_post(&logout.csrf) {
+        return layout::forbidden();
+    }
+    ([(header::SET_COOKIE, format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))], Redirect::to("/login")).into_response()
+}
