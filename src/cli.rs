@@ -14,8 +14,10 @@ mod output;
 mod reconcile;
 mod record;
 mod report;
+mod run_due;
 mod run_job;
 mod runs;
+mod serve;
 mod session;
 mod shell;
 mod status;
@@ -74,6 +76,12 @@ enum Command {
     #[command(after_help = "Examples:\n  tallyroll run-job usage_daily --downstream\n  \
         tallyroll run-job usage_daily --from 2026-03-01 --to 2026-04-01 --dry-run\n  tallyroll run-job usage_monthly_user --month 2026-03")]
     RunJob(run_job::Arguments),
+    /// Run every schedule that is due, then end: what cron starts once a minute
+    #[command(after_help = "Example, a line for cron(8):\n  * * * * * cd /srv/usage && tallyroll run-due")]
+    RunDue,
+    /// Run the schedules, and show health, metrics and the web page
+    #[command(after_help = "Example:\n  TALLYROLL__SERVE__TOKEN_FILE=/run/secrets/token tallyroll serve --bind 0.0.0.0:8080")]
+    Serve(serve::Arguments),
     /// Show past runs, newest first
     #[command(after_help = "Example:\n  tallyroll runs --job usage_daily --failed --limit 5")]
     Runs(runs::Arguments),
@@ -148,6 +156,8 @@ async fn run(cli: Cli) -> Result<()> {
         Command::ListJobs => list_jobs::run(&global).await,
         Command::Migrate(arguments) => migrate::run(Session::load(&global)?, &arguments).await,
         Command::RunJob(arguments) => run_job::run(Session::load(&global)?, &arguments).await,
+        Command::RunDue => run_due::run(Session::load(&global)?).await,
+        Command::Serve(arguments) => serve::run(Session::load(&global)?, &arguments).await,
         Command::Runs(arguments) => runs::run(Session::load(&global)?, &arguments).await,
         Command::Status => status::run(Session::load(&global)?).await,
         Command::Verify(arguments) => verify::run(Session::load(&global)?, &arguments).await,

@@ -30,6 +30,13 @@ pub struct Config {
     pub log: Log,
     pub metrics: Metrics,
     pub notify: Notify,
+    pub history: History,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct History {
+    /// Runs older than this are forgotten; those of billing jobs that went well never are.
+    pub keep_days: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -93,6 +100,8 @@ pub struct Engine {
 pub struct Serve {
     pub bind: String,
     pub token: String,
+    /// How long runs at work may take to end after a signal, before they are cut off.
+    pub grace_seconds: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -125,6 +134,7 @@ const KEYS: &[(&str, &str)] = &[
     ("engine.batch_rows", "65536"),
     ("engine.lock_lease_seconds", "60"),
     ("engine.windows_at_once", "2"),
+    ("history.keep_days", "400"),
     ("log.format", "\"text\""),
     ("metrics.textfile", "\"\""),
     ("notify.webhook_url", "\"\""),
@@ -132,6 +142,7 @@ const KEYS: &[(&str, &str)] = &[
     ("quarantine.max_ratio", "0.01"),
     ("reporting.timezone", "\"UTC\""),
     ("serve.bind", "\"127.0.0.1:8080\""),
+    ("serve.grace_seconds", "25"),
     ("serve.token", "\"\""),
     ("usage.change_tracking", "\"ingest\""),
     ("usage.lookback_days", "3"),

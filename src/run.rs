@@ -1,6 +1,7 @@
 //! Running a plan: lock, plan, windows, record.
 
 mod dry_run;
+pub mod log;
 mod work;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result};
 use chrono::TimeDelta;
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -212,10 +213,11 @@ async fn run_one(
     let lock = JobLock::acquire(&context.store, &context.clock, &run, lease, binding.lock_wait, || check_stop(&context.stop)).await?;
     report.run_id = Some(run.run_id.clone());
     let span = tracing::info_span!("run", run_id = run.run_id, job = job.name);
+    log::keep(&run.run_id);
     let progress = Arc::new(Mutex::new(Progress::default()));
     let heart = beat(context, &run.run_id, &progress);
     let outcome = run_windows(context, job, &operator, request, binding, &lock, &progress, &mut report).instrument(span.clone()).await;
-    heart.abort();
+    drop(heart);
 
     let done = progress.lock().map_or_else(|poisoned| *poisoned.into_inner(), |progress| *progress);
     report.windows_done = done.windows_done;
@@ -249,14 +251,33 @@ async fn run_one(
             "Run ended"
         );
     });
+    if let Some(lines) = log::take(&run.run_id) {
+        context.store.keep_log(&run.run_id, &lines).await?;
+    }
     Ok(report)
 }
 
+/// A heart that beats until this is dropped, however the run ends.
+#[derive(Debug)]
+pub(crate) struct BeatGuard(AbortHandle);
+
+impl BeatGuard {
+    pub(crate) fn new(heart: &JoinHandle<()>) -> Self {
+        Self(heart.abort_handle())
+    }
+}
+
+impl Drop for BeatGuard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Shows, four times in a lease, that the run is alive.
-fn beat(context: &Arc<Context>, run_id: &str, progress: &Arc<Mutex<Progress>>) -> AbortHandle {
+fn beat(context: &Arc<Context>, run_id: &str, progress: &Arc<Mutex<Progress>>) -> BeatGuard {
     let (context, run_id, progress) = (Arc::clone(context), run_id.to_owned(), Arc::clone(progress));
     let period = Duration::from_secs(context.config.engine.lock_lease_seconds.into()) / 4;
-    tokio::spawn(async move {
+    BeatGuard::new(&tokio::spawn(async move {
         loop {
             tokio::time::sleep(period).await;
             let now = progress.lock().map_or_else(|poisoned| *poisoned.into_inner(), |progress| *progress);
@@ -264,8 +285,7 @@ fn beat(context: &Arc<Context>, run_id: &str, progress: &Arc<Mutex<Progress>>) -
                 tracing::warn!(error = format!("{error:#}"), "The run's heartbeat could not be written");
             }
         }
-    })
-    .abort_handle()
+    }))
 }
 
 #[expect(clippy::too_many_arguments, reason = "called once; a struct for it would only rename the arguments")]

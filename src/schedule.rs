@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::failure::{self, Failure};
 use crate::job::Jobs;
@@ -19,6 +21,12 @@ use crate::project::Project;
 pub struct Schedule {
     pub cron: Cron,
     pub timezone: Tz,
+    /// How late a slot may begin, chosen for each by its hash.
+    pub jitter: Duration,
+    /// How long one try of a slot may take.
+    pub timeout: Duration,
+    /// The pause before the second try; it doubles with each.
+    pub backoff: Duration,
     pub settings: Entry,
 }
 
@@ -58,7 +66,7 @@ impl Default for Retries {
 }
 
 /// What happens to a slot while the job still runs.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
     #[default]
@@ -67,7 +75,7 @@ pub enum Overlap {
 }
 
 /// Which of the slots missed while nothing ran are run afterwards.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
     #[default]
@@ -75,6 +83,9 @@ pub enum CatchUp {
     All,
     None,
 }
+
+const LONGEST_SECONDS: u64 = 7 * 86_400;
+const MOST_RETRIES: u32 = 20;
 
 const FILE: &str = "schedules.toml";
 
@@ -99,13 +110,63 @@ pub fn read(project: &Project, jobs: &Jobs) -> Result<(BTreeMap<String, Schedule
     Ok((schedules, problems))
 }
 
+/// Every schedule, for those that run by them: a problem in one stops all.
+///
+/// # Errors
+/// [`Failure`] of kind config that tells the problems.
+pub fn all(project: &Project, jobs: &Jobs) -> Result<BTreeMap<String, Schedule>> {
+    let (schedules, problems) = read(project, jobs)?;
+    if problems.is_empty() {
+        return Ok(schedules);
+    }
+    Err(Failure::config(problems.join("; ")).hint("`tallyroll check` tells all problems at once").into())
+}
+
 impl Schedule {
     /// The next `count` fires strictly after `after`, in order.
     #[must_use]
     pub fn next_fires(&self, after: DateTime<Utc>, count: usize) -> Vec<DateTime<Utc>> {
         self.cron.iter_after(after.with_timezone(&self.timezone)).take(count).map(|fire| fire.with_timezone(&Utc)).collect()
     }
+
+    /// The slots in `(after, until]`, in order, each once; of more than [`MOST_SLOTS`] the newest.
+    ///
+    /// A time of day that a clock change leaves out fires at the first instant after it, one that comes twice fires the first time;
+    /// a line that fires every so often fires as often as time passes.
+    #[must_use]
+    pub fn slots(&self, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+        let after = after.max(until - OLDEST_SLOT);
+        // In the autumn's overlap the iterator is not chronological: it is followed a little past the end.
+        let end = until + TimeDelta::hours(3);
+        let fires = self.cron.iter_after(after.with_timezone(&self.timezone)).map(|fire| fire.with_timezone(&Utc));
+        let mut slots: Vec<DateTime<Utc>> = fires.take_while(|fire| *fire <= end).filter(|fire| *fire > after && *fire <= until).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots.drain(..slots.len().saturating_sub(MOST_SLOTS));
+        slots
+    }
+
+    /// How long after its slot's time a run begins: the same on every machine, spread over the jitter.
+    #[must_use]
+    pub fn delay(&self, job: &str, slot: DateTime<Utc>) -> TimeDelta {
+        let digest = Sha256::digest(format!("{job} {}", slot.timestamp()));
+        let number = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let jitter_ms = u64::try_from(self.jitter.as_millis()).unwrap_or(0);
+        let delay_ms = if jitter_ms == 0 { 0 } else { number % (jitter_ms + 1) };
+        TimeDelta::milliseconds(i64::try_from(delay_ms).unwrap_or(0))
+    }
+
+    /// The cron line in a sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("{} ({})", self.cron.describe().trim_end_matches('.'), self.timezone)
+    }
 }
+
+/// A schedule that slept for longer begins anew.
+const OLDEST_SLOT: TimeDelta = TimeDelta::days(366);
+/// Slots that are looked at after downtime.
+pub const MOST_SLOTS: usize = 1_000;
 
 fn schedule(job: &str, value: toml::Value, jobs: &Jobs) -> Result<Schedule, String> {
     if !jobs.iter().any(|known| known.name == job) {
@@ -125,10 +186,20 @@ fn schedule(job: &str, value: toml::Value, jobs: &Jobs) -> Result<Schedule, Stri
         .parse(&settings.cron)
         .map_err(|error| format!("`cron = \"{}\"`: {error}", settings.cron))?;
     let timezone = Tz::from_str(&settings.timezone).map_err(|_| format!("`timezone = \"{}\"` is no IANA time zone", settings.timezone))?;
-    for (key, text) in [("jitter", &settings.jitter), ("timeout", &settings.timeout), ("retries.backoff", &settings.retries.backoff)] {
-        duration_seconds(text).ok_or_else(|| format!("`{key} = \"{text}\"` is no duration: write `30s`, `10m` or `2h`"))?;
+    let duration = |key: &str, text: &str| match duration_seconds(text) {
+        None => Err(format!("`{key} = \"{text}\"` is no duration: write `30s`, `10m` or `2h`")),
+        Some(seconds) if seconds > LONGEST_SECONDS => Err(format!("`{key} = \"{text}\"` is longer than a week")),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+    };
+    let (jitter, timeout) = (duration("jitter", &settings.jitter)?, duration("timeout", &settings.timeout)?);
+    let backoff = duration("retries.backoff", &settings.retries.backoff)?;
+    if timeout.is_zero() {
+        return Err("`timeout` is zero: no run could end in time".to_owned());
     }
-    Ok(Schedule { cron, timezone, settings })
+    if settings.retries.max > MOST_RETRIES {
+        return Err(format!("`retries.max = {}` is more than {MOST_RETRIES}", settings.retries.max));
+    }
+    Ok(Schedule { cron, timezone, jitter, timeout, backoff, settings })
 }
 
 /// Seconds of `30s`, `10m`, `2h` or `1d`.

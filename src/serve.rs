@@ -1,7 +1,7 @@
 //! `serve`: the web page and its JSON (`docs/interface.md`, "HTTP").
 
 pub mod app;
-mod auth;
+pub mod auth;
 mod layout;
 mod pages;
 

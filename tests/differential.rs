@@ -1,20 +1,15 @@
 //! Random logs against plain SQL on PostgreSQL: whatever is inserted late, updated, deleted, renamed, unpriced, negative or
 //! NaN, the tables equal what one statement over the raw log gives.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tallyroll::clock::Clock;
-use tallyroll::job::Jobs;
 use tallyroll::plan::Request;
-use tallyroll::project::Project;
-use tallyroll::run::{self, Binding, Context};
-use tallyroll::snapshot::storage::Storage;
+use tallyroll::run::{self, Binding};
 use tokio::sync::watch;
 
-use crate::support::{Engine, Fixture, repetitions};
+use crate::support::{Engine, Fixture, context_of, repetitions};
 
 const PRICES: &str = include_str!("fixtures/differential/prices.toml");
 const ORACLE: &str = include_str!("fixtures/differential/oracle.sql");
@@ -220,18 +215,8 @@ async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
     );
     fixture.execute(&oracle).await;
 
-    let project = Project::new(fixture.path());
     let (_keep, stop) = watch::channel(None);
-    let context = Arc::new(Context {
-        config: fixture.config(),
-        jobs: Jobs::load(&project).unwrap(),
-        project,
-        store: fixture.store.clone(),
-        storage: Storage::Local { root: fixture.path().join("out") },
-        clock: Clock::system(),
-        stop,
-        observe: Box::new(|_| {}),
-    });
+    let context = context_of(&fixture, Clock::system(), stop);
     let job = context.jobs.get("usage_daily").unwrap();
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
     let changes = prop::collection::vec(change(), 1..40);

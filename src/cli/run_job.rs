@@ -17,6 +17,7 @@ use crate::plan::Request;
 use crate::run::{self, Binding, Context, JobReport};
 use crate::store::format_instant;
 use crate::window::next_day;
+use crate::{metrics, schedule};
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Args)]
@@ -80,6 +81,9 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     }
     let binding = Binding { lock_wait: Duration::from_secs(arguments.lock_wait), resume: arguments.resume.clone(), ..Binding::default() };
     let mut reports = run::run(&context, job, &request, &binding).await?;
+    if let Ok((schedules, _)) = schedule::read(&context.project, &context.jobs) {
+        metrics::write_textfile(&context, &schedules).await;
+    }
     context.store.close().await;
     print(&session, &reports, &request)?;
     match reports.iter_mut().find_map(|report| report.failure.take().map(|failure| (report.job.clone(), failure))) {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::{Global, output};
 use crate::clock::Clock;
@@ -16,6 +19,7 @@ use crate::failure::Failure;
 use crate::job::Jobs;
 use crate::project::Project;
 use crate::run::Context;
+use crate::run::log::RunLog;
 use crate::snapshot::storage::Storage;
 use crate::store::{Create, Store};
 
@@ -96,10 +100,11 @@ pub(super) fn stop_signal() -> Result<watch::Receiver<Option<i32>>> {
 fn start_logging(format: LogFormat) {
     let level = if std::io::stderr().is_terminal() && format == LogFormat::Text { "warn" } else { "info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},sqlx=warn")));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // A second start, in tests, leaves the first in place.
-    let _ = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(output::is_coloured(&std::io::stderr())).try_init(),
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let to_stderr = match format {
+        LogFormat::Json => to_stderr.json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Text => to_stderr.with_ansi(output::is_coloured(&std::io::stderr())).with_filter(filter).boxed(),
     };
+    // What a run logs is kept with its record, however quiet the terminal. A second start, in tests, leaves the first in place.
+    let _ = tracing_subscriber::registry().with(to_stderr).with(RunLog.with_filter(LevelFilter::INFO)).try_init();
 }

@@ -44,7 +44,7 @@ impl App {
 
 /// The whole site. Health checks and the style sheet need no token; see [`auth`] for the rest.
 pub fn router(app: Arc<App>) -> Router {
-    let guarded = pages::routes().layer(middleware::from_fn_with_state(Arc::clone(&app), auth::guard));
+    let guarded = pages::routes().route("/metrics", get(metrics)).layer(middleware::from_fn_with_state(Arc::clone(&app), auth::guard));
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -54,6 +54,17 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(layout::not_found)
         .layer(middleware::map_response(layout::secure))
         .with_state(app)
+}
+
+/// Guarded as the pages are; `metrics.textfile` is the way past a token.
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    match crate::metrics::render(&app.context, &app.schedules, Some(app.heartbeat_at())).await {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "The metrics could not be read");
+            (StatusCode::SERVICE_UNAVAILABLE, "the database cannot be reached\n").into_response()
+        }
+    }
 }
 
 async fn healthz(State(app): State<Arc<App>>) -> Response {

@@ -154,14 +154,19 @@ static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Whether the process of a run on this host is no more. Of other hosts only the lease tells.
 fn is_gone(holder: &state::Running, run_id: &str) -> bool {
-    if holder.host != state::host() {
-        return false;
-    }
     // A container's first process has the same number each time: a record of our own number that is not our own is a dead
     // namesake's.
-    if i64::from(std::process::id()) == holder.pid {
+    if holder.host == state::host() && i64::from(std::process::id()) == holder.pid {
         return HELD.lock().is_ok_and(|held| !held.contains(run_id));
     }
-    let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
+    is_process_gone(&holder.host, holder.pid)
+}
+
+/// Whether a process is known to be no more: of those on this host the system tells, of others nobody.
+pub(crate) fn is_process_gone(host: &str, pid: i64) -> bool {
+    if host != state::host() {
+        return false;
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_none_or(|pid| test_kill_process(pid).is_err_and(|error| error == rustix::io::Errno::SRCH))
 }

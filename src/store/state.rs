@@ -198,6 +198,21 @@ impl Store {
         Ok(())
     }
 
+    /// Ends the runs of one try of a slot that could not end by themselves: cut off, or panicked.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn fail_slot_runs(&self, job: &str, origin: &Origin, now: DateTime<Utc>, class: &str, text: &str) -> Result<()> {
+        let of_try = "scheduled_for = $2 AND attempt = $3 AND \"trigger\" = 'schedule' AND state IN ('running', 'interrupted')";
+        let sql = format!(
+            "UPDATE job_run SET state = 'failed', finished_at = $4, error_class = $5, error_text = $6 WHERE {of_try} AND (job = $1 \
+             OR parent_run_id IN (SELECT run_id FROM job_run WHERE job = $1 AND scheduled_for = $2 AND attempt = $3))"
+        );
+        let parameters = [job.into(), origin.scheduled_for.into(), origin.attempt.into(), now.into(), class.into(), text.into()];
+        self.execute(&sql, &parameters).await?;
+        Ok(())
+    }
+
     /// Runs, newest first.
     ///
     /// # Errors
@@ -226,6 +241,17 @@ impl Store {
     pub async fn run(&self, run_id: &str) -> Result<Option<Run>> {
         let sql = format!("SELECT {RUN_COLUMNS} FROM job_run WHERE run_id = $1");
         self.query(&sql, &[run_id.into()]).await?.first().map(run_of).transpose()
+    }
+
+    /// Keeps the log lines of a run with its record.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn keep_log(&self, run_id: &str, lines: &str) -> Result<()> {
+        // PostgreSQL keeps no NUL.
+        let lines = lines.replace('\0', "\u{fffd}");
+        self.execute("UPDATE job_run SET log = $2 WHERE run_id = $1", &[run_id.into(), lines.into()]).await?;
+        Ok(())
     }
 
     /// The log lines of a run that has ended, one per line.

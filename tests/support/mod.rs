@@ -4,11 +4,17 @@ pub mod seats;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
+use tallyroll::clock::Clock;
 use tallyroll::config::{self, Config};
+use tallyroll::job::Jobs;
 use tallyroll::project::Project;
+use tallyroll::run::Context;
+use tallyroll::snapshot::storage::Storage;
 use tallyroll::store::{Create, Store, Value};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Which database a test runs on.
@@ -173,6 +179,21 @@ pub const SUMMARIES: [&str; 7] = [
     "usage_monthly_user",
     "usage_monthly_customer",
 ];
+
+/// What a run in this process works with, by a clock of the test's.
+pub fn context_of(fixture: &Fixture, clock: Clock, stop: watch::Receiver<Option<i32>>) -> Arc<Context> {
+    let project = Project::new(fixture.path());
+    Arc::new(Context {
+        config: fixture.config(),
+        jobs: Jobs::load(&project).unwrap(),
+        project,
+        store: fixture.store.clone(),
+        storage: Storage::Local { root: fixture.path().join("out") },
+        clock,
+        stop,
+        observe: Box::new(|_| {}),
+    })
+}
 
 /// What a process left.
 #[derive(Debug)]

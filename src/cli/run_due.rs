@@ -1,0 +1,65 @@
+//! `run-due`: what cron runs once a minute. Every schedule that is due, then the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use chrono::TimeDelta;
+use serde_json::json;
+
+use super::output;
+use super::session::Session;
+use crate::run::check_stop;
+use crate::scheduler::runner::runner;
+use crate::scheduler::{Scheduler, Ticked};
+use crate::store::format_instant;
+use crate::{metrics, schedule};
+
+/// How long a slot's jitter is waited for; one that comes later is the next call's.
+const LONGEST_WAIT: TimeDelta = TimeDelta::seconds(59);
+
+pub(super) async fn run(session: Session) -> Result<()> {
+    let context = session.context().await?;
+    let schedule_of = schedule::all(&context.project, &context.jobs)?;
+    let scheduler = Arc::new(Scheduler::new(Arc::clone(&context), schedule_of.clone(), runner(&context)));
+    let until = context.clock.now() + LONGEST_WAIT;
+    let mut seen = Ticked::default();
+    loop {
+        let ticked = scheduler.tick().await?;
+        seen.started.extend(ticked.started);
+        seen.passed_over.extend(ticked.passed_over);
+        let Some(next_at) = ticked.next_at.filter(|next_at| *next_at < until) else { break };
+        let wait = (next_at - context.clock.now()).to_std().unwrap_or_default() + Duration::from_millis(1);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopped(&context) => break,
+        }
+    }
+    let all_well = scheduler.finish().await;
+    metrics::write_textfile(&context, &schedule_of).await;
+    let stop = check_stop(&context.stop);
+    context.store.close().await;
+    print(&session, &seen)?;
+    stop?;
+    if all_well { Ok(()) } else { Err(anyhow!("Some of what was due failed; `tallyroll runs --failed` tells why")) }
+}
+
+async fn stopped(context: &crate::run::Context) {
+    let mut stop = context.stop.clone();
+    if stop.wait_for(Option::is_some).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn print(session: &Session, ticked: &Ticked) -> Result<()> {
+    let started = ticked.started.iter().map(|(job, slot)| (job, slot, "ran"));
+    let slots: Vec<_> = started.chain(ticked.passed_over.iter().map(|(job, slot, fate)| (job, slot, *fate))).collect();
+    for (job, slot, fate) in &slots {
+        if session.json {
+            output::json(&json!({ "job": job, "scheduled_for": slot, "fate": fate }))?;
+        } else {
+            output::line(&format!("{job} {}: {fate}", format_instant(**slot)))?;
+        }
+    }
+    if slots.is_empty() && !session.json { output::line("No schedule is due") } else { Ok(()) }
+}

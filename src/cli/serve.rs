@@ -1,0 +1,129 @@
+//! `serve`: scheduler, health, metrics and web page in one process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_cron_scheduler::{Job as WakeUp, JobScheduler};
+use uuid::Uuid;
+
+use super::output;
+use super::session::Session;
+use crate::failure::Failure;
+use crate::run::{Context, check_stop};
+use crate::schedule;
+use crate::scheduler::runner::runner;
+use crate::scheduler::{Call, Scheduler};
+use crate::serve::auth::Auth;
+use crate::serve::{App, Starter, router};
+use crate::store::state::Origin;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Address and port to listen on, in place of `serve.bind`
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    bind: Option<String>,
+}
+
+/// How often the scheduler looks what is due, as the six fields of tokio-cron-scheduler, which wakes it and does nothing else.
+const WAKE_UP: &str = "*/5 * * * * *";
+
+/// How long an answer that is on its way may take after everything else has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
+    let context = session.context().await?;
+    let schedule_of = schedule::all(&context.project, &context.jobs)?;
+    let bind = arguments.bind.as_ref().unwrap_or(&context.config.serve.bind);
+    let address: SocketAddr = bind.parse().map_err(|_| {
+        Failure::config(format!("`{bind}` is no address to listen on")).hint("write `127.0.0.1:8080`, or `0.0.0.0:8080` with a token")
+    })?;
+    let token = context.config.serve.token.clone();
+    if token.is_empty() && !address.ip().is_loopback() {
+        return Err(Failure::config(format!("`{address}` can be reached from other machines, and no token is set"))
+            .hint("set `TALLYROLL__SERVE__TOKEN_FILE` to the path of a file that holds one, or listen on 127.0.0.1")
+            .into());
+    }
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| Failure::config(format!("`{address}` cannot be listened on")).caused_by(error))?;
+
+    let heartbeat_micros = Arc::new(AtomicI64::new(context.clock.now().timestamp_micros()));
+    let scheduler = Arc::new(Scheduler::new(Arc::clone(&context), schedule_of.clone(), runner(&context)));
+    let app = App {
+        context: Arc::clone(&context),
+        schedules: schedule_of,
+        auth: Auth::new(&token, address.ip().is_loopback()),
+        starter: starter(&context, &scheduler),
+        heartbeat_micros: Arc::clone(&heartbeat_micros),
+    };
+    let (answers_end, mut answers_may_end) = watch::channel(false);
+    let answers = axum::serve(listener, router(Arc::new(app))).with_graceful_shutdown(async move {
+        let _ = answers_may_end.wait_for(|end| *end).await;
+    });
+    let answers = tokio::spawn(answers.into_future());
+    output::line(&format!("Listening on http://{address}"))?;
+
+    tick_until_stopped(&context, &scheduler, &heartbeat_micros).await?;
+    let grace = Duration::from_secs(context.config.serve.grace_seconds.into());
+    if tokio::time::timeout(grace, scheduler.finish()).await.is_err() {
+        tracing::warn!("Runs that did not end in time are cut off; the database rolls them back");
+        scheduler.abort().await;
+    }
+    answers_end.send_replace(true);
+    let _ = tokio::time::timeout(LAST_ANSWERS, answers).await;
+    context.store.close().await;
+    check_stop(&context.stop)
+}
+
+/// Looks what is due at every wake-up, until a signal asks the process to stop.
+async fn tick_until_stopped(context: &Context, scheduler: &Arc<Scheduler>, heartbeat_micros: &AtomicI64) -> Result<()> {
+    // One wake-up waits at most: a slow tick is not followed by a heap of others.
+    let (wake, mut woken) = mpsc::channel::<()>(1);
+    let mut wake_ups = JobScheduler::new().await.context("The wake-up could not start")?;
+    let job = WakeUp::new_async(WAKE_UP, move |_, _| {
+        let wake = wake.clone();
+        Box::pin(async move {
+            let _ = wake.try_send(());
+        })
+    })?;
+    wake_ups.add(job).await?;
+    wake_ups.start().await?;
+    let mut stop = context.stop.clone();
+    loop {
+        if let Err(error) = scheduler.tick().await {
+            tracing::error!(error = format!("{error:#}"), "The schedules could not be looked at; trying again in a few seconds");
+        }
+        heartbeat_micros.store(context.clock.now().timestamp_micros(), Ordering::Relaxed);
+        tokio::select! {
+            Some(()) = woken.recv() => {}
+            _ = stop.wait_for(Option::is_some) => break,
+        }
+    }
+    let _ = wake_ups.shutdown().await;
+    Ok(())
+}
+
+/// Starts runs that a person asks for on the page.
+fn starter(context: &Arc<Context>, scheduler: &Arc<Scheduler>) -> Starter {
+    let (context, scheduler) = (Arc::clone(context), Arc::clone(scheduler));
+    Arc::new(move |job, downstream| {
+        context.jobs.get(job)?;
+        let run_id = Uuid::now_v7().to_string();
+        let call = Call {
+            job: job.to_owned(),
+            downstream,
+            origin: Origin { trigger: "page", ..Origin::default() },
+            run_id: Some(run_id.clone()),
+            lock_wait: Duration::ZERO,
+            stop: context.stop.clone(),
+        };
+        let scheduler = Arc::clone(&scheduler);
+        tokio::spawn(async move { scheduler.run_asked(call).await });
+        Ok(run_id)
+    })
+}

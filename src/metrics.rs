@@ -1,0 +1,174 @@
+//! What Prometheus reads: at `/metrics`, or as a text file for `node_exporter` after each `run-job` and `run-due`.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::run::Context;
+use crate::schedule::Schedule;
+use crate::store::Row;
+
+type Labels = Vec<(&'static str, String)>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// The metrics of every job, from the state tables, in the Prometheus text format.
+///
+/// # Errors
+/// What the database says.
+pub async fn render(context: &Context, schedules: &BTreeMap<String, Schedule>, heartbeat_at: Option<DateTime<Utc>>) -> Result<String> {
+    let mut registry = Registry::with_prefix("tallyroll");
+    let now = context.clock.now();
+    let build = family(&mut registry, "build_info", "The version that runs");
+    build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1.0);
+    if let Some(heartbeat_at) = heartbeat_at {
+        let help = "When the scheduler last showed that it lives";
+        gauge(&mut registry, "scheduler_heartbeat_timestamp_seconds", help, seconds(heartbeat_at));
+    }
+    runs(context, &mut registry).await?;
+    windows(context, &mut registry).await?;
+
+    let next = family(&mut registry, "job_next_run_timestamp_seconds", "When the schedule fires next");
+    for (job, schedule) in schedules {
+        if let Some(fire) = schedule.next_fires(now, 1).first() {
+            next.get_or_create(&of_job(job)).set(seconds(*fire));
+        }
+    }
+    let age = family(&mut registry, "source_watermark_age_seconds", "How long ago the source was last looked at for changes");
+    for row in context.store.query("SELECT source, updated_at FROM usage_watermark", &[]).await? {
+        let seconds = (now - row.instant("updated_at")?).as_seconds_f64();
+        age.get_or_create(&vec![("source", row.text("source")?)]).set(seconds);
+    }
+    let count = context.store.query("SELECT COUNT(*) AS event_count FROM quarantined_event", &[]).await?;
+    let count = count.first().map(|row| number(row, "event_count")).transpose()?.unwrap_or(0.0);
+    gauge(&mut registry, "quarantined_events", "Events that are in quarantine", count);
+
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+async fn runs(context: &Context, registry: &mut Registry) -> Result<()> {
+    let count = family(registry, "job_runs", "Runs in the history, by how they ended");
+    let success_at =
+        family(registry, "job_last_success_timestamp_seconds", "When the job last ended well, whether or not anything was due");
+    let duration = family(registry, "job_last_run_duration_seconds", "How long the last run took");
+    let rows_in = family(registry, "job_last_run_rows_in", "Rows that the last run read");
+    let rows_out = family(registry, "job_last_run_rows_out", "Rows that the last run wrote");
+    let success = family(registry, "job_last_run_success", "Whether the last run ended well");
+    let running = family(registry, "job_running", "Whether the job is at work");
+
+    let mut successes: BTreeMap<String, DateTime<Utc>> = BTreeMap::new();
+    let sql = "SELECT job, state, COUNT(*) AS run_count, MAX(finished_at) AS finished_at FROM job_run GROUP BY job, state \
+         UNION ALL \
+         SELECT job, 'slot' AS state, 0 AS run_count, MAX(finished_at) AS finished_at FROM schedule_state WHERE state = 'success' GROUP BY job";
+    let states = context.store.query(sql, &[]).await?;
+    for job in context.jobs.iter() {
+        running.get_or_create(&of_job(&job.name)).set(0.0);
+    }
+    for row in &states {
+        let (job, state) = (row.text("job")?, row.text("state")?);
+        if ["success", "slot"].contains(&state.as_str())
+            && let Some(at) = row.opt_instant("finished_at")?
+        {
+            let latest = successes.entry(job.clone()).or_insert(at);
+            *latest = at.max(*latest);
+        }
+        match state.as_str() {
+            "slot" => continue,
+            "running" => running.get_or_create(&of_job(&job)).set(1.0),
+            _ => 0.0,
+        };
+        count.get_or_create(&vec![("job", job), ("state", state)]).set(number(row, "run_count")?);
+    }
+    for (job, at) in successes {
+        success_at.get_or_create(&of_job(&job)).set(seconds(at));
+    }
+    let sql = "SELECT job, state, duration_ms, rows_in, rows_out FROM job_run WHERE run_id = ( \
+         SELECT newest.run_id FROM job_run AS newest WHERE newest.job = $1 AND newest.finished_at IS NOT NULL \
+         ORDER BY newest.started_at DESC, newest.run_id DESC LIMIT 1)";
+    for job in context.jobs.iter() {
+        if let Some(row) = context.store.query(sql, &[job.name.as_str().into()]).await?.first() {
+            let labels = of_job(&job.name);
+            duration.get_or_create(&labels).set(number(row, "duration_ms").unwrap_or(0.0) / 1_000.0);
+            rows_in.get_or_create(&labels).set(number(row, "rows_in")?);
+            rows_out.get_or_create(&labels).set(number(row, "rows_out")?);
+            success.get_or_create(&labels).set(if row.text("state")? == "success" { 1.0 } else { 0.0 });
+        }
+    }
+    Ok(())
+}
+
+async fn windows(context: &Context, registry: &mut Registry) -> Result<()> {
+    let due = family(registry, "job_windows_due", "Windows that are known to be due");
+    let failed = family(registry, "job_windows_failed", "Windows that failed and are still due");
+    for job in context.jobs.iter() {
+        due.get_or_create(&of_job(&job.name)).set(0.0);
+        failed.get_or_create(&of_job(&job.name)).set(0.0);
+    }
+    let sql = "SELECT job, state, COUNT(*) AS window_count FROM job_window WHERE state IN ('due', 'failed') GROUP BY job, state";
+    for row in context.store.query(sql, &[]).await? {
+        let gauges = if row.text("state")? == "due" { &due } else { &failed };
+        gauges.get_or_create(&of_job(&row.text("job")?)).set(number(&row, "window_count")?);
+    }
+    Ok(())
+}
+
+/// Writes the metrics to `metrics.textfile`, where that is set: whole or not at all. What goes wrong is logged, and fails no run.
+pub async fn write_textfile(context: &Context, schedules: &BTreeMap<String, Schedule>) {
+    let path = &context.config.metrics.textfile;
+    if path.is_empty() {
+        return;
+    }
+    let written = match render(context, schedules, None).await {
+        Ok(text) => replace(&context.project.dir.join(path), &text),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
+        tracing::warn!(error = format!("{error:#}"), "`metrics.textfile` could not be written");
+    }
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut file =
+        tempfile::Builder::new().prefix(".tallyroll").tempfile_in(folder).with_context(|| format!("In `{}`", folder.display()))?;
+    file.write_all(text.as_bytes())?;
+    // node_exporter runs as somebody else.
+    #[cfg(unix)]
+    std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    file.persist(path).with_context(|| format!("Failed to replace `{}`", path.display()))?;
+    Ok(())
+}
+
+fn family(registry: &mut Registry, name: &str, help: &str) -> Gauges {
+    let family = Gauges::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let gauge = Gauge::<f64, AtomicU64>::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn of_job(job: &str) -> Labels {
+    vec![("job", job.to_owned())]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count past 2^53 is not exact in Prometheus either")]
+fn number(row: &Row, column: &str) -> Result<f64> {
+    Ok(row.int(column)? as f64)
+}
+
+fn seconds(at: DateTime<Utc>) -> f64 {
+    (at - DateTime::<Utc>::default()).as_seconds_f64()
+}

@@ -1,0 +1,94 @@
+//! Telling a webhook that a job failed, works again, or is overdue: Slack-compatible JSON (`{"text": …}`).
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use crate::store::format_instant;
+
+/// What is told.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    Failed { text: String, attempts: i64 },
+    Recovered,
+    Overdue { slot: DateTime<Utc> },
+}
+
+/// Sends notices; without a URL none.
+#[derive(Debug, Clone)]
+pub struct Notifier {
+    url: String,
+}
+
+const ATTEMPTS: u32 = 3;
+const TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Characters of an error that are told; the whole stands in the history.
+const MOST_TEXT: usize = 1_500;
+
+impl Notice {
+    /// As `schedule_notice` keeps it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Failed { .. } => "failed",
+            Self::Recovered => "recovered",
+            Self::Overdue { .. } => "overdue",
+        }
+    }
+
+    fn text(&self, job: &str) -> String {
+        match self {
+            Self::Failed { text, attempts } => {
+                let tries = if *attempts == 1 { String::new() } else { format!(" after {attempts} tries") };
+                format!("Tallyroll: job {job} failed{tries}: {}", text.chars().take(MOST_TEXT).collect::<String>())
+            }
+            Self::Recovered => format!("Tallyroll: job {job} works again"),
+            Self::Overdue { slot } => format!("Tallyroll: job {job} is overdue: its slot of {} is not done", format_instant(*slot)),
+        }
+    }
+}
+
+impl Notifier {
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self { url: url.to_owned() }
+    }
+
+    /// Sends a notice, with another try where the receiver is away. A notice that cannot be sent is logged, and fails nothing.
+    pub async fn send(&self, job: &str, notice: &Notice) {
+        if self.url.is_empty() {
+            return;
+        }
+        let body = json!({ "text": notice.text(job) });
+        for attempt in 1..=ATTEMPTS {
+            match self.post(&body).await {
+                Ok(()) => return,
+                Err(error) if attempt < ATTEMPTS && error.may_pass => tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(attempt - 1)).await,
+                Err(error) => {
+                    tracing::warn!(job, kind = notice.kind(), attempt, error = error.text, "The webhook could not be told");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn post(&self, body: &serde_json::Value) -> Result<(), NotSent> {
+        // The URL is a secret of its own: no error shows it.
+        let not_sent = |error: reqwest::Error| NotSent { may_pass: !error.is_builder(), text: error.without_url().to_string() };
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(not_sent)?;
+        let answer = client.post(&self.url).json(body).send().await.map_err(not_sent)?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let may_pass = status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS;
+        Err(NotSent { may_pass, text: format!("it answered {status}") })
+    }
+}
+
+struct NotSent {
+    may_pass: bool,
+    text: String,
+}

@@ -1,0 +1,88 @@
+//! The log lines of each run, kept beside its record: what a person looks for first when a run failed.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{LazyLock, Mutex};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::clock::Clock;
+use crate::store::format_instant;
+
+/// Collects what is logged inside a span `run` that has a `run_id`.
+#[derive(Debug, Default)]
+pub struct RunLog;
+
+/// Lines kept of a run: a backfill of years has a line for each day.
+const MOST_LINES: usize = 2_000;
+
+static LINES: LazyLock<Mutex<HashMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
+
+/// The lines of a run so far; from now on none of it are kept.
+pub(super) fn take(run_id: &str) -> Option<String> {
+    let lines = LINES.lock().ok()?.remove(run_id)?;
+    Some(lines.join("\n"))
+}
+
+/// Begins to keep the lines of a run, until they are taken.
+pub(super) fn keep(run_id: &str) {
+    if let Ok(mut lines) = LINES.lock() {
+        lines.insert(run_id.to_owned(), Vec::new());
+    }
+}
+
+struct RunId(String);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RunLog {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if attributes.metadata().name() != "run" {
+            return;
+        }
+        let mut found = Fields::default();
+        attributes.record(&mut found);
+        if let (Some(run_id), Some(span)) = (found.run_id, context.span(id)) {
+            span.extensions_mut().insert(RunId(run_id));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let run_id = context
+            .event_scope(event)
+            .and_then(|scope| scope.into_iter().find_map(|span| span.extensions().get::<RunId>().map(|run_id| run_id.0.clone())));
+        let (Some(run_id), Ok(mut lines)) = (run_id, LINES.lock()) else { return };
+        let Some(lines) = lines.get_mut(&run_id).filter(|lines| lines.len() < MOST_LINES) else { return };
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        lines.push(format!("{} {:5} {}{}", format_instant(Clock::system().now()), event.metadata().level(), fields.message, fields.others));
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: String,
+    run_id: Option<String>,
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "run_id" {
+            self.run_id = Some(value.to_owned());
+        } else {
+            self.record_debug(field, &format_args!("{value}"));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            let _ = write!(self.others, " {}={value:?}", field.name());
+        }
+    }
+}

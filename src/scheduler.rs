@@ -1,0 +1,217 @@
+//! Running the slots of the schedules: each once, however many schedulers there are (`docs/interface.md`, "Schedules").
+//!
+//! A tick looks which slots are due ([`slot`]), claims them in `schedule_state` ([`claim`]) and has each job's slots run one after
+//! the other ([`supervise`]). Cron fire times only wake it: what is due follows from the table and the clock.
+
+pub mod claim;
+pub mod runner;
+pub mod slot;
+mod supervise;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+
+use self::claim::Claim;
+use self::slot::Fate;
+use crate::job::{Jobs, OperatorKind};
+use crate::notify::{Notice, Notifier};
+use crate::run::{Context, JobReport};
+use crate::schedule::Schedule;
+use crate::store::state::Origin;
+
+/// Runs a job for a slot. Its own connections: a run that is cut off takes nobody else's with it.
+pub type Runner = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Vec<JobReport>>> + Send + Sync>;
+
+/// What a [`Runner`] is asked to do.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub job: String,
+    pub downstream: bool,
+    pub origin: Origin,
+    /// The id that the run gets; a new one unless set.
+    pub run_id: Option<String>,
+    /// How long to wait for another run of the job.
+    pub lock_wait: Duration,
+    /// Becomes a signal's number when the run should end.
+    pub stop: watch::Receiver<Option<i32>>,
+}
+
+/// The schedules of a project, and the slots that are at work.
+pub struct Scheduler {
+    context: Arc<Context>,
+    schedules: BTreeMap<String, Schedule>,
+    runner: Runner,
+    notifier: Notifier,
+    at_work: Mutex<JoinSet<bool>>,
+}
+
+/// What a tick did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Ticked {
+    /// Slots that now run, as (job, slot).
+    pub started: Vec<(String, DateTime<Utc>)>,
+    /// Slots that will never run, as (job, slot, `missed` or `skipped`).
+    pub passed_over: Vec<(String, DateTime<Utc>, &'static str)>,
+    /// When the first slot begins that is due but for its jitter.
+    pub next_at: Option<DateTime<Utc>>,
+}
+
+/// A slot that is still not done this long after its timeout is overdue.
+const OVERDUE_AFTER: TimeDelta = TimeDelta::minutes(5);
+
+impl Scheduler {
+    #[must_use]
+    pub fn new(context: Arc<Context>, schedules: BTreeMap<String, Schedule>, runner: Runner) -> Self {
+        let notifier = Notifier::new(&context.config.notify.webhook_url);
+        Self { context, schedules, runner, notifier, at_work: Mutex::new(JoinSet::new()) }
+    }
+
+    /// Claims what is due and starts it; returns at once.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn tick(self: &Arc<Self>) -> Result<Ticked> {
+        let mut ticked = Ticked::default();
+        while self.at_work.lock().await.try_join_next().is_some() {}
+        for (job, schedule) in &self.schedules {
+            let now = self.context.clock.now();
+            if let Some(claim) = claim::take_over(&self.context, job, schedule, now).await? {
+                self.start(claim, &mut ticked).await;
+                continue;
+            }
+            let known = claim::known(&self.context, job, now).await?;
+            self.tell_if_overdue(job, schedule, &known, now).await?;
+            let decided = slot::decide(job, schedule, &known, now);
+            ticked.next_at = ticked.next_at.into_iter().chain(decided.next_at).min();
+            let (claim, passed_over) = claim::take(&self.context, job, &decided.slots, now).await?;
+            ticked.passed_over.extend(passed_over.into_iter().map(|(slot, fate)| (job.clone(), slot, fate.state())));
+            if let Some(claim) = claim {
+                self.start(claim, &mut ticked).await;
+            }
+        }
+        Ok(ticked)
+    }
+
+    /// Runs what a person asked for. It is no slot: nobody takes it over, and what it leaves is still due.
+    pub async fn run_asked(&self, call: Call) {
+        let run = (self.runner)(call.clone());
+        self.at_work.lock().await.spawn(async move {
+            let failures = match run.await {
+                Ok(reports) => reports.into_iter().filter_map(|report| report.failure).collect(),
+                Err(error) => vec![error],
+            };
+            for failure in &failures {
+                tracing::error!(job = call.job, error = format!("{failure:#}"), "A run that was asked for failed");
+            }
+            failures.is_empty()
+        });
+    }
+
+    /// Waits until nothing is at work; whether everything that ran did so well.
+    pub async fn finish(&self) -> bool {
+        let mut all_well = true;
+        while let Some(ended) = self.at_work.lock().await.join_next().await {
+            all_well &= ended.unwrap_or(false);
+        }
+        all_well
+    }
+
+    /// Cuts off what is at work; the database rolls it back, and another scheduler takes the slots over.
+    pub async fn abort(&self) {
+        self.at_work.lock().await.shutdown().await;
+    }
+
+    async fn start(self: &Arc<Self>, claim: Claim, ticked: &mut Ticked) {
+        let Some(schedule) = self.schedules.get(&claim.job).cloned() else { return };
+        ticked.started.extend(claim.slots.iter().map(|slot| (claim.job.clone(), *slot)));
+        let scheduler = Arc::clone(self);
+        self.at_work.lock().await.spawn(async move { scheduler.work(claim, schedule).await });
+    }
+
+    /// Runs the slots of a claim one after the other; whether all went well.
+    async fn work(&self, claim: Claim, schedule: Schedule) -> bool {
+        let beating = claim::beat(&self.context, &claim);
+        let mut all_well = true;
+        for slot in &claim.slots {
+            let outcome = supervise::run_slot(&self.context, &self.runner, &claim, &schedule, *slot).await;
+            all_well &= outcome.state == "success";
+            if let Err(error) = self.record(&claim, *slot, &outcome).await {
+                tracing::error!(job = claim.job, error = format!("{error:#}"), "What came of a slot could not be recorded");
+                all_well = false;
+            }
+        }
+        drop(beating);
+        if let Err(error) = self.tidy().await {
+            tracing::warn!(error = format!("{error:#}"), "Old history could not be deleted");
+        }
+        all_well
+    }
+
+    async fn record(&self, claim: &Claim, slot: DateTime<Utc>, outcome: &supervise::SlotOutcome) -> Result<()> {
+        let now = self.context.clock.now();
+        let before = claim::last_ended(&self.context, &claim.job, slot).await?;
+        if !claim::finish(&self.context, claim, slot, outcome, now).await? {
+            tracing::warn!(job = claim.job, "A slot was taken over by another scheduler; what came of it here does not count");
+            return Ok(());
+        }
+        match (outcome.state, before.as_deref()) {
+            ("failed", _) => {
+                let text = outcome.error_text.clone().unwrap_or_default();
+                self.tell(&claim.job, slot, Notice::Failed { text, attempts: outcome.attempts }).await
+            }
+            ("success", Some("failed")) => self.tell(&claim.job, slot, Notice::Recovered).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn tell_if_overdue(&self, job: &str, schedule: &Schedule, known: &claim::Known, now: DateTime<Utc>) -> Result<()> {
+        let patience = TimeDelta::from_std(schedule.timeout).unwrap_or_default() + TimeDelta::from_std(schedule.jitter).unwrap_or_default();
+        let Some(latest) = known.latest else { return Ok(()) };
+        // The newest slot that should have ended by now, were it begun in time.
+        let Some(slot) = schedule.slots(latest - TimeDelta::microseconds(1), now - patience - OVERDUE_AFTER).pop() else { return Ok(()) };
+        let is_handled = slot == latest && !known.is_busy;
+        if is_handled || claim::is_overdue_told(&self.context, job).await? {
+            return Ok(());
+        }
+        self.tell(job, slot, Notice::Overdue { slot }).await
+    }
+
+    /// Sends a notice, unless another scheduler has.
+    async fn tell(&self, job: &str, slot: DateTime<Utc>, notice: Notice) -> Result<()> {
+        if claim::notice(&self.context, job, slot, notice.kind()).await? {
+            self.notifier.send(job, &notice).await;
+        }
+        Ok(())
+    }
+
+    /// Deletes history older than `history.keep_days`. Runs of billing jobs that went well stay for ever.
+    async fn tidy(&self) -> Result<()> {
+        let keep_days = self.context.config.history.keep_days;
+        let cutoff = self.context.clock.now() - TimeDelta::days(keep_days.into());
+        claim::forget(&self.context, &billing_jobs(&self.context.jobs), cutoff).await
+    }
+}
+
+/// Jobs whose results are billed.
+fn billing_jobs(jobs: &Jobs) -> Vec<String> {
+    jobs.iter().filter(|job| job.operator == OperatorKind::PeakSeats).map(|job| job.name.clone()).collect()
+}
+
+impl Fate {
+    /// As `schedule_state` keeps it.
+    #[must_use]
+    pub fn state(self) -> &'static str {
+        match self {
+            Self::Run => "running",
+            Self::Missed => "missed",
+            Self::Skipped => "skipped",
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Slots in `schedule_state`: each is claimed by one scheduler, kept by a heartbeat, and taken over when that falls silent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::slot::Fate;
+use super::supervise::SlotOutcome;
+use crate::run::{BeatGuard, Context};
+use crate::schedule::Schedule;
+use crate::store::lock::is_process_gone;
+use crate::store::state::host;
+use crate::store::{Tx, Value};
+
+/// What is known of a job's slots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The newest slot that was ever decided over.
+    pub latest: Option<DateTime<Utc>>,
+    /// Whether a scheduler is at work on one.
+    pub is_busy: bool,
+    pub last_finished_at: Option<DateTime<Utc>>,
+}
+
+/// Slots of one job that this process runs, in order.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub job: String,
+    pub claim_id: String,
+    pub slots: Vec<DateTime<Utc>>,
+    /// Which try this is, from 1; more after a take-over.
+    pub attempt: i64,
+}
+
+/// Times that a slot is begun again after the scheduler at work on it died, beyond its retries.
+const MOST_DEATHS: i64 = 2;
+
+/// What is known of a job's slots now. One seen for the first time gets a mark, from which on its slots count.
+pub(super) async fn known(context: &Context, job: &str, now: DateTime<Utc>) -> Result<Known> {
+    let sql = "SELECT MAX(scheduled_for) AS latest, MAX(finished_at) AS finished_at, \
+         SUM(CASE WHEN state = 'running' THEN 1 ELSE 0 END) AS running_count FROM schedule_state WHERE job = $1";
+    let rows = context.store.query(sql, &[job.into()]).await?;
+    let row = rows.first();
+    let latest = row.map(|row| row.opt_instant("latest")).transpose()?.flatten();
+    let Some(latest) = latest else {
+        let mark = now - TimeDelta::minutes(1);
+        let sql = "INSERT INTO schedule_state (job, scheduled_for, state, claimed_at, finished_at) VALUES ($1, $2, 'first_seen', $3, $3) \
+             ON CONFLICT DO NOTHING";
+        context.store.execute(sql, &[job.into(), mark.into(), now.into()]).await?;
+        return Ok(Known { latest: Some(mark), ..Known::default() });
+    };
+    Ok(Known {
+        latest: Some(latest),
+        is_busy: row.is_some_and(|row| row.int("running_count").is_ok_and(|count| count > 0)),
+        last_finished_at: row.map(|row| row.opt_instant("finished_at")).transpose()?.flatten(),
+    })
+}
+
+/// Writes down what becomes of the slots; those to be run are claimed. Of several schedulers, the one that is first gets all.
+pub(super) async fn take(
+    context: &Context,
+    job: &str,
+    slots: &[(DateTime<Utc>, Fate)],
+    now: DateTime<Utc>,
+) -> Result<(Option<Claim>, Vec<(DateTime<Utc>, Fate)>)> {
+    if slots.is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    let mut claim = Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new(), attempt: 1 };
+    let mut passed_over = Vec::new();
+    let mut tx = context.store.begin().await?;
+    for (slot, fate) in slots {
+        let runs = *fate == Fate::Run;
+        if insert(&mut tx, &claim, *slot, *fate, now).await? {
+            if runs { claim.slots.push(*slot) } else { passed_over.push((*slot, *fate)) }
+        }
+    }
+    tx.commit().await?;
+    Ok((Some(claim).filter(|claim| !claim.slots.is_empty()), passed_over))
+}
+
+async fn insert(tx: &mut Tx, claim: &Claim, slot: DateTime<Utc>, fate: Fate, now: DateTime<Utc>) -> Result<bool> {
+    let sql = "INSERT INTO schedule_state (job, scheduled_for, state, attempt, claimed_at, finished_at, claim_id, heartbeat_at, host, pid) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $5, $8, $9) ON CONFLICT DO NOTHING";
+    let finished_at = (fate != Fate::Run).then_some(now);
+    let parameters = [
+        claim.job.as_str().into(),
+        slot.into(),
+        fate.state().into(),
+        claim.attempt.into(),
+        now.into(),
+        finished_at.into(),
+        claim.claim_id.as_str().into(),
+        host().into(),
+        i64::from(std::process::id()).into(),
+    ];
+    Ok(tx.execute(sql, &parameters).await? == 1)
+}
+
+/// Takes over slots of a job whose scheduler has died or fallen silent for the lease; the oldest such claim, if there is any.
+pub(super) async fn take_over(context: &Context, job: &str, schedule: &Schedule, now: DateTime<Utc>) -> Result<Option<Claim>> {
+    let sql = "SELECT scheduled_for, attempt, claim_id, heartbeat_at, host, pid FROM schedule_state \
+         WHERE job = $1 AND state = 'running' ORDER BY scheduled_for";
+    let lease = TimeDelta::seconds(context.config.engine.lock_lease_seconds.into());
+    let mut claim: Option<(Claim, String)> = None;
+    for row in context.store.query(sql, &[job.into()]).await? {
+        let (old_id, heartbeat_at) = (row.text("claim_id")?, row.instant("heartbeat_at")?);
+        let is_gone = now - heartbeat_at >= lease || is_process_gone(&row.text("host")?, row.int("pid")?);
+        if !is_gone || claim.as_ref().is_some_and(|(_, taken_id)| *taken_id != old_id) {
+            continue;
+        }
+        let slot = row.instant("scheduled_for")?;
+        let attempt = row.int("attempt")? + 1;
+        let (claim, _) = claim.get_or_insert_with(|| {
+            (Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new(), attempt }, old_id.clone())
+        });
+        let is_hopeless = attempt > i64::from(schedule.settings.retries.max) + 1 + MOST_DEATHS;
+        let sql = "UPDATE schedule_state SET claim_id = $3, attempt = $4, state = $5, finished_at = $6, heartbeat_at = $7, host = $8, pid = $9, \
+             error_text = $10 WHERE job = $1 AND scheduled_for = $2 AND state = 'running' AND claim_id = $11 AND heartbeat_at = $12";
+        let parameters: [Value; 12] = [
+            job.into(),
+            slot.into(),
+            claim.claim_id.as_str().into(),
+            attempt.into(),
+            if is_hopeless { "failed" } else { "running" }.into(),
+            is_hopeless.then_some(now).into(),
+            now.into(),
+            host().into(),
+            i64::from(std::process::id()).into(),
+            is_hopeless.then(|| format!("The process at work on it ended {} times", attempt - 1)).into(),
+            old_id.as_str().into(),
+            heartbeat_at.into(),
+        ];
+        if context.store.execute(sql, &parameters).await? == 1 && !is_hopeless {
+            claim.slots.push(slot);
+            claim.attempt = attempt;
+            tracing::warn!(job, %slot, attempt, "A slot whose scheduler ended without saying so is taken over");
+        }
+    }
+    Ok(claim.map(|(claim, _)| claim).filter(|claim| !claim.slots.is_empty()))
+}
+
+/// Shows, four times in a lease and until the guard is dropped, that somebody is at work on the claim.
+pub(super) fn beat(context: &Arc<Context>, claim: &Claim) -> BeatGuard {
+    let (context, claim_id) = (Arc::clone(context), claim.claim_id.clone());
+    let period = Duration::from_secs(context.config.engine.lock_lease_seconds.into()) / 4;
+    BeatGuard::new(&tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(period).await;
+            let sql = "UPDATE schedule_state SET heartbeat_at = $2 WHERE claim_id = $1 AND state = 'running'";
+            if let Err(error) = context.store.execute(sql, &[claim_id.as_str().into(), context.clock.now().into()]).await {
+                tracing::warn!(error = format!("{error:#}"), "The slot's heartbeat could not be written");
+            }
+        }
+    }))
+}
+
+/// Writes down what came of a slot; false where another scheduler has taken it over. One that was stopped is left to be taken over at once.
+pub(super) async fn finish(
+    context: &Context,
+    claim: &Claim,
+    slot: DateTime<Utc>,
+    outcome: &SlotOutcome,
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    let mine: [Value; 3] = [claim.job.as_str().into(), slot.into(), claim.claim_id.as_str().into()];
+    if outcome.state == "interrupted" {
+        let sql =
+            "UPDATE schedule_state SET heartbeat_at = $4 WHERE job = $1 AND scheduled_for = $2 AND claim_id = $3 AND state = 'running'";
+        let parameters = [&mine[..], &[DateTime::<Utc>::default().into()]].concat();
+        return Ok(context.store.execute(sql, &parameters).await? == 1);
+    }
+    let sql = "UPDATE schedule_state SET state = $4, finished_at = $5, run_id = $6, error_text = $7, attempt = $8 \
+         WHERE job = $1 AND scheduled_for = $2 AND claim_id = $3 AND state = 'running'";
+    let result: [Value; 5] =
+        [outcome.state.into(), now.into(), outcome.run_id.clone().into(), outcome.error_text.clone().into(), outcome.attempts.into()];
+    Ok(context.store.execute(sql, &[&mine[..], &result].concat()).await? == 1)
+}
+
+/// How the newest slot before this one ended that did.
+pub(super) async fn last_ended(context: &Context, job: &str, slot: DateTime<Utc>) -> Result<Option<String>> {
+    let sql = "SELECT state FROM schedule_state WHERE job = $1 AND scheduled_for < $2 AND state IN ('success', 'failed') \
+         ORDER BY scheduled_for DESC LIMIT 1";
+    context.store.query(sql, &[job.into(), slot.into()]).await?.first().map(|row| row.text("state")).transpose()
+}
+
+/// Whether a notice is this process's to send.
+pub(super) async fn notice(context: &Context, job: &str, slot: DateTime<Utc>, kind: &str) -> Result<bool> {
+    let sql = "INSERT INTO schedule_notice (job, scheduled_for, kind, noticed_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+    let parameters = [job.into(), slot.into(), kind.into(), context.clock.now().into()];
+    Ok(context.store.execute(sql, &parameters).await? == 1)
+}
+
+/// Whether it was told since the last success that the job is overdue.
+pub(super) async fn is_overdue_told(context: &Context, job: &str) -> Result<bool> {
+    let sql = "SELECT 1 AS told FROM schedule_notice WHERE job = $1 AND kind = 'overdue' AND scheduled_for > COALESCE( \
+         (SELECT MAX(scheduled_for) FROM schedule_state WHERE job = $1 AND state = 'success'), $2)";
+    Ok(!context.store.query(sql, &[job.into(), DateTime::<Utc>::default().into()]).await?.is_empty())
+}
+
+/// Deletes runs, slots and notices from before `cutoff`, but for what went well of `billing_jobs` and the newest slot of each job.
+pub(super) async fn forget(context: &Context, billing_jobs: &[String], cutoff: DateTime<Utc>) -> Result<()> {
+    let kept: Vec<String> = billing_jobs.iter().map(|job| format!("'{}'", job.replace('\'', "''"))).collect();
+    let kept = if kept.is_empty() { "''".to_owned() } else { kept.join(", ") };
+    for sql in [
+        format!("DELETE FROM job_run WHERE started_at < $1 AND state <> 'running' AND NOT (state = 'success' AND job IN ({kept}))"),
+        "DELETE FROM schedule_state WHERE scheduled_for < $1 AND state <> 'running' AND scheduled_for < ( \
+         SELECT MAX(newest.scheduled_for) FROM schedule_state AS newest WHERE newest.job = schedule_state.job)"
+            .to_owned(),
+        "DELETE FROM schedule_notice WHERE scheduled_for < $1".to_owned(),
+    ] {
+        context.store.execute(&sql, &[cutoff.into()]).await?;
+    }
+    Ok(())
+}

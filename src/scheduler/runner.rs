@@ -1,0 +1,47 @@
+//! The runner of real runs: each with connections of its own, closed when it ends.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::watch;
+
+use super::{Call, Runner};
+use crate::plan::Request;
+use crate::run::{self, Binding, Context, JobReport};
+use crate::snapshot::storage::Storage;
+use crate::store::{Create, Store};
+
+/// Runs jobs of the project that `context` is of.
+#[must_use]
+pub fn runner(context: &Arc<Context>) -> Runner {
+    let context = Arc::clone(context);
+    Arc::new(move |call| {
+        let context = Arc::clone(&context);
+        Box::pin(async move {
+            let context = own_context(&context, call.stop.clone()).await?;
+            let result = run_call(&context, &call).await;
+            context.store.close().await;
+            result
+        })
+    })
+}
+
+async fn run_call(context: &Arc<Context>, call: &Call) -> Result<Vec<JobReport>> {
+    let request = Request { as_of: context.clock.now(), downstream: call.downstream, ..Request::default() };
+    let binding = Binding { lock_wait: call.lock_wait, origin: call.origin.clone(), run_id: call.run_id.clone(), ..Binding::default() };
+    run::run(context, context.jobs.get(&call.job)?, &request, &binding).await
+}
+
+/// The context, with its own store and its own signal to end: a run that is cut off leaves no connection half-way to others.
+async fn own_context(shared: &Context, stop: watch::Receiver<Option<i32>>) -> Result<Arc<Context>> {
+    Ok(Arc::new(Context {
+        project: shared.project.clone(),
+        config: shared.config.clone(),
+        store: Store::open(&shared.project, &shared.config, Create::Never).await?,
+        storage: Storage::open(&shared.project, &shared.config.output.url)?,
+        jobs: shared.jobs.clone(),
+        clock: shared.clock.clone(),
+        stop,
+        observe: Box::new(|_| {}),
+    }))
+}

@@ -1,0 +1,67 @@
+//! Which slots are due, and what becomes of each. Pure: a schedule, what is known of its slots, and an instant go in.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::claim::Known;
+use crate::schedule::{CatchUp, Overlap, Schedule};
+
+/// What becomes of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Run,
+    /// It came while nothing ran, and `catch_up` leaves it out.
+    Missed,
+    /// It came while the job was still at work, and `overlap` is `skip`.
+    Skipped,
+}
+
+/// The slots that are due, oldest first.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    pub slots: Vec<(DateTime<Utc>, Fate)>,
+    /// When the first slot begins that has come but for its jitter.
+    pub next_at: Option<DateTime<Utc>>,
+}
+
+/// A slot that begins later than this was missed. `run-due` comes once a minute.
+const ON_TIME: TimeDelta = TimeDelta::minutes(2);
+
+/// A job seen for the first time is due from this long ago: the minute that woke us counts.
+const FIRST_LOOK: TimeDelta = TimeDelta::minutes(1);
+
+/// Decides over the slots since the latest one known. A clock that went back finds none: slots only ever go on.
+#[must_use]
+pub fn decide(job: &str, schedule: &Schedule, known: &Known, now: DateTime<Utc>) -> Decided {
+    let mut decided = Decided::default();
+    let mut due = Vec::new();
+    for slot in schedule.slots(known.latest.unwrap_or(now - FIRST_LOOK), now) {
+        let begins_at = slot + schedule.delay(job, slot);
+        if begins_at > now {
+            decided.next_at = Some(begins_at);
+            break;
+        }
+        due.push(slot);
+    }
+    let Some(newest) = due.last().copied() else { return decided };
+    if known.is_busy {
+        if schedule.settings.overlap == Overlap::Skip {
+            decided.slots = due.into_iter().map(|slot| (slot, Fate::Skipped)).collect();
+        }
+        return decided;
+    }
+    // One that waited for the run before it is not late.
+    let waited_since = known.last_finished_at.map_or(newest, |finished_at| finished_at.max(newest));
+    let is_on_time = now - waited_since <= ON_TIME + schedule.delay(job, newest);
+    decided.slots = due
+        .into_iter()
+        .map(|slot| {
+            let runs = match schedule.settings.catch_up {
+                CatchUp::All => true,
+                CatchUp::Latest => slot == newest,
+                CatchUp::None => slot == newest && is_on_time,
+            };
+            (slot, if runs { Fate::Run } else { Fate::Missed })
+        })
+        .collect();
+    decided
+}

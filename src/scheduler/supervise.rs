@@ -1,0 +1,156 @@
+//! One slot: tries with pauses between them, each bounded in time, none able to take the scheduler with it.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+use super::claim::Claim;
+use super::{Call, Runner};
+use crate::failure::{self, Kind};
+use crate::run::{Context, JobReport};
+use crate::schedule::{Overlap, Schedule};
+use crate::store::state::Origin;
+
+/// What came of a slot.
+#[derive(Debug, Clone)]
+pub(super) struct SlotOutcome {
+    /// `success`, `failed`, `skipped` or `interrupted`.
+    pub(super) state: &'static str,
+    pub(super) run_id: Option<String>,
+    pub(super) error_text: Option<String>,
+    /// The number of the last try.
+    pub(super) attempts: i64,
+}
+
+/// How long a run that was asked to end may take before it is cut off.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What is sent to a run whose time is over, in place of a signal's number.
+const TIMED_OUT: i32 = 0;
+
+/// Runs a slot until it succeeds, fails for good, or its tries are used up.
+pub(super) async fn run_slot(context: &Context, runner: &Runner, claim: &Claim, schedule: &Schedule, slot: DateTime<Utc>) -> SlotOutcome {
+    let last_attempt = claim.attempt + i64::from(schedule.settings.retries.max);
+    let mut attempt = claim.attempt;
+    loop {
+        let origin = Origin { trigger: "schedule", scheduled_for: Some(slot), attempt };
+        let result = attempt_once(context, runner, claim, schedule, &origin).await;
+        let ended = |state, run_id, error: Option<&anyhow::Error>| SlotOutcome {
+            state,
+            run_id,
+            error_text: error.map(|error| format!("{error:#}")),
+            attempts: attempt,
+        };
+        let error = match result {
+            Ok(run_id) => return ended("success", run_id, None),
+            Err(error) => error,
+        };
+        match failure::find(&error).map(|failure| failure.kind) {
+            Some(Kind::Interrupted(_)) => return ended("interrupted", None, Some(&error)),
+            Some(Kind::TryAgain) if attempt < last_attempt => {
+                let pause = schedule.backoff * 2_u32.saturating_pow(u32::try_from(attempt - claim.attempt).unwrap_or(u32::MAX).min(10));
+                tracing::warn!(job = claim.job, attempt, error = format!("{error:#}"), pause_seconds = pause.as_secs(), "Trying again");
+                if !pause_unless_stopped(context.stop.clone(), pause).await {
+                    return ended("interrupted", None, Some(&error));
+                }
+                attempt += 1;
+            }
+            _ => {
+                tracing::error!(job = claim.job, attempt, error = format!("{error:#}"), "A scheduled run failed");
+                return ended("failed", None, Some(&error));
+            }
+        }
+    }
+}
+
+/// One try, in a task of its own; the id of its run, where anything was due.
+async fn attempt_once(context: &Context, runner: &Runner, claim: &Claim, schedule: &Schedule, origin: &Origin) -> Result<Option<String>> {
+    let (stop, stopped) = watch::channel(None);
+    let lock_wait = if schedule.settings.overlap == Overlap::Queue { schedule.timeout } else { Duration::ZERO };
+    let call = Call {
+        job: claim.job.clone(),
+        downstream: schedule.settings.downstream,
+        origin: origin.clone(),
+        run_id: None,
+        lock_wait,
+        stop: stopped,
+    };
+    let runner = runner.clone();
+    let mut task = AbortOnDrop(tokio::spawn(async move { runner(call).await }));
+    let mut process_stop = context.stop.clone();
+    let timeout = tokio::time::sleep(schedule.timeout);
+    // Only the task's handle is waited for here: a connection is never cut off half-way but with its whole run.
+    let joined = tokio::select! {
+        joined = &mut task.0 => Some(joined),
+        () = timeout => {
+            stop.send_replace(Some(TIMED_OUT));
+            None
+        }
+        signal = signal_of(&mut process_stop) => {
+            stop.send_replace(Some(signal));
+            // The process's own grace bounds this wait.
+            Some((&mut task.0).await)
+        }
+    };
+    let Some(joined) = joined else {
+        if tokio::time::timeout(GRACE, &mut task.0).await.is_err() {
+            task.0.abort();
+        }
+        let error = anyhow!("It ran longer than its timeout of {}", schedule.settings.timeout);
+        context.store.fail_slot_runs(&claim.job, origin, context.clock.now(), "timeout", &format!("{error:#}")).await?;
+        return Err(error);
+    };
+    match joined {
+        Ok(result) => outcome_of(result?),
+        Err(died) => {
+            let error = anyhow!("It panicked: {}", panic_text(died));
+            context.store.fail_slot_runs(&claim.job, origin, context.clock.now(), "panic", &format!("{error:#}")).await?;
+            Err(error)
+        }
+    }
+}
+
+/// The first failure of the runs, else the id of the slot's own run.
+fn outcome_of(reports: Vec<JobReport>) -> Result<Option<String>> {
+    let run_id = reports.first().and_then(|report| report.run_id.clone());
+    for report in reports {
+        if let Some(failure) = report.failure {
+            return Err(failure.context(format!("Job `{}` failed", report.job)));
+        }
+    }
+    Ok(run_id)
+}
+
+/// The number of the signal that asks the process to stop, once one does.
+async fn signal_of(stop: &mut watch::Receiver<Option<i32>>) -> i32 {
+    match stop.wait_for(Option::is_some).await.map(|signal| *signal) {
+        Ok(Some(signal)) => signal,
+        // Nobody is left who could ask.
+        _ => std::future::pending().await,
+    }
+}
+
+/// Whether the pause passed without a signal.
+async fn pause_unless_stopped(mut stop: watch::Receiver<Option<i32>>, pause: Duration) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => true,
+        _ = signal_of(&mut stop) => false,
+    }
+}
+
+fn panic_text(died: tokio::task::JoinError) -> String {
+    let Ok(payload) = died.try_into_panic() else { return "it was cut off".to_owned() };
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
+}
+
+/// A task that does not outlive who waits for it.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
