@@ -21,6 +21,7 @@ mod quarantine;
 mod readers;
 mod reconcile;
 mod recording;
+mod render;
 mod sql_functions;
 mod style;
 mod upgrade;

@@ -16,7 +16,9 @@ use crate::schedule;
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
     /// A Kubernetes CronJob for each schedule
-    #[command(after_help = "Example:\n  tallyroll render cronjobs --image registry/tallyroll:1 --config-map tallyroll-project | kubectl apply -f -")]
+    #[command(
+        after_help = "Example:\n  tallyroll render cronjobs --image registry/tallyroll:1 --config-map tallyroll-project | kubectl apply -f -"
+    )]
     Cronjobs(CronjobsArguments),
     /// Lines for cron(8)
     #[command(after_help = "Examples:\n  tallyroll -C /srv/usage render crontab | crontab -\n  \
@@ -118,8 +120,11 @@ fn print_systemd(session: &Session, schedules: &[Planned], arguments: &SystemdAr
 
 /// The files of a project folder that a pod needs, by their paths within it. What the folder lacks is built in.
 fn project_files(dir: &Path) -> Result<Vec<String>> {
-    let mut files: Vec<String> =
-        ["tallyroll.toml", "schedules.toml", "prices.toml"].iter().filter(|name| dir.join(name).is_file()).map(ToString::to_string).collect();
+    let mut files: Vec<String> = ["tallyroll.toml", "schedules.toml", "prices.toml"]
+        .iter()
+        .filter(|name| dir.join(name).is_file())
+        .map(ToString::to_string)
+        .collect();
     for (folder, extension) in [("jobs", "toml"), ("sql", "sql"), ("sql/sources", "sql")] {
         let Ok(entries) = fs::read_dir(dir.join(folder)) else { continue };
         for entry in entries {

@@ -73,12 +73,15 @@ pub(super) fn texts(schedules: &[Planned]) -> Result<Vec<String>> {
 }
 
 fn zone_comment(zones: &[&str]) -> String {
-    let mut comment = "# cronie reads the lines below a CRON_TZ in that time zone. Debian's cron ignores CRON_TZ and takes the system's zone:\n".to_owned();
-    comment += &match zones {
-        [zone] => format!("# all schedules are in {zone}, so with Debian's cron the system's zone has to be {zone} (`timedatectl` shows it).\n"),
-        _ => format!("# the schedules are in {}, so with Debian's cron use the line above instead.\n", zones.join(", ")),
+    let rest = match zones {
+        [zone] => {
+            format!("all schedules are in {zone}, so with Debian's cron the system's zone has to be {zone} (`timedatectl` shows it).")
+        }
+        _ => format!("the schedules are in {}, so with Debian's cron use the line with run-due instead.", zones.join(", ")),
     };
-    comment
+    format!(
+        "# cronie reads the lines below a CRON_TZ in that time zone. Debian's cron ignores CRON_TZ and takes the system's zone:\n# {rest}\n"
+    )
 }
 
 /// `tallyroll --project DIR` for sh(1) inside a crontab, where `%` would end the command.

@@ -214,8 +214,9 @@ fn planned_of(text: &str) -> Result<Vec<Planned>> {
 
 #[test]
 fn what_cannot_be_said_exactly_is_refused_with_every_name() {
-    let error = planned_of("[usage_daily]\ncron = \"0 0 L * *\"\n[peak_seats]\ncron = \"0 0 * * 1#2\"\n[reconcile]\ncron = \"0 0 15W * *\"\n")
-        .unwrap_err();
+    let error =
+        planned_of("[usage_daily]\ncron = \"0 0 L * *\"\n[peak_seats]\ncron = \"0 0 * * 1#2\"\n[reconcile]\ncron = \"0 0 15W * *\"\n")
+            .unwrap_err();
     for job in ["[usage_daily]", "[peak_seats]", "[reconcile]"] {
         assert!(error.to_string().contains(job), "{error}");
     }
