@@ -13,6 +13,7 @@ mod migrate;
 mod output;
 mod reconcile;
 mod record;
+mod render;
 mod report;
 mod run_due;
 mod run_job;
@@ -115,6 +116,9 @@ enum Command {
     /// Signed offline licences
     #[command(subcommand)]
     License(license::What),
+    /// Print what Kubernetes, cron or systemd needs to keep `schedules.toml`
+    #[command(subcommand, after_help = "Example:\n  tallyroll -C /srv/usage render crontab | crontab -")]
+    Render(render::What),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  tallyroll completions bash > /etc/bash_completion.d/tallyroll")]
     Completions(shell::Arguments),
@@ -167,6 +171,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Report(what) => report::run(Session::load(&global)?, &what).await,
         Command::Export(arguments) => export::run(&Session::load(&global)?, &arguments).await,
         Command::Record(what) => record::run(Session::load(&global)?, &what).await,
+        Command::Render(what) => render::run(&Session::load(&global)?, &what),
         Command::License(what) => license::run(&what, global.json),
         Command::Import(what) => import::run(Session::load(&global)?, &what).await,
     }

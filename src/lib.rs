@@ -22,6 +22,7 @@ pub mod price;
 pub mod project;
 mod recent;
 pub mod reconcile;
+pub mod render;
 pub mod run;
 pub mod schedule;
 pub mod scheduler;

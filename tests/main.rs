@@ -21,6 +21,7 @@ mod quarantine;
 mod readers;
 mod reconcile;
 mod recording;
+mod render;
 mod scheduling;
 mod sql_functions;
 mod style;
