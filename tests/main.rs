@@ -6,6 +6,7 @@ mod support;
 
 mod changes;
 mod cli;
+mod clock_changes;
 mod custom_job;
 mod differential;
 mod edges;
@@ -23,6 +24,7 @@ mod reconcile;
 mod recording;
 mod render;
 mod scheduling;
+mod serving;
 mod sql_functions;
 mod style;
 mod upgrade;

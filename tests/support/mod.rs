@@ -1,5 +1,6 @@
 //! A project folder and a database of its own for each test.
 
+pub mod schedules;
 pub mod seats;
 
 use std::path::Path;
