@@ -156,6 +156,12 @@ impl Schedule {
         TimeDelta::milliseconds(i64::try_from(delay_ms).unwrap_or(0))
     }
 
+    /// Fires by the clock of the schedule's zone, to the minute, with its offset.
+    #[must_use]
+    pub fn local_fires(&self, fires: &[DateTime<Utc>]) -> Vec<String> {
+        fires.iter().map(|fire| fire.with_timezone(&self.timezone).format("%a %Y-%m-%d %H:%M %:z").to_string()).collect()
+    }
+
     /// The cron line in a sentence.
     #[must_use]
     pub fn describe(&self) -> String {

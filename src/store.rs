@@ -12,6 +12,8 @@ pub mod state;
 pub mod value;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use sqlx::postgres::PgPool;
@@ -29,7 +31,7 @@ use crate::project::Project;
 #[derive(Debug, Clone)]
 pub enum Store {
     Postgres { pool: PgPool, shown_url: String },
-    Sqlite { pool: SqlitePool, file: PathBuf },
+    Sqlite { pool: SqlitePool, file: PathBuf, is_cut_off: Arc<AtomicBool> },
 }
 
 /// A transaction; dropped without [`Tx::commit`], it leaves nothing.
@@ -62,7 +64,9 @@ impl Store {
             Ok(Self::Postgres { pool: postgres::connect(url, &shown_url, connections).await?, shown_url })
         } else if url.starts_with("sqlite:") {
             let file = sqlite::file_of(url, &project.dir)?;
-            Ok(Self::Sqlite { pool: sqlite::connect(&file, create == Create::IfMissing, connections).await?, file })
+            let is_cut_off = Arc::default();
+            let pool = sqlite::connect(&file, create == Create::IfMissing, connections, &is_cut_off).await?;
+            Ok(Self::Sqlite { pool, file, is_cut_off })
         } else {
             Err(Failure::config(format!("`database.url` = `{}` is for neither of the two databases", mask_password(url)))
                 .hint("it starts with `sqlite://` or `postgres://`")
@@ -186,6 +190,13 @@ impl Store {
         );
         let quoted = self.pick(crate::sql_text::quote_identifier(table), table.to_owned());
         self.query(sql, &[quoted.into()]).await?.iter().map(|row| row.text("name")).collect()
+    }
+
+    /// Ends whatever its statements are at; none may follow. PostgreSQL finds by itself that a connection is gone.
+    pub fn cut_off(&self) {
+        if let Self::Sqlite { is_cut_off, .. } = self {
+            is_cut_off.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Closes every connection; SQLite folds its log back into the file.

@@ -6,7 +6,12 @@ use std::time::{Duration, Instant};
 use crate::on_both_databases;
 use crate::support::{Engine, Finished, Fixture, repetitions};
 
-on_both_databases!(a_killed_run_is_taken_over, run_due_runs_what_is_due_and_writes_metrics, serve_runs_schedules_and_stops_gracefully,);
+on_both_databases!(
+    a_killed_run_is_taken_over,
+    a_run_past_its_timeout_is_cut_off_and_keeps_nobody,
+    run_due_runs_what_is_due_and_writes_metrics,
+    serve_runs_schedules_and_stops_gracefully,
+);
 
 /// A job that takes long, in a project whose schedule fires every minute.
 fn slow_project(fixture: &Fixture, engine: Engine) {
@@ -52,6 +57,27 @@ async fn a_killed_run_is_taken_over(engine: Engine) {
     assert_eq!(fixture.rows("SELECT COUNT(*) FROM slow").await, ["1"]);
     let runs = fixture.rows("SELECT state, attempt, \"trigger\" FROM job_run WHERE job = 'slow' ORDER BY started_at").await;
     assert_eq!(runs[..2], ["interrupted|1|schedule", "success|2|schedule"], "{runs:?}");
+}
+
+async fn a_run_past_its_timeout_is_cut_off_and_keeps_nobody(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.log("2026-03-10T10:00:00.000000Z", &[]).await;
+    fixture.run_well(&["run-job", "usage_daily"]);
+    slow_project(&fixture, engine);
+    fixture.write("schedules.toml", "[slow]\ncron = \"* * * * *\"\ntimeout = \"1s\"\n");
+    fixture.write("tallyroll.toml", "[metrics]\ntextfile = \"tallyroll.prom\"\n");
+    let ended = fixture.run(&["run-due"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let history = "SELECT state, error_class, error_text FROM job_run WHERE job = 'slow'";
+    assert_eq!(fixture.rows(history).await, ["failed|timeout|It ran longer than its timeout of 1s"]);
+    assert!(fixture.rows("SELECT state FROM schedule_state WHERE job = 'slow'").await.contains(&"failed".to_owned()));
+    let text = std::fs::read_to_string(fixture.path().join("tallyroll.prom")).unwrap();
+    assert!(text.contains("tallyroll_job_last_run_success{job=\"slow\"} 0.0"), "{text}");
+    // Its statement has ended, or ends in seconds: a run by hand waits for nothing else.
+    fixture.write("sql/slow.sql", "-- Quick.\nSELECT CAST(1 AS BIGINT) AS n, CAST(:as_of AS TEXT) AS at\n");
+    let started = Instant::now();
+    fixture.run_well(&["run-job", "slow"]);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 async fn run_due_runs_what_is_due_and_writes_metrics(engine: Engine) {
@@ -136,12 +162,20 @@ async fn many_schedulers_run_each_slot_once_also_when_one_is_killed() {
 
     let start = Instant::now();
     let elsewhere = format!("hostname elsewhere; exec {} serve --bind 127.0.0.1:0", env!("CARGO_BIN_EXE_tallyroll"));
-    let mut victim = std::process::Command::new("unshare");
-    victim.args(["--uts", "sh", "-c", &elsewhere]).current_dir(fixture.path()).env("DATABASE_URL", &fixture.url).env("RUST_LOG", "error");
-    let mut victim = Killed(victim.stdout(std::process::Stdio::null()).spawn().unwrap());
+    let serve_elsewhere = || {
+        let mut command = std::process::Command::new("unshare");
+        command
+            .args(["--uts", "sh", "-c", &elsewhere])
+            .current_dir(fixture.path())
+            .env("DATABASE_URL", &fixture.url)
+            .env("RUST_LOG", "error");
+        Killed(command.stdout(std::process::Stdio::null()).spawn().unwrap())
+    };
+    let mut victim = serve_elsewhere();
     until(&fixture, "the victim at work", "SELECT 1 FROM job_run WHERE job = 'slow' AND state = 'running' AND host = 'elsewhere'").await;
     victim.0.kill().unwrap();
     victim.0.wait().unwrap();
+    let _another = serve_elsewhere();
     let mut server = Killed(fixture.command(&["serve", "--bind", "127.0.0.1:0"]).spawn().unwrap());
     let mut logged = 1;
     loop {

@@ -5,12 +5,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::session::Session;
-use super::{Global, output};
+use super::{Global, list_jobs, output};
 use crate::clock::Clock;
 use crate::failure::{self, Failure};
 use crate::job::Jobs;
 use crate::run::{self, Operator};
-use crate::store::{Create, format_instant};
+use crate::store::Create;
 use crate::{config, schedule};
 
 #[derive(Debug, Args)]
@@ -37,11 +37,7 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     if session.json {
         output::json(&json!({ "problems": problems }))?;
     } else if problems.is_empty() {
-        let now = Clock::system().now();
-        for (job, schedule) in &schedules {
-            let fires: Vec<String> = schedule.next_fires(now, 3).into_iter().map(format_instant).collect();
-            output::line(&format!("{job}: {} ({}); next {}", schedule.cron.describe(), schedule.timezone, fires.join(", ")))?;
-        }
+        output::line(&list_jobs::times(&schedules, Clock::system().now()))?;
         output::line(&format!(
             "No problems: settings, prices, {} jobs, {} schedules, SQL and schema fit together",
             jobs.iter().count(),

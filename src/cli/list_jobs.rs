@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::session::Session;
@@ -10,7 +11,7 @@ use super::status::{self, JobStatus};
 use super::{Global, output};
 use crate::clock::Clock;
 use crate::job::Jobs;
-use crate::schedule;
+use crate::schedule::{self, Schedule};
 use crate::store::format_instant;
 
 pub(super) async fn run(global: &Global) -> Result<()> {
@@ -45,6 +46,7 @@ pub(super) async fn run(global: &Global) -> Result<()> {
                 "window": job.window,
                 "schedule": schedule.map(|schedule| &schedule.settings.cron),
                 "timezone": schedule.map(|schedule| schedule.timezone.name()),
+                "description_of_schedule": schedule.map(Schedule::describe),
                 "next_fires": next_fires,
                 "last_success_at": status.and_then(|status| status.last_success_at),
                 "windows_due": status.map(|status| status.due + status.failed),
@@ -71,5 +73,23 @@ pub(super) async fn run(global: &Global) -> Result<()> {
     if session.json {
         return Ok(());
     }
-    output::line(&output::table(&["job", "reads", "writes", "window", "schedule", "last success", "due"], &["due"], &rows))
+    output::line(&output::table(&["job", "reads", "writes", "window", "schedule", "last success", "due"], &["due"], &rows))?;
+    if schedules.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    output::line(&times(&schedules, now))
+}
+
+/// When each schedule runs: in a sentence, and the next three times by its own clock and in UTC.
+pub(super) fn times(schedules: &BTreeMap<String, Schedule>, now: DateTime<Utc>) -> String {
+    let rows: Vec<Vec<String>> = schedules
+        .iter()
+        .map(|(job, schedule)| {
+            let fires = schedule.next_fires(now, 3);
+            let in_utc: Vec<String> = fires.iter().map(|fire| fire.format("%Y-%m-%d %H:%M").to_string()).collect();
+            vec![job.clone(), schedule.describe(), schedule.local_fires(&fires).join("\n"), in_utc.join("\n")]
+        })
+        .collect();
+    output::table(&["job", "runs", "next times", "in UTC"], &[], &rows)
 }

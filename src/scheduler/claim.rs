@@ -40,8 +40,10 @@ const MOST_DEATHS: i64 = 2;
 
 /// What is known of a job's slots now. One seen for the first time gets a mark, from which on its slots count.
 pub(super) async fn known(context: &Context, job: &str, now: DateTime<Utc>) -> Result<Known> {
-    let sql = "SELECT MAX(scheduled_for) AS latest, MAX(finished_at) AS finished_at, \
-         SUM(CASE WHEN state = 'running' THEN 1 ELSE 0 END) AS running_count FROM schedule_state WHERE job = $1";
+    let sql = "SELECT \
+         (SELECT MAX(scheduled_for) FROM schedule_state WHERE job = $1) AS latest, \
+         (SELECT COUNT(*) FROM schedule_state WHERE job = $1 AND state = 'running') AS running_count, \
+         (SELECT finished_at FROM schedule_state WHERE job = $1 AND finished_at IS NOT NULL ORDER BY scheduled_for DESC LIMIT 1) AS finished_at";
     let rows = context.store.query(sql, &[job.into()]).await?;
     let row = rows.first();
     let latest = row.map(|row| row.opt_instant("latest")).transpose()?.flatten();

@@ -19,11 +19,21 @@ pub fn runner(context: &Arc<Context>) -> Runner {
         let context = Arc::clone(&context);
         Box::pin(async move {
             let context = own_context(&context, call.stop.clone()).await?;
+            let _cut_off_with_this = CutOff(context.store.clone());
             let result = run_call(&context, &call).await;
             context.store.close().await;
             result
         })
     })
+}
+
+/// Ends what a run's statements are at when the run is dropped: it was cut off, or has ended anyway.
+struct CutOff(Store);
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        self.0.cut_off();
+    }
 }
 
 async fn run_call(context: &Arc<Context>, call: &Call) -> Result<Vec<JobReport>> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,6 +15,9 @@ use crate::failure::Failure;
 
 /// How long a writer waits for another one's transaction: windows are short, and the database has one writer at a time.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Steps of SQLite's machine after which a statement looks whether it is cut off.
+const OPERATIONS_PER_LOOK: i32 = 100_000;
 
 /// The file that an `sqlite:` URL names, relative to the project folder.
 ///
@@ -34,7 +38,7 @@ pub(super) fn file_of(url: &str, dir: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// [`Failure`] of kind config when the file is not there or cannot be opened.
-pub(super) async fn connect(file: &Path, create: bool, connections: u32) -> Result<SqlitePool> {
+pub(super) async fn connect(file: &Path, create: bool, connections: u32, is_cut_off: &Arc<AtomicBool>) -> Result<SqlitePool> {
     if !create && !file.exists() {
         return Err(Failure::config(format!("There is no database at `{}`", file.display()))
             .hint("`tallyroll migrate` creates it; `database.url` says where it is")
@@ -47,7 +51,19 @@ pub(super) async fn connect(file: &Path, create: bool, connections: u32) -> Resu
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY_TIMEOUT)
         .disable_statement_logging();
-    let pool = SqlitePoolOptions::new().max_connections(connections).connect_with(options).await;
+    let is_cut_off = Arc::clone(is_cut_off);
+    let pool = SqlitePoolOptions::new()
+        .max_connections(connections)
+        .after_connect(move |connection, _| {
+            let is_cut_off = Arc::clone(&is_cut_off);
+            Box::pin(async move {
+                // A statement works in a thread of its own that nobody else can end, and keeps every writer waiting meanwhile.
+                connection.lock_handle().await?.set_progress_handler(OPERATIONS_PER_LOOK, move || !is_cut_off.load(Ordering::Relaxed));
+                Ok(())
+            })
+        })
+        .connect_with(options)
+        .await;
     pool.map_err(|error| {
         if super::is_read_only(&error) {
             return super::classify(error);

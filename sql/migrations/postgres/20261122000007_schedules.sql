@@ -8,6 +8,9 @@ ALTER TABLE schedule_state
     ADD COLUMN pid BIGINT,
     ADD COLUMN error_text TEXT;
 
+-- What a tick asks for every few seconds.
+CREATE INDEX idx_schedule_state_running ON schedule_state (job) WHERE state = 'running';
+
 ALTER TABLE job_run ADD COLUMN log TEXT;
 CREATE INDEX idx_job_run_started ON job_run (started_at);
 
