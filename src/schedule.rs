@@ -165,7 +165,8 @@ impl Schedule {
     /// The cron line in a sentence.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("{} ({})", self.cron.describe().trim_end_matches('.'), self.timezone)
+        let sentence = self.cron.describe().replacen("At every", "Every", 1);
+        format!("{} ({})", sentence.trim_end_matches('.'), self.timezone)
     }
 }
 

@@ -335,7 +335,7 @@ async fn crontab_and_units_read_so() {
 }
 
 /// Every metric that `serve` and the text file have, with its labels.
-const METRICS: [(&str, &[&str]); 14] = [
+pub const METRICS: [(&str, &[&str]); 14] = [
     ("tallyroll_job_last_success_timestamp_seconds", &["job"]),
     ("tallyroll_job_last_run_duration_seconds", &["job"]),
     ("tallyroll_job_last_run_rows_in", &["job"]),

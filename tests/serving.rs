@@ -1,9 +1,11 @@
 //! `run-due` and `serve` as processes: metrics, signals, kills, several at once.
 
+use std::collections::BTreeSet;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::on_both_databases;
+use crate::render::METRICS;
 use crate::support::{Engine, Finished, Fixture, repetitions};
 
 on_both_databases!(
@@ -132,7 +134,13 @@ async fn serve_runs_schedules_and_stops_gracefully(engine: Engine) {
     assert_eq!(get(&address, "/readyz").await, Some((200, "ok\n".to_owned())));
     let (status, metrics) = get(&address, "/metrics").await.unwrap();
     assert_eq!(status, 200);
-    assert!(metrics.contains("tallyroll_scheduler_heartbeat_timestamp_seconds "), "{metrics}");
+    // Those that alerts and dashboard ask for, with these labels, and no others.
+    let found: BTreeSet<&str> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert_eq!(found, METRICS.iter().map(|(name, _)| *name).collect());
+    for (name, labels) in METRICS {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        assert!(labels.iter().all(|label| line.contains(&format!("{label}=\""))) && line.contains('{') != labels.is_empty(), "{line}");
+    }
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_daily").await, 1);
 
     let pid = rustix::process::Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();

@@ -54,11 +54,10 @@ pub(super) async fn run(global: &Global) -> Result<()> {
             continue;
         }
         let upstream_schedule = || {
-            let runs_us = |upstream: &&crate::job::Job| schedules.get(&upstream.name).is_some_and(|schedule| schedule.settings.downstream);
-            jobs.upstream_of(job)
-                .iter()
-                .find(|upstream| runs_us(upstream))
-                .map_or("-".to_owned(), |upstream| format!("after {}", upstream.name))
+            let mut with_downstream = schedules.iter().filter(|(_, schedule)| schedule.settings.downstream);
+            let runs_us =
+                |upstream: &str| jobs.get(upstream).is_ok_and(|up| jobs.downstream_of(up).iter().any(|down| down.name == job.name));
+            with_downstream.find(|(upstream, _)| runs_us(upstream)).map_or("-".to_owned(), |(upstream, _)| format!("after {upstream}"))
         };
         rows.push(vec![
             job.name.clone(),
