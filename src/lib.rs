@@ -25,6 +25,7 @@ pub mod schedule;
 pub mod seat_report;
 pub mod seats;
 pub mod serve;
+mod show;
 pub mod snapshot;
 pub mod source;
 pub mod sql_text;

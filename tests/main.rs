@@ -15,6 +15,7 @@ mod interrupted;
 mod journal;
 mod license;
 mod locking;
+mod pages;
 mod peak_seats;
 mod publishing;
 mod quarantine;

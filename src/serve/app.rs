@@ -14,7 +14,7 @@ use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::auth::{self, Auth};
-use super::{layout, pages};
+use super::{layout, pages, problem};
 use crate::run::Context;
 use crate::schedule::Schedule;
 
@@ -52,6 +52,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/login", get(auth::login_page).post(auth::log_in))
         .merge(guarded)
         .fallback(layout::not_found)
+        .layer(middleware::from_fn(problem::render))
         .layer(middleware::map_response(layout::secure))
         .with_state(app)
 }

@@ -23,6 +23,7 @@ use subtle::ConstantTimeEq;
 
 use super::app::App;
 use super::layout;
+use super::problem::Problem;
 
 /// The token, and how many wrong ones were tried lately.
 pub struct Auth {
@@ -240,7 +241,7 @@ pub(super) struct Logout {
 
 pub(super) async fn log_out(axum::Extension(session): axum::Extension<Session>, Form(logout): Form<Logout>) -> Response {
     if !session.may_post(&logout.csrf) {
-        return layout::forbidden();
+        return Problem::forbidden().into_response();
     }
     ([(header::SET_COOKIE, format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))], Redirect::to("/login")).into_response()
 }

@@ -1,14 +1,41 @@
 //! The pages and the JSON beside each.
 
+mod overview;
+mod run;
+mod runs;
+mod start;
+
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::post;
+use axum::routing::{MethodRouter, get, post};
 
 use super::app::App;
 use super::auth;
 
 /// Every path that needs a token or a session.
 pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/logout", post(auth::log_out))
+    let pages = Router::new()
+        .route("/", get(overview::page))
+        .route("/runs", get(runs::page))
+        .route("/runs/{id}", get(run::page))
+        .route("/jobs/{job}/run", get(start::page).post(start::start))
+        .route("/logout", post(auth::log_out));
+    api().into_iter().fold(pages, |router, (_, path, method)| router.route(path, method))
+}
+
+/// The JSON: method, path, and what answers.
+fn api() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
+    vec![
+        ("get", "/api/jobs", get(overview::json)),
+        ("post", "/api/jobs/{job}/run", post(start::start_json)),
+        ("get", "/api/runs", get(runs::json)),
+        ("get", "/api/runs/{id}", get(run::json)),
+    ]
+}
+
+/// Method and path of everything below `/api/`; `docs/openapi.json` describes each.
+#[must_use]
+pub fn api_routes() -> Vec<(&'static str, &'static str)> {
+    api().into_iter().map(|(method, path, _)| (method, path)).collect()
 }

@@ -1,6 +1,7 @@
 //! A project folder and a database of its own for each test.
 
 pub mod seats;
+pub mod site;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
