@@ -1,5 +1,8 @@
 //! The site: every page filled and empty, who may see it, and what it does not let through.
 
+mod speed;
+mod usage;
+
 use crate::on_both_databases;
 use crate::support::site::{STARTED_RUN, Site, TOKEN, csrf_of};
 use crate::support::{Engine, Fixture};
@@ -44,7 +47,7 @@ pub async fn filled(engine: Engine) -> Fixture {
     fixture
 }
 
-const PAGES: [&str; 3] = ["/", "/runs", "/jobs/usage_daily/run"];
+const PAGES: [&str; 4] = ["/", "/runs", "/jobs/usage_daily/run", "/usage"];
 
 async fn every_page_answers(engine: Engine) {
     let empty = Fixture::new(engine).await;

@@ -4,6 +4,7 @@ mod overview;
 mod run;
 mod runs;
 mod start;
+mod usage;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/runs", get(runs::page))
         .route("/runs/{id}", get(run::page))
         .route("/jobs/{job}/run", get(start::page).post(start::start))
+        .route("/usage", get(usage::page))
         .route("/logout", post(auth::log_out));
     api().into_iter().fold(pages, |router, (_, path, method)| router.route(path, method))
 }
@@ -31,6 +33,7 @@ fn api() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
         ("post", "/api/jobs/{job}/run", post(start::start_json)),
         ("get", "/api/runs", get(runs::json)),
         ("get", "/api/runs/{id}", get(run::json)),
+        ("get", "/api/usage", get(usage::json)),
     ]
 }
 
