@@ -1,5 +1,6 @@
 //! The site: every page filled and empty, who may see it, and what it does not let through.
 
+mod seats;
 mod speed;
 mod usage;
 
@@ -47,7 +48,7 @@ pub async fn filled(engine: Engine) -> Fixture {
     fixture
 }
 
-const PAGES: [&str; 4] = ["/", "/runs", "/jobs/usage_daily/run", "/usage"];
+const PAGES: [&str; 5] = ["/", "/runs", "/jobs/usage_daily/run", "/usage", "/seats"];
 
 async fn every_page_answers(engine: Engine) {
     let empty = Fixture::new(engine).await;

@@ -1,5 +1,7 @@
 //! Charts as SVG, made here: no script, colours by class, so that light and dark are the style sheet's matter.
 
+pub(super) mod steps;
+
 use maud::{Markup, html};
 
 use super::data::RunLine;

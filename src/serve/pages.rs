@@ -3,6 +3,7 @@
 mod overview;
 mod run;
 mod runs;
+mod seats;
 mod start;
 mod usage;
 
@@ -22,6 +23,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/runs/{id}", get(run::page))
         .route("/jobs/{job}/run", get(start::page).post(start::start))
         .route("/usage", get(usage::page))
+        .route("/seats", get(seats::page))
+        .route("/seats/{subscription}", get(seats::subscription::page))
         .route("/logout", post(auth::log_out));
     api().into_iter().fold(pages, |router, (_, path, method)| router.route(path, method))
 }
@@ -34,6 +37,8 @@ fn api() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
         ("get", "/api/runs", get(runs::json)),
         ("get", "/api/runs/{id}", get(run::json)),
         ("get", "/api/usage", get(usage::json)),
+        ("get", "/api/seats", get(seats::json)),
+        ("get", "/api/seats/{subscription}", get(seats::files::file)),
     ]
 }
 

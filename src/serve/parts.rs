@@ -91,7 +91,17 @@ pub(super) fn job_link(job: &str) -> Markup {
 
 /// A run, linked to its page.
 pub(super) fn run_link(run_id: &str) -> Markup {
-    html! { a href={ "/runs/" (encode(run_id)) } { code { (cut(run_id, NAME_CHARS)) } } }
+    linked("/runs/", run_id, &html! { code { (cut(run_id, NAME_CHARS)) } })
+}
+
+/// Bytes of an address that servers on the way take.
+const ADDRESS_MAX: usize = 8_000;
+
+/// A link to the page of a name below a path; none where no address can hold it, or a browser would read it as a folder's.
+pub(super) fn linked(path: &str, name: &str, content: &Markup) -> Markup {
+    let address = format!("{path}{}", encode(name));
+    let is_address = address.len() <= ADDRESS_MAX && !["", ".", ".."].contains(&name);
+    html! { @if is_address { a href=(address) { (content) } } @else { (content) } }
 }
 
 /// Dollars for a person: two digits after the point, four below a dollar; unknown is not 0.
