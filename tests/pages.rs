@@ -1,5 +1,7 @@
 //! The site: every page filled and empty, who may see it, and what it does not let through.
 
+mod access;
+mod openapi;
 mod seats;
 mod speed;
 mod usage;

@@ -4,6 +4,7 @@
 //! A form carries the HMAC of its session, so that another site cannot post in its name.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,8 +59,11 @@ const SESSION_HOURS: i64 = 12;
 /// Wrong tokens in a minute after which every further try waits, whoever makes it.
 const FREE_TRIES: usize = 5;
 const PENALTY: Duration = Duration::from_secs(2);
-/// Tries that wait at the same time; more are refused at once.
+/// Wrong tokens in a minute that are answered at all; more are refused at once.
 const MAX_TRIES: usize = 20;
+
+/// A token that is shorter could be guessed, so that tries at it have to have a limit.
+const GUESSABLE_BYTES: usize = 16;
 
 impl Auth {
     #[must_use]
@@ -72,6 +76,12 @@ impl Auth {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.token.as_bytes()) else { return String::new() };
         mac.update(text.as_bytes());
         URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+    }
+
+    /// Whether this is the token. A short one is not compared under a flood of wrong ones, so that guessing has a limit; a long one
+    /// cannot be guessed, and whoever holds it is not locked out by those who do not.
+    fn admits(&self, tried: &str, now: DateTime<Utc>) -> bool {
+        (self.token.len() >= GUESSABLE_BYTES || !self.is_flooded(now)) && self.is_token(tried)
     }
 
     fn is_token(&self, tried: &str) -> bool {
@@ -114,10 +124,8 @@ impl Auth {
 
     /// Who a request's headers say it is.
     fn session(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Who {
-        if let Some(bearer) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) {
-            let tried = bearer.strip_prefix("Bearer ").unwrap_or_default();
-            // Under a flood of wrong tokens no token is compared: guessing has a limit, sessions go on.
-            return if !self.is_flooded(now) && self.is_token(tried) {
+        if let Some(tried) = bearer(headers) {
+            return if self.admits(tried, now) {
                 Who::Known(Session { csrf: String::new(), can_run: true, is_logged_in: false })
             } else {
                 Who::WrongToken
@@ -125,7 +133,9 @@ impl Auth {
         }
         match cookie(headers).filter(|cookie| self.is_session(cookie, now)) {
             Some(cookie) => Who::Known(Session { csrf: self.sign(&format!("form {cookie}")), can_run: true, is_logged_in: true }),
-            None if self.is_open => Who::Known(Session { csrf: String::new(), can_run: false, is_logged_in: false }),
+            None if self.is_open && is_to_loopback(headers) => {
+                Who::Known(Session { csrf: String::new(), can_run: false, is_logged_in: false })
+            }
             None => Who::Unknown,
         }
     }
@@ -135,6 +145,25 @@ enum Who {
     Known(Session),
     WrongToken,
     Unknown,
+}
+
+/// The bearer token of a request. Another scheme is none of ours: a proxy before the site may ask for a password of its own.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether a request names this machine. A site elsewhere can have its own name lead here, and would read every page from a browser on
+/// this machine; its name gives it away. A request without a name comes from no browser.
+fn is_to_loopback(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let host = host.to_str().unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -157,7 +186,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
                 let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
                 return Redirect::to(&format!("/login?next={}", layout::encode(target))).into_response();
             }
-            unauthorized("a bearer token is needed")
+            unauthorized("A bearer token is needed")
         }
     }
 }
@@ -166,14 +195,19 @@ async fn refused(app: &App, now: DateTime<Utc>) -> Response {
     match app.auth.wrong_token(now) {
         Some(wait) => {
             tokio::time::sleep(wait).await;
-            unauthorized("this token is not the right one")
+            unauthorized("This token is not the right one")
         }
-        None => (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "60")], "too many wrong tokens; wait a minute\n").into_response(),
+        None => {
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong tokens").hint("wait a minute");
+            ([(header::RETRY_AFTER, "60")], problem).into_response()
+        }
     }
 }
 
 fn unauthorized(why: &'static str) -> Response {
-    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{why}\n")).into_response()
+    let problem =
+        Problem::new(StatusCode::UNAUTHORIZED, why).hint("a program sends `Authorization: Bearer TOKEN`; people log in at `/login`");
+    ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,7 +246,7 @@ pub(super) struct Login {
 
 pub(super) async fn log_in(State(app): State<Arc<App>>, headers: HeaderMap, Form(login): Form<Login>) -> Response {
     let now = app.context.clock.now();
-    if app.auth.is_flooded(now) || !app.auth.is_token(&login.token) {
+    if !app.auth.admits(&login.token, now) {
         return match app.auth.wrong_token(now) {
             Some(wait) => {
                 tokio::time::sleep(wait).await;
@@ -244,4 +278,64 @@ pub(super) async fn log_out(axum::Extension(session): axum::Extension<Session>, 
         return Problem::forbidden().into_response();
     }
     ([(header::SET_COOKIE, format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))], Redirect::to("/login")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machines_names_lead_to_it() {
+        let with = |host: &str| is_to_loopback(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:8080", "127.9.9.9:1", "[::1]", "[::1]:8080"] {
+            assert!(with(host), "{host}");
+        }
+        for host in ["example.com", "localhost.example.com:8080", "127.0.0.1.example.com", "10.0.0.1:8080", "[2001:db8::1]", "", ":8080"] {
+            assert!(!with(host), "{host}");
+        }
+        assert!(is_to_loopback(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_flood_locks_out_nobody_whose_token_cannot_be_guessed() {
+        let now = DateTime::UNIX_EPOCH;
+        for (token, is_admitted) in [("a-token-of-32-characters-or-more", true), ("short", false)] {
+            let auth = Auth::new(token, true);
+            assert!(auth.admits(token, now));
+            for _ in 0..1_000 {
+                assert!(!auth.admits("wrong", now));
+                let _ = auth.wrong_token(now);
+            }
+            assert_eq!(auth.admits(token, now), is_admitted, "{token}");
+            assert!(auth.admits(token, now + TimeDelta::minutes(2)), "{token}");
+        }
+        assert!(!Auth::new("", true).admits("", now), "no token is not an empty one");
+    }
+
+    #[test]
+    fn a_session_ends_and_belongs_to_its_token() {
+        let (auth, now) = (Auth::new("one", true), DateTime::UNIX_EPOCH);
+        let cookie = auth.open_session(now).unwrap();
+        assert!(auth.is_session(&cookie, now) && !auth.is_session(&cookie, now + TimeDelta::hours(SESSION_HOURS)));
+        assert!(!Auth::new("two", true).is_session(&cookie, now) && !Auth::new("", true).is_session(&cookie, now));
+        let (claim, signature) = cookie.rsplit_once('.').unwrap();
+        let later = format!("9{claim}.{signature}");
+        for forged in [later.as_str(), claim, "", ".", "9999999999..", &format!("{claim}.")] {
+            assert!(!auth.is_session(forged, now), "{forged}");
+        }
+    }
+
+    #[test]
+    fn a_login_leads_nowhere_else() {
+        for (next, target) in [
+            ("/runs?job=a", "/runs?job=a"),
+            ("//evil.example", "/"),
+            ("https://evil.example", "/"),
+            ("/\\evil.example", "/"),
+            ("", "/"),
+            ("/\n", "/"),
+        ] {
+            assert_eq!(local(next), target);
+        }
+    }
 }

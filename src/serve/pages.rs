@@ -1,5 +1,6 @@
 //! The pages and the JSON beside each.
 
+mod api;
 mod overview;
 mod run;
 mod runs;
@@ -32,11 +33,17 @@ pub(super) fn routes() -> Router<Arc<App>> {
 /// The JSON: method, path, and what answers.
 fn api() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
     vec![
+        ("get", "/api/openapi.json", get(api::openapi)),
         ("get", "/api/jobs", get(overview::json)),
         ("post", "/api/jobs/{job}/run", post(start::start_json)),
         ("get", "/api/runs", get(runs::json)),
         ("get", "/api/runs/{id}", get(run::json)),
         ("get", "/api/usage", get(usage::json)),
+        ("get", "/api/usage/dashboard", get(api::usage_dashboard)),
+        ("get", "/api/usage/costs", get(api::costs)),
+        ("get", "/api/users/{id}/usage", get(api::user_usage)),
+        ("get", "/api/user/dashboard", get(api::user_dashboard)),
+        ("post", "/api/user/dashboard", post(api::refresh_user_dashboard)),
         ("get", "/api/seats", get(seats::json)),
         ("get", "/api/seats/{subscription}", get(seats::files::file)),
     ]
