@@ -6,6 +6,7 @@ pub mod auth;
 mod chart;
 mod data;
 mod layout;
+mod login;
 mod pages;
 mod parts;
 mod problem;

@@ -1,6 +1,7 @@
 //! The site: every page filled and empty, who may see it, and what it does not let through.
 
 mod access;
+mod hostile;
 mod openapi;
 mod seats;
 mod speed;
@@ -18,7 +19,7 @@ on_both_databases!(
 );
 
 /// When the tests' sites are looked at.
-const NOW: &str = "2026-04-05T12:00:00Z";
+pub const NOW: &str = "2026-04-05T12:00:00Z";
 
 pub async fn filled(engine: Engine) -> Fixture {
     let fixture = Fixture::new(engine).await;
@@ -50,7 +51,7 @@ pub async fn filled(engine: Engine) -> Fixture {
     fixture
 }
 
-const PAGES: [&str; 5] = ["/", "/runs", "/jobs/usage_daily/run", "/usage", "/seats"];
+pub const PAGES: [&str; 5] = ["/", "/runs", "/jobs/usage_daily/run", "/usage", "/seats"];
 
 async fn every_page_answers(engine: Engine) {
     let empty = Fixture::new(engine).await;

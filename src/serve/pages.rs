@@ -14,7 +14,7 @@ use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 
 use super::app::App;
-use super::auth;
+use super::login;
 
 /// Every path that needs a token or a session.
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -26,7 +26,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/usage", get(usage::page))
         .route("/seats", get(seats::page))
         .route("/seats/{subscription}", get(seats::subscription::page))
-        .route("/logout", post(auth::log_out));
+        .route("/logout", post(login::log_out));
     api().into_iter().fold(pages, |router, (_, path, method)| router.route(path, method))
 }
 

@@ -9,6 +9,7 @@ use maud::html;
 use serde_json::json;
 
 use super::layout;
+use super::parts::cut;
 use crate::failure::{self, Kind};
 
 /// What a handler answers in place of what was asked for; [`render`] gives it its shape.
@@ -102,10 +103,12 @@ fn json(problem: &Problem) -> Response {
 }
 
 fn page(problem: &Problem) -> Response {
+    // A message may name what a stranger sent.
+    let message = cut(&problem.message, 400);
     let content = html! {
-        h1 { (problem.message) }
-        @if let Some(hint) = &problem.hint { p { (hint) } }
+        h1 { (message) }
+        @if let Some(hint) = &problem.hint { p { (cut(hint, 400)) } }
         p { a href="/" { "To the jobs" } }
     };
-    (problem.status, layout::page(&problem.message, None, &content)).into_response()
+    (problem.status, layout::page(&message, None, &content)).into_response()
 }
