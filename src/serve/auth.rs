@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -189,7 +190,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
             let path = request.uri().path();
             if request.method() == Method::GET && !path.starts_with("/api/") && path != "/metrics" {
                 let target =
-                    request.uri().path_and_query().map(|target| target.as_str()).filter(|target| target.len() <= NEXT_MAX).unwrap_or("/");
+                    request.uri().path_and_query().map(PathAndQuery::as_str).filter(|target| target.len() <= NEXT_MAX).unwrap_or("/");
                 return Redirect::to(&format!("/login?next={}", layout::encode(target))).into_response();
             }
             unauthorized("A bearer token is needed")
@@ -198,16 +199,12 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
 }
 
 async fn refused(app: &App, now: DateTime<Utc>) -> Response {
-    match app.auth.wrong_token(now) {
-        Some(wait) => {
-            tokio::time::sleep(wait).await;
-            unauthorized("This token is not the right one")
-        }
-        None => {
-            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong tokens").hint("wait a minute");
-            ([(header::RETRY_AFTER, "60")], problem).into_response()
-        }
+    if let Some(wait) = app.auth.wrong_token(now) {
+        tokio::time::sleep(wait).await;
+        return unauthorized("This token is not the right one");
     }
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong tokens").hint("wait a minute");
+    ([(header::RETRY_AFTER, "60")], problem).into_response()
 }
 
 fn unauthorized(why: &'static str) -> Response {

@@ -9,7 +9,12 @@ use crate::on_both_databases;
 use crate::support::site::{Site, TOKEN, csrf_of};
 use crate::support::{Engine, Fixture};
 
-on_both_databases!(without_a_token_nothing_is_shown, a_session_is_kept_from_strangers, a_flood_of_wrong_tokens_locks_nobody_out);
+on_both_databases!(
+    without_a_token_nothing_is_shown,
+    a_session_is_kept_from_strangers,
+    a_flood_of_wrong_tokens_locks_nobody_out,
+    what_fails_inside_stays_inside,
+);
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -129,4 +134,20 @@ async fn a_flood_of_wrong_tokens_locks_nobody_out(engine: Engine) {
     println!("{engine:?}: 1,000 wrong tokens in {:?}; a right one meanwhile took at most {slowest:?}", started.elapsed());
     assert_eq!(site.with(&[]).post("/login", FORM, &format!("token={TOKEN}")).await.status, 303);
     assert_eq!(site.with(&[("authorization", "Bearer wrong")]).get("/api/jobs").await.header("retry-after"), "60");
+}
+
+async fn what_fails_inside_stays_inside(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let site = Site::new(&fixture, TOKEN, NOW).await;
+    fixture.execute("DROP TABLE usage_daily_type").await;
+    fixture.execute("ALTER TABLE job_run RENAME COLUMN error_text TO words").await;
+    for path in ["/", "/runs", "/usage", "/api/jobs", "/api/usage"] {
+        let answer = site.get(path).await;
+        assert_eq!(answer.status, 500, "{path}");
+        let text = answer.text().to_lowercase();
+        assert!(text.contains("the log of `tallyroll serve` says why"), "{path}: {text}");
+        for inside in ["select", "usage_daily_type", "error_text", "column", "sqlite", "postgres", "tallyroll.db", "migrate"] {
+            assert!(!text.contains(inside), "{inside} in {path}: {text}");
+        }
+    }
 }

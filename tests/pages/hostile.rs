@@ -154,7 +154,7 @@ fn check(path: &str, answer: &Answer) {
 }
 
 fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    text.bytes().flat_map(|byte| ["%".to_owned(), format!("{byte:02X}")]).collect()
 }
 
 /// A database in which everything is called as somebody who means harm would call it.

@@ -149,7 +149,7 @@ async fn those_that_cost_most_are_found_without_reading_all(engine: Engine) {
                     .iter()
                     .map(|row| {
                         let fields: Vec<&str> = row.split('|').collect();
-                        let usd: f64 = format!("{}", tallyroll::money::format_usd(fields[2].parse().unwrap(), 9)).parse().unwrap();
+                        let usd: f64 = tallyroll::money::format_usd(fields[2].parse().unwrap(), 9).parse().unwrap();
                         format!("{}|{}|{}", fields[0], fields[1], serde_json::json!(usd))
                     })
                     .collect();

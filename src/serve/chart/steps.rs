@@ -64,13 +64,11 @@ fn x(at: i64, (start, end): (i64, i64)) -> i128 {
 }
 
 fn path(counts: &[(i64, i64)], span: (i64, i64), top: i128) -> String {
-    let mut path = String::new();
-    for (index, (at, seats)) in counts.iter().enumerate() {
-        let (x, y) = (hundredths(x(*at, span)), hundredths(height_of((*seats).into(), top)));
-        path.push_str(&if index == 0 { format!("M{x} {y}") } else { format!("H{x}V{y}") });
-    }
-    path.push_str(&format!("H{}", hundredths(x(span.1, span))));
-    path
+    let at = |(at, seats): (i64, i64)| (hundredths(x(at, span)), hundredths(height_of(seats.into(), top)));
+    let Some((first, rest)) = counts.split_first() else { return String::new() };
+    let (x0, y0) = at(*first);
+    let steps: String = rest.iter().map(|count| at(*count)).flat_map(|(x, y)| ["H".to_owned(), x, "V".to_owned(), y]).collect();
+    format!("M{x0} {y0}{steps}H{}", hundredths(x(span.1, span)))
 }
 
 /// Few enough steps to draw: of each piece of the span the first, the lowest, the highest and the last.

@@ -54,7 +54,9 @@ fn batches(mut written: Vec<Written>) -> Result<Vec<RecordBatch>> {
         .chunk_by(|left, right| left.billing_month == right.billing_month)
         .map(|month| {
             let mut batch = peak_row::PeakBatch::new(month[0].billing_month)?;
-            month.iter().for_each(|written| batch.push(&written.row));
+            for written in month {
+                batch.push(&written.row);
+            }
             batch.finish()
         })
         .collect()

@@ -48,17 +48,17 @@ impl Span {
         Ok(Self { from, to })
     }
 
-    pub(super) fn days(&self) -> i64 {
+    pub(super) fn days(self) -> i64 {
         (self.to - self.from).num_days() + 1
     }
 
     /// The day after the last one.
-    pub(super) fn end(&self) -> Result<NaiveDate> {
+    pub(super) fn end(self) -> Result<NaiveDate> {
         self.to.checked_add_days(Days::new(1)).context("The day after the last one is out of range")
     }
 
     /// The days that both have.
-    pub(super) fn within(&self, other: Self) -> Option<Self> {
+    pub(super) fn within(self, other: Self) -> Option<Self> {
         let both = Self { from: self.from.max(other.from), to: self.to.min(other.to) };
         (both.from <= both.to).then_some(both)
     }
