@@ -20,6 +20,7 @@ use crate::serve::data;
 use crate::serve::layout::{self, encode};
 use crate::serve::parts::{instant, run_link};
 use crate::serve::problem::Problem;
+use crate::window::WindowKind;
 
 pub(super) async fn page(
     State(app): State<Arc<App>>,
@@ -33,7 +34,11 @@ pub(super) async fn page(
     let content = html! {
         h1 { "Run " (job.name) " now" }
         p { (job.description) }
-        p { "It writes every " (job.window) " of " code { (job.writes) } " that is due. Where nothing is due, it changes nothing." }
+        p {
+            "It writes what is due of " code { (job.writes) } ", "
+            @match job.window { WindowKind::Day => "day by day", WindowKind::Month | WindowKind::BillingMonth => "month by month", WindowKind::All => "as a whole" }
+            ". Where nothing is due, it changes nothing."
+        }
         @if let Some(run) = running {
             p class="warn" { "A run has been under way since " (instant(run.started_at)) " UTC: " (run_link(&run.run_id)) ". Another one waits for it, or is refused." }
         }
