@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Python packages that the tests read files with, run an S3-compatible server from and check Kubernetes manifests with:
+# Python packages that the tests read files with, validate JSON and Kubernetes manifests with, and run an S3-compatible server from:
 # `scripts/python.sh COMMAND…` installs them once, outside the checkout, and runs the command with TALLYROLL_TEST_PYTHONPATH set.
 set -euo pipefail
 
-packages=("moto[s3]==5.2.5" "flask==3.1.3" "flask-cors==6.0.5" "pyarrow==26.0.1" "duckdb==2.0.0" "kubernetes-validate==1.37.0")
+packages=(
+  "moto[s3]==5.2.5" "flask==3.1.3" "flask-cors==6.0.5" "pyarrow==26.0.1" "duckdb==2.0.0"
+  "openapi-spec-validator==0.9.0" "jsonschema==4.26.0" "kubernetes-validate==1.37.0"
+)
 if ! command -v python3 >/dev/null || ! python3 -m pip --version >/dev/null 2>&1; then
   echo "error: the tests need python3 with pip" >&2
   echo "hint: apt-get install python3-pip, then run this again" >&2

@@ -29,6 +29,7 @@ pub mod scheduler;
 pub mod seat_report;
 pub mod seats;
 pub mod serve;
+mod show;
 pub mod snapshot;
 pub mod source;
 pub mod sql_text;

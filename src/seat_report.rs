@@ -61,10 +61,9 @@ impl SubscriptionMonths {
                 .hint("`tallyroll import subscriptions` takes them in; the table is `subscription`")
                 .into());
         };
-        let mut rows = source.rows_of_org(store, &subscription.org_id, as_of).await?;
-        let known: Vec<String> = rows.iter().map(|row| row.seat_type.clone()).collect();
-        rows.retain(|row| row.seat_type == seat_type);
+        let rows = source.rows_of_org(store, &subscription.org_id, seat_type, as_of).await?;
         if rows.is_empty() && seat_type != TOTAL {
+            let known = source.types_of_org(store, &subscription.org_id).await?;
             let failure = Failure::usage(format!("The ledger of org `{}` has no seat type `{seat_type}`", subscription.org_id));
             return Err(match failure::nearest(seat_type, known.iter().map(String::as_str)) {
                 Some(nearest) => failure.hint(format!("did you mean `{nearest}`?")).into(),

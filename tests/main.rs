@@ -16,6 +16,7 @@ mod interrupted;
 mod journal;
 mod license;
 mod locking;
+mod pages;
 mod peak_seats;
 mod publishing;
 mod quarantine;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::failure;
 use crate::run::Event;
+pub(super) use crate::show::{grouped, printable, seconds};
 
 /// Writes a text and a line end to stdout. A reader that went away wants no more.
 pub(super) fn line(text: &str) -> Result<()> {
@@ -56,37 +57,10 @@ pub(super) fn table(header: &[&str], right: &[&str], rows: &[Vec<String>]) -> St
     table.to_string()
 }
 
-/// A text that cannot steer a terminal: control characters and those that turn the reading direction are shown as such.
-pub(super) fn printable(text: &str) -> String {
-    let is_hidden = |character: char| {
-        (character.is_control() && character != '\n')
-            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character }).collect()
-}
-
-/// `1234567` as `1,234,567`.
-pub(super) fn grouped(number: i64) -> String {
-    let digits = number.unsigned_abs().to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if number < 0 { format!("-{text}") } else { text }
-}
-
 /// A bar of up to `columns` blocks for a count beside the largest one.
 pub(super) fn bar(count: i64, largest: i64, columns: i64) -> String {
     let blocks = (i128::from(count) * i128::from(columns)).div_euclid(largest.max(1).into());
     "█".repeat(usize::try_from(blocks).unwrap_or(0))
-}
-
-/// Milliseconds as seconds.
-pub(super) fn seconds(duration_ms: i64) -> String {
-    format!("{}.{:01} s", duration_ms / 1_000, duration_ms % 1_000 / 100)
 }
 
 /// Draws a progress bar on a terminal: windows done, rows a second, time left.
@@ -117,21 +91,4 @@ pub(super) fn progress(is_text: bool) -> Box<dyn Fn(&Event) + Send + Sync> {
             Event::JobDone => bar.finish_and_clear(),
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(-1_234_567), "-1,234,567");
-    }
-
-    #[test]
-    fn a_hostile_text_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\x1b[2J\u{202e}b\0"), "a\u{fffd}[2J\u{fffd}b\u{fffd}");
-    }
 }

@@ -14,7 +14,7 @@ use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::auth::{self, Auth};
-use super::{layout, pages};
+use super::{layout, login, pages, problem};
 use crate::run::Context;
 use crate::schedule::Schedule;
 
@@ -49,9 +49,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/style.css", get(layout::style))
-        .route("/login", get(auth::login_page).post(auth::log_in))
+        .route("/login", get(login::login_page).post(login::log_in))
         .merge(guarded)
         .fallback(layout::not_found)
+        .layer(middleware::from_fn(problem::render))
         .layer(middleware::map_response(layout::secure))
         .with_state(app)
 }

@@ -4,11 +4,12 @@
 //! A form carries the HMAC of its session, so that another site cannot post in its name.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Form;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -16,13 +17,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
-use maud::html;
-use serde::Deserialize;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::app::App;
 use super::layout;
+use super::problem::Problem;
 
 /// The token, and how many wrong ones were tried lately.
 pub struct Auth {
@@ -51,19 +51,30 @@ impl Session {
     }
 }
 
-const COOKIE: &str = "tallyroll_session";
-const SESSION_HOURS: i64 = 12;
+pub(super) const COOKIE: &str = "tallyroll_session";
+pub(super) const SESSION_HOURS: i64 = 12;
 
 /// Wrong tokens in a minute after which every further try waits, whoever makes it.
 const FREE_TRIES: usize = 5;
 const PENALTY: Duration = Duration::from_secs(2);
-/// Tries that wait at the same time; more are refused at once.
+/// Wrong tokens in a minute that are answered at all; more are refused at once.
 const MAX_TRIES: usize = 20;
+
+/// Bytes of a path that a login leads back to.
+pub(super) const NEXT_MAX: usize = 2_000;
+
+/// A token that is shorter could be guessed, so that tries at it have to have a limit.
+const GUESSABLE_BYTES: usize = 16;
 
 impl Auth {
     #[must_use]
     pub fn new(token: &str, is_loopback: bool) -> Self {
         Self { token: token.to_owned(), is_open: token.is_empty() && is_loopback, wrong: Mutex::new(VecDeque::new()) }
+    }
+
+    /// Whether anybody can log in.
+    pub(super) fn has_token(&self) -> bool {
+        !self.token.is_empty()
     }
 
     /// The HMAC of a text under the token, as URL-safe Base64.
@@ -73,13 +84,19 @@ impl Auth {
         URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
     }
 
+    /// Whether this is the token. A short one is not compared under a flood of wrong ones, so that guessing has a limit; a long one
+    /// cannot be guessed, and whoever holds it is not locked out by those who do not.
+    pub(super) fn admits(&self, tried: &str, now: DateTime<Utc>) -> bool {
+        (self.token.len() >= GUESSABLE_BYTES || !self.is_flooded(now)) && self.is_token(tried)
+    }
+
     fn is_token(&self, tried: &str) -> bool {
         // Both are hashed first: equal lengths tell nothing, and no comparison ends early.
         !self.token.is_empty() && bool::from(self.sign(tried).as_bytes().ct_eq(self.sign(&self.token).as_bytes()))
     }
 
     /// A new session's cookie value, valid from `now` on.
-    fn open_session(&self, now: DateTime<Utc>) -> Option<String> {
+    pub(super) fn open_session(&self, now: DateTime<Utc>) -> Option<String> {
         let mut nonce = [0_u8; 16];
         getrandom::fill(&mut nonce).ok()?;
         let nonce = URL_SAFE_NO_PAD.encode(nonce);
@@ -96,7 +113,7 @@ impl Auth {
     }
 
     /// Counts a wrong token; how long its answer has to wait, or none where too many wait already.
-    fn wrong_token(&self, now: DateTime<Utc>) -> Option<Duration> {
+    pub(super) fn wrong_token(&self, now: DateTime<Utc>) -> Option<Duration> {
         let mut wrong = self.wrong.lock().ok()?;
         wrong.retain(|at| now - *at < TimeDelta::minutes(1));
         if wrong.len() >= MAX_TRIES {
@@ -113,10 +130,8 @@ impl Auth {
 
     /// Who a request's headers say it is.
     fn session(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Who {
-        if let Some(bearer) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) {
-            let tried = bearer.strip_prefix("Bearer ").unwrap_or_default();
-            // Under a flood of wrong tokens no token is compared: guessing has a limit, sessions go on.
-            return if !self.is_flooded(now) && self.is_token(tried) {
+        if let Some(tried) = bearer(headers) {
+            return if self.admits(tried, now) {
                 Who::Known(Session { csrf: String::new(), can_run: true, is_logged_in: false })
             } else {
                 Who::WrongToken
@@ -124,7 +139,9 @@ impl Auth {
         }
         match cookie(headers).filter(|cookie| self.is_session(cookie, now)) {
             Some(cookie) => Who::Known(Session { csrf: self.sign(&format!("form {cookie}")), can_run: true, is_logged_in: true }),
-            None if self.is_open => Who::Known(Session { csrf: String::new(), can_run: false, is_logged_in: false }),
+            None if self.is_open && is_to_loopback(headers) => {
+                Who::Known(Session { csrf: String::new(), can_run: false, is_logged_in: false })
+            }
             None => Who::Unknown,
         }
     }
@@ -134,6 +151,25 @@ enum Who {
     Known(Session),
     WrongToken,
     Unknown,
+}
+
+/// The bearer token of a request. Another scheme is none of ours: a proxy before the site may ask for a password of its own.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether a request names this machine. A site elsewhere can have its own name lead here, and would read every page from a browser on
+/// this machine; its name gives it away. A request without a name comes from no browser.
+fn is_to_loopback(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let host = host.to_str().unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -153,94 +189,72 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
         Who::Unknown => {
             let path = request.uri().path();
             if request.method() == Method::GET && !path.starts_with("/api/") && path != "/metrics" {
-                let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+                let target =
+                    request.uri().path_and_query().map(PathAndQuery::as_str).filter(|target| target.len() <= NEXT_MAX).unwrap_or("/");
                 return Redirect::to(&format!("/login?next={}", layout::encode(target))).into_response();
             }
-            unauthorized("a bearer token is needed")
+            unauthorized("A bearer token is needed")
         }
     }
 }
 
 async fn refused(app: &App, now: DateTime<Utc>) -> Response {
-    match app.auth.wrong_token(now) {
-        Some(wait) => {
-            tokio::time::sleep(wait).await;
-            unauthorized("this token is not the right one")
-        }
-        None => (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "60")], "too many wrong tokens; wait a minute\n").into_response(),
+    if let Some(wait) = app.auth.wrong_token(now) {
+        tokio::time::sleep(wait).await;
+        return unauthorized("This token is not the right one");
     }
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong tokens").hint("wait a minute");
+    ([(header::RETRY_AFTER, "60")], problem).into_response()
 }
 
 fn unauthorized(why: &'static str) -> Response {
-    (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{why}\n")).into_response()
+    let problem =
+        Problem::new(StatusCode::UNAUTHORIZED, why).hint("a program sends `Authorization: Bearer TOKEN`; people log in at `/login`");
+    ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct LoginQuery {
-    #[serde(default)]
-    next: String,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(super) async fn login_page(State(app): State<Arc<App>>, Query(query): Query<LoginQuery>) -> Response {
-    form(&app, &query.next, None, StatusCode::OK)
-}
-
-fn form(app: &App, next: &str, wrong: Option<&str>, status: StatusCode) -> Response {
-    let content = html! {
-        h1 { "Log in" }
-        @if app.auth.token.is_empty() {
-            p { "No token is set, so nobody can log in. Set " code { "TALLYROLL__SERVE__TOKEN_FILE" } " to the path of a file that holds one." }
-        } @else {
-            form method="post" action="/login" class="card" {
-                @if let Some(wrong) = wrong { p class="bad" role="alert" { (wrong) } }
-                input type="hidden" name="next" value=(next);
-                label { "Token " input type="password" name="token" autocomplete="current-password" required autofocus; }
-                button { "Log in" }
-            }
+    #[test]
+    fn only_this_machines_names_lead_to_it() {
+        let with = |host: &str| is_to_loopback(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:8080", "127.9.9.9:1", "[::1]", "[::1]:8080"] {
+            assert!(with(host), "{host}");
         }
-    };
-    (status, layout::page("Log in", None, &content)).into_response()
-}
+        for host in ["example.com", "localhost.example.com:8080", "127.0.0.1.example.com", "10.0.0.1:8080", "[2001:db8::1]", "", ":8080"] {
+            assert!(!with(host), "{host}");
+        }
+        assert!(is_to_loopback(&HeaderMap::new()));
+    }
 
-#[derive(Deserialize)]
-pub(super) struct Login {
-    token: String,
-    #[serde(default)]
-    next: String,
-}
-
-pub(super) async fn log_in(State(app): State<Arc<App>>, headers: HeaderMap, Form(login): Form<Login>) -> Response {
-    let now = app.context.clock.now();
-    if app.auth.is_flooded(now) || !app.auth.is_token(&login.token) {
-        return match app.auth.wrong_token(now) {
-            Some(wait) => {
-                tokio::time::sleep(wait).await;
-                form(&app, &login.next, Some("This token is not the right one."), StatusCode::UNAUTHORIZED)
+    #[test]
+    fn a_flood_locks_out_nobody_whose_token_cannot_be_guessed() {
+        let now = DateTime::UNIX_EPOCH;
+        for (token, is_admitted) in [("a-token-of-32-characters-or-more", true), ("short", false)] {
+            let auth = Auth::new(token, true);
+            assert!(auth.admits(token, now));
+            for _ in 0..1_000 {
+                assert!(!auth.admits("wrong", now));
+                let _ = auth.wrong_token(now);
             }
-            None => form(&app, &login.next, Some("Too many wrong tokens. Wait a minute."), StatusCode::TOO_MANY_REQUESTS),
-        };
+            assert_eq!(auth.admits(token, now), is_admitted, "{token}");
+            assert!(auth.admits(token, now + TimeDelta::minutes(2)), "{token}");
+        }
+        assert!(!Auth::new("", true).admits("", now), "no token is not an empty one");
     }
-    let Some(session) = app.auth.open_session(now) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    // Behind a proxy that speaks TLS the cookie is for TLS only.
-    let secure = if headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https") { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}", SESSION_HOURS * 3_600);
-    ([(header::SET_COOKIE, cookie)], Redirect::to(local(&login.next))).into_response()
-}
 
-/// A path of this site; where `next` leads elsewhere, the first page.
-fn local(next: &str) -> &str {
-    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains('\\') && !next.chars().any(char::is_control);
-    if is_path { next } else { "/" }
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Logout {
-    csrf: String,
-}
-
-pub(super) async fn log_out(axum::Extension(session): axum::Extension<Session>, Form(logout): Form<Logout>) -> Response {
-    if !session.may_post(&logout.csrf) {
-        return layout::forbidden();
+    #[test]
+    fn a_session_ends_and_belongs_to_its_token() {
+        let (auth, now) = (Auth::new("one", true), DateTime::UNIX_EPOCH);
+        let cookie = auth.open_session(now).unwrap();
+        assert!(auth.is_session(&cookie, now) && !auth.is_session(&cookie, now + TimeDelta::hours(SESSION_HOURS)));
+        assert!(!Auth::new("two", true).is_session(&cookie, now) && !Auth::new("", true).is_session(&cookie, now));
+        let (claim, signature) = cookie.rsplit_once('.').unwrap();
+        let later = format!("9{claim}.{signature}");
+        for forged in [later.as_str(), claim, "", ".", "9999999999..", &format!("{claim}.")] {
+            assert!(!auth.is_session(forged, now), "{forged}");
+        }
     }
-    ([(header::SET_COOKIE, format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))], Redirect::to("/login")).into_response()
 }

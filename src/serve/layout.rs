@@ -1,10 +1,11 @@
 //! The frame of every page: head, navigation, style sheet, security headers. No script, no outside asset.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 
 use super::auth::Session;
+use super::problem::Problem;
 
 /// Nothing is loaded from elsewhere, nothing executes, nobody frames the page.
 const POLICY: &str =
@@ -74,18 +75,8 @@ pub(super) async fn style() -> Response {
     (headers, include_str!("style.css")).into_response()
 }
 
-pub(super) async fn not_found() -> Response {
-    message(StatusCode::NOT_FOUND, "There is no such page")
-}
-
-/// A post without the right form token, or by someone who may only read.
-pub(super) fn forbidden() -> Response {
-    message(StatusCode::FORBIDDEN, "This needs a login, and a form of this site that is not older than its session")
-}
-
-/// A page that says one thing.
-pub(super) fn message(status: StatusCode, text: &str) -> Response {
-    (status, page(text, None, &html! { h1 { (text) } p { a href="/" { "To the jobs" } } })).into_response()
+pub(super) async fn not_found() -> Problem {
+    Problem::not_found("There is no such page")
 }
 
 /// A text as it may stand in a query: percent-encoded but for what is safe anywhere.

@@ -1,5 +1,7 @@
 //! The seat ledger and the subscriptions, as the peak fold takes them: org by org, each read once.
 
+mod few;
+
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -131,18 +133,19 @@ impl SeatSource {
         Ledger { receiver, reader: Some(reader) }
     }
 
-    /// The ledger rows of one org up to `as_of`, in order.
+    /// The ledger rows of one org and seat type up to `as_of`, in order.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn rows_of_org(&self, store: &Store, org_id: &str, as_of: DateTime<Utc>) -> Result<Vec<ReadRow>> {
+    pub async fn rows_of_org(&self, store: &Store, org_id: &str, seat_type: &str, as_of: DateTime<Utc>) -> Result<Vec<ReadRow>> {
+        let collate = collate(store);
         let sql = format!(
-            "SELECT seat_type, occurred_at, id, seats, reason FROM ({}) AS ledger WHERE org_id{} = $1 AND occurred_at <= $2 \
-             ORDER BY occurred_at, id",
-            statement(&self.ledger),
-            collate(store)
+            "SELECT seat_type, occurred_at, id, seats, reason FROM ({}) AS ledger \
+             WHERE org_id{collate} = $1 AND seat_type{collate} = $2 AND occurred_at <= $3 ORDER BY occurred_at, id",
+            statement(&self.ledger)
         );
-        let rows = store.query(&sql, &[org_id.into(), as_of.into()]).await.map_err(|error| explain(error, &self.ledger))?;
+        let rows =
+            store.query(&sql, &[org_id.into(), seat_type.into(), as_of.into()]).await.map_err(|error| explain(error, &self.ledger))?;
         rows.iter()
             .map(|row| {
                 Ok(ReadRow {
@@ -154,6 +157,18 @@ impl SeatSource {
                 })
             })
             .collect()
+    }
+
+    /// The seat types that the ledger of an org has.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn types_of_org(&self, store: &Store, org_id: &str) -> Result<Vec<String>> {
+        let collate = collate(store);
+        let sql =
+            format!("SELECT DISTINCT seat_type FROM ({}) AS ledger WHERE org_id{collate} = $1 ORDER BY seat_type", statement(&self.ledger));
+        let rows = store.query(&sql, &[org_id.into()]).await.map_err(|error| explain(error, &self.ledger))?;
+        rows.iter().map(|row| row.text("seat_type")).collect()
     }
 }
 

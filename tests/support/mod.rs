@@ -2,6 +2,7 @@
 
 pub mod schedules;
 pub mod seats;
+pub mod site;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

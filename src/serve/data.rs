@@ -1,0 +1,161 @@
+//! What the pages read of the state tables: few columns, few rows, by their indexes.
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+use crate::store::{Row, Store, Value};
+use crate::window::Window;
+
+/// A run as a list shows it.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct RunLine {
+    pub(super) run_id: String,
+    pub(super) job: String,
+    pub(super) parent_run_id: Option<String>,
+    pub(super) trigger: String,
+    pub(super) state: String,
+    pub(super) started_at: DateTime<Utc>,
+    pub(super) finished_at: Option<DateTime<Utc>>,
+    pub(super) duration_ms: Option<i64>,
+    pub(super) windows_planned: i64,
+    pub(super) windows_done: i64,
+    pub(super) rows_in: i64,
+    pub(super) rows_out: i64,
+    pub(super) quarantined_count: i64,
+    pub(super) error_class: Option<String>,
+    /// The beginning of the error.
+    pub(super) error_text: Option<String>,
+}
+
+/// A list holds the beginning of an error, its page the whole.
+const COLUMNS: &str = "run_id, job, parent_run_id, \"trigger\", state, started_at, finished_at, duration_ms, windows_planned, windows_done, \
+     rows_in, rows_out, quarantined_count, error_class, substr(error_text, 1, 300) AS error_text";
+
+/// Where a page of runs begins: behind this run, newest first.
+#[derive(Debug, Clone)]
+pub(super) struct Before {
+    pub(super) started_at: DateTime<Utc>,
+    pub(super) run_id: String,
+}
+
+/// Runs, newest first.
+pub(super) async fn runs(store: &Store, job: Option<&str>, failed: bool, before: Option<&Before>, limit: i64) -> Result<Vec<RunLine>> {
+    let mut filters: Vec<String> = Vec::new();
+    let mut parameters: Vec<Value> = vec![limit.into()];
+    let mut bind = |value: Value| {
+        parameters.push(value);
+        format!("${}", parameters.len())
+    };
+    if let Some(job) = job {
+        filters.push(format!("job = {}", bind(job.into())));
+    }
+    if failed {
+        filters.push("state IN ('failed', 'interrupted')".to_owned());
+    }
+    if let Some(before) = before {
+        filters.push(format!("(started_at, run_id) < ({}, {})", bind(before.started_at.into()), bind(before.run_id.as_str().into())));
+    }
+    let filter = if filters.is_empty() { String::new() } else { format!("WHERE {}", filters.join(" AND ")) };
+    let sql = format!("SELECT {COLUMNS} FROM job_run {filter} ORDER BY started_at DESC, run_id DESC LIMIT $1");
+    store.query(&sql, &parameters).await?.iter().map(run_line).collect()
+}
+
+/// The runs that a run had run after itself.
+pub(super) async fn downstream(store: &Store, run_id: &str, started_at: DateTime<Utc>) -> Result<Vec<RunLine>> {
+    // They start no earlier than it does, which an index finds.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM job_run WHERE parent_run_id = $1 AND started_at >= $2 ORDER BY started_at, run_id LIMIT {LISTED_RUNS}"
+    );
+    store.query(&sql, &[run_id.into(), started_at.into()]).await?.iter().map(run_line).collect()
+}
+
+const LISTED_RUNS: usize = 100;
+
+fn run_line(row: &Row) -> Result<RunLine> {
+    let duration_ms = if *row.get("duration_ms")? == Value::Null { None } else { Some(row.int("duration_ms")?) };
+    Ok(RunLine {
+        run_id: row.text("run_id")?,
+        job: row.text("job")?,
+        parent_run_id: row.opt_text("parent_run_id")?,
+        trigger: row.text("trigger")?,
+        state: row.text("state")?,
+        started_at: row.instant("started_at")?,
+        finished_at: row.opt_instant("finished_at")?,
+        duration_ms,
+        windows_planned: row.int("windows_planned")?,
+        windows_done: row.int("windows_done")?,
+        rows_in: row.int("rows_in")?,
+        rows_out: row.int("rows_out")?,
+        quarantined_count: row.int("quarantined_count")?,
+        error_class: row.opt_text("error_class")?,
+        error_text: row.opt_text("error_text")?,
+    })
+}
+
+/// When a run last showed that it lives.
+pub(super) async fn heartbeat_at(store: &Store, run_id: &str) -> Result<Option<DateTime<Utc>>> {
+    let rows = store.query("SELECT heartbeat_at FROM job_run WHERE run_id = $1", &[run_id.into()]).await?;
+    rows.first().map(|row| row.instant("heartbeat_at")).transpose()
+}
+
+/// How many windows each job has in each state.
+pub(super) async fn window_counts(store: &Store) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
+    let rows = store.query("SELECT job, state, COUNT(*) AS window_count FROM job_window GROUP BY job, state", &[]).await?;
+    let mut counts: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+    for row in rows {
+        counts.entry(row.text("job")?).or_default().insert(row.text("state")?, row.int("window_count")?);
+    }
+    Ok(counts)
+}
+
+/// A window of a job as a run's page shows it.
+#[derive(Debug, Serialize)]
+pub(super) struct WindowLine {
+    pub(super) window: String,
+    pub(super) state: String,
+    pub(super) rows_in: i64,
+    pub(super) rows_out: i64,
+    pub(super) quarantined_count: i64,
+    pub(super) due_reason: Option<String>,
+    pub(super) error_text: Option<String>,
+}
+
+/// Windows that a page lists; the latest ones where there are more.
+pub(super) const LISTED_WINDOWS: usize = 200;
+
+/// The windows that a run was the last to write, the latest first.
+pub(super) async fn written_windows(store: &Store, job: &str, run_id: &str) -> Result<Vec<WindowLine>> {
+    windows(store, "job = $1 AND run_id = $2 AND state = 'done'", &[job.into(), run_id.into()]).await
+}
+
+/// The windows of a job that wait or could not be written, the latest first.
+pub(super) async fn open_windows(store: &Store, job: &str) -> Result<Vec<WindowLine>> {
+    windows(store, "job = $1 AND state IN ('due', 'failed', 'kept')", &[job.into()]).await
+}
+
+async fn windows(store: &Store, filter: &str, parameters: &[Value]) -> Result<Vec<WindowLine>> {
+    let sql = format!(
+        "SELECT window_start, window_end, state, rows_in, rows_out, quarantined_count, substr(due_reason, 1, 300) AS due_reason, \
+         substr(error_text, 1, 1000) AS error_text FROM job_window WHERE {filter} ORDER BY window_start DESC LIMIT {LISTED_WINDOWS}"
+    );
+    let line = |row: &Row| -> Result<WindowLine> {
+        let window = Window { start_date: row.date("window_start")?, end_date: row.date("window_end")? };
+        Ok(WindowLine {
+            window: window.to_string(),
+            state: row.text("state")?,
+            rows_in: row.int("rows_in")?,
+            rows_out: row.int("rows_out")?,
+            quarantined_count: row.int("quarantined_count")?,
+            due_reason: row.opt_text("due_reason")?,
+            error_text: row.opt_text("error_text")?,
+        })
+    };
+    store.query(&sql, parameters).await?.iter().map(line).collect()
+}
+
+/// Whether the database can hold a text at all: PostgreSQL has no NUL, so nothing of such a name is there.
+pub(super) fn can_hold(store: &Store, text: &str) -> bool {
+    store.pick(!text.contains('\0'), true)
+}

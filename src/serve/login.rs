@@ -1,0 +1,100 @@
+//! `/login` and `/logout`: the token for a session's cookie, and back.
+
+use std::sync::Arc;
+
+use axum::Form;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use maud::html;
+use serde::Deserialize;
+
+use super::app::App;
+use super::asked::Asked;
+use super::auth::{COOKIE, NEXT_MAX, SESSION_HOURS, Session};
+use super::layout;
+use super::problem::Problem;
+
+pub(super) async fn login_page(State(app): State<Arc<App>>, asked: Asked) -> Response {
+    form(&app, asked.text("next").unwrap_or_default(), None, StatusCode::OK)
+}
+
+fn form(app: &App, next: &str, wrong: Option<&str>, status: StatusCode) -> Response {
+    let content = html! {
+        h1 { "Log in" }
+        @if !app.auth.has_token() {
+            p { "No token is set, so nobody can log in. Set " code { "TALLYROLL__SERVE__TOKEN_FILE" } " to the path of a file that holds one." }
+        } @else {
+            form method="post" action="/login" class="card" {
+                @if let Some(wrong) = wrong { p class="bad" role="alert" { (wrong) } }
+                input type="hidden" name="next" value=(next);
+                label { "Token " input type="password" name="token" autocomplete="current-password" required autofocus; }
+                button { "Log in" }
+            }
+        }
+    };
+    (status, layout::page("Log in", None, &content)).into_response()
+}
+
+#[derive(Deserialize)]
+pub(super) struct Login {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+pub(super) async fn log_in(State(app): State<Arc<App>>, headers: HeaderMap, Form(login): Form<Login>) -> Response {
+    let now = app.context.clock.now();
+    if !app.auth.admits(&login.token, now) {
+        return match app.auth.wrong_token(now) {
+            Some(wait) => {
+                tokio::time::sleep(wait).await;
+                form(&app, &login.next, Some("This token is not the right one."), StatusCode::UNAUTHORIZED)
+            }
+            None => form(&app, &login.next, Some("Too many wrong tokens. Wait a minute."), StatusCode::TOO_MANY_REQUESTS),
+        };
+    }
+    let Some(session) = app.auth.open_session(now) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    // Behind a proxy that speaks TLS the cookie is for TLS only.
+    let secure = if headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https") { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}", SESSION_HOURS * 3_600);
+    ([(header::SET_COOKIE, cookie)], Redirect::to(local(&login.next))).into_response()
+}
+
+/// A path of this site; where `next` leads elsewhere, the first page.
+fn local(next: &str) -> &str {
+    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains('\\');
+    let is_plain = next.len() <= NEXT_MAX && next.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_path && is_plain { next } else { "/" }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Logout {
+    csrf: String,
+}
+
+pub(super) async fn log_out(axum::Extension(session): axum::Extension<Session>, Form(logout): Form<Logout>) -> Response {
+    if !session.may_post(&logout.csrf) {
+        return Problem::forbidden().into_response();
+    }
+    ([(header::SET_COOKIE, format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))], Redirect::to("/login")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_leads_nowhere_else() {
+        for (next, target) in [
+            ("/runs?job=a", "/runs?job=a"),
+            ("//evil.example", "/"),
+            ("https://evil.example", "/"),
+            ("/\\evil.example", "/"),
+            ("", "/"),
+            ("/\n", "/"),
+        ] {
+            assert_eq!(local(next), target);
+        }
+    }
+}

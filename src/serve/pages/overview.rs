@@ -1,0 +1,174 @@
+//! `/`: what each job does, when it runs, how its last runs went, what is due.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use chrono::{DateTime, Utc};
+use futures_util::future::try_join_all;
+use maud::{Markup, html};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::job::Job;
+use crate::serve::app::App;
+use crate::serve::auth::Session;
+use crate::serve::chart;
+use crate::serve::data::{self, RunLine};
+use crate::serve::layout;
+use crate::serve::parts::{cut, duration, figure, grouped, instant, none, opt_instant, state};
+use crate::serve::problem::Problem;
+
+/// Runs that the strip of a job shows.
+const STRIP_RUNS: i64 = 30;
+
+#[derive(Debug, Serialize)]
+struct JobLine {
+    name: String,
+    description: String,
+    operator: &'static str,
+    reads: Vec<String>,
+    writes: String,
+    grain: Vec<String>,
+    window: String,
+    schedule: Option<ScheduleLine>,
+    /// The job that is scheduled to have this one run after it.
+    runs_after: Option<String>,
+    last_success_at: Option<DateTime<Utc>>,
+    /// Windows by state, as the latest plan and run left them.
+    windows: BTreeMap<String, i64>,
+    /// The latest first.
+    recent_runs: Vec<RunLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct ScheduleLine {
+    cron: String,
+    timezone: String,
+    description: String,
+    downstream: bool,
+    next_run_at: Option<DateTime<Utc>>,
+}
+
+pub(super) async fn json(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    Ok(Json(json!({ "jobs": jobs(&app).await? })).into_response())
+}
+
+pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extension<Session>) -> Result<Response, Problem> {
+    let jobs = jobs(&app).await?;
+    let now = app.context.clock.now();
+    let content = html! {
+        h1 { "Jobs" }
+        p class="soft" { "As of " (instant(now)) " UTC, reporting in " (app.context.config.reporting.timezone.name()) "." }
+        div class="cards" { @for job in &jobs { (card(job, now)) } }
+    };
+    Ok(layout::page("Jobs", Some(&session), &content))
+}
+
+async fn jobs(app: &App) -> Result<Vec<JobLine>> {
+    let store = &app.context.store;
+    let mut windows = data::window_counts(store).await?;
+    let lines = try_join_all(app.context.jobs.iter().map(|job| async move {
+        let recent_runs = data::runs(store, Some(&job.name), false, None, STRIP_RUNS).await?;
+        let last_success_at = match recent_runs.iter().find(|run| run.state == "success") {
+            Some(run) => run.finished_at,
+            None => store.last_success(&job.name).await?,
+        };
+        anyhow::Ok(line(app, job, recent_runs, last_success_at))
+    }));
+    let mut lines = lines.await?;
+    for line in &mut lines {
+        line.windows = windows.remove(&line.name).unwrap_or_default();
+    }
+    Ok(lines)
+}
+
+fn line(app: &App, job: &Job, recent_runs: Vec<RunLine>, last_success_at: Option<DateTime<Utc>>) -> JobLine {
+    let schedule = app.schedules.get(&job.name).map(|schedule| ScheduleLine {
+        cron: schedule.settings.cron.clone(),
+        timezone: schedule.timezone.name().to_owned(),
+        description: schedule.cron.describe(),
+        downstream: schedule.settings.downstream,
+        next_run_at: schedule.next_fires(app.context.clock.now(), 1).first().copied(),
+    });
+    let jobs = &app.context.jobs;
+    let runs_after = app.schedules.iter().find(|(name, schedule)| {
+        let upstream = schedule.settings.downstream.then(|| jobs.get(name).ok()).flatten();
+        upstream.is_some_and(|upstream| jobs.downstream_of(upstream).iter().any(|downstream| downstream.name == job.name))
+    });
+    JobLine {
+        name: job.name.clone(),
+        description: job.description.clone(),
+        operator: job.operator.name(),
+        reads: job.reads.clone(),
+        writes: job.writes.clone(),
+        grain: job.grain.clone(),
+        window: job.window.to_string(),
+        schedule,
+        runs_after: runs_after.map(|(name, _)| name.clone()),
+        last_success_at,
+        windows: BTreeMap::new(),
+        recent_runs,
+    }
+}
+
+fn card(job: &JobLine, now: DateTime<Utc>) -> Markup {
+    let count = |state: &str| job.windows.get(state).copied().unwrap_or_default();
+    html! {
+        section class="card" id={ "job-" (job.name) } {
+            h2 { (job.name) }
+            p class="soft" { (job.description) }
+            dl class="facts" {
+                (figure("Schedule", &schedule(job)))
+                (figure("Last run", &last_run(job, now)))
+                (figure("Last success", &opt_instant(job.last_success_at)))
+                (figure("Next run", &opt_instant(job.schedule.as_ref().and_then(|schedule| schedule.next_run_at))))
+                (figure("Windows", &html! {
+                    (grouped(count("done"))) " done"
+                    @for (state, tone) in [("due", "warn"), ("failed", "bad"), ("kept", "warn"), ("future", "soft")] {
+                        @if count(state) > 0 { ", " span class=(tone) { (grouped(count(state))) " " (state) } }
+                    }
+                }))
+            }
+            (strip(job))
+            p class="links" {
+                a href={ "/runs?job=" (job.name) } { "All runs" }
+                a href={ "/jobs/" (job.name) "/run" } { "Run now" }
+            }
+        }
+    }
+}
+
+fn schedule(job: &JobLine) -> Markup {
+    html! {
+        @match (&job.schedule, &job.runs_after) {
+            (Some(schedule), _) => {
+                code { (schedule.cron) } " " (schedule.timezone)
+                div class="soft" { (schedule.description) @if schedule.downstream { " Then what reads it." } }
+            }
+            (None, Some(upstream)) => { "after " a href={ "#job-" (upstream) } { (upstream) } }
+            (None, None) => { "by hand only" }
+        }
+    }
+}
+
+fn last_run(job: &JobLine, now: DateTime<Utc>) -> Markup {
+    let Some(run) = job.recent_runs.first() else { return html! { span class="soft" { "never" } } };
+    let took_ms = run.duration_ms.unwrap_or_else(|| (run.finished_at.unwrap_or(now) - run.started_at).num_milliseconds());
+    html! {
+        a href={ "/runs/" (layout::encode(&run.run_id)) } { (state(&run.state)) }
+        " " (instant(run.started_at)) ", " (duration(took_ms))
+        @if let Some(error) = &run.error_text { div class="bad wrap" { (cut(error, 160)) } }
+    }
+}
+
+/// The latest runs from left to right, each a bar as high as it took long.
+fn strip(job: &JobLine) -> Markup {
+    if job.recent_runs.is_empty() {
+        return none();
+    }
+    chart::run_strip(&format!("The last {} runs of {}", job.recent_runs.len(), job.name), &job.recent_runs)
+}

@@ -1,0 +1,45 @@
+//! Numbers and texts as people read them, in the terminal and on the pages. Pure.
+
+/// A text that cannot steer a terminal: control characters and those that turn the reading direction are shown as such.
+pub(crate) fn printable(text: &str) -> String {
+    let is_hidden = |character: char| {
+        (character.is_control() && character != '\n')
+            || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character }).collect()
+}
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0 { format!("-{text}") } else { text }
+}
+
+/// Milliseconds as seconds.
+pub(crate) fn seconds(duration_ms: i64) -> String {
+    format!("{}.{:01} s", duration_ms / 1_000, duration_ms % 1_000 / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(-1_234_567), "-1,234,567");
+    }
+
+    #[test]
+    fn a_hostile_text_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2J\u{202e}b\0"), "a\u{fffd}[2J\u{fffd}b\u{fffd}");
+    }
+}

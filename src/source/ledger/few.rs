@@ -1,0 +1,91 @@
+//! A few rows of the ledger and of the subscriptions, for pages: bounded however many there are.
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+
+use super::{SUBSCRIPTION_COLUMNS, SeatSource, collate, explain, statement, subscription_of};
+use crate::failure::Failure;
+use crate::seats::{LedgerRow, Subscription};
+use crate::store::{Row, Store, Value};
+
+impl SeatSource {
+    /// Subscriptions by id, from the `skip`th on; `search` is looked for in id, org and plan.
+    ///
+    /// # Errors
+    /// As [`SeatSource::subscriptions`].
+    pub async fn some_subscriptions(&self, store: &Store, search: Option<&str>, skip: i64, limit: i64) -> Result<Vec<Subscription>> {
+        let mut parameters: Vec<Value> = vec![limit.into(), skip.into()];
+        let filter = match search {
+            None => String::new(),
+            Some(search) => {
+                parameters.push(search.into());
+                let (find, needle) = store.pick(("strpos", "lower(CAST($3 AS TEXT))"), ("instr", "lower($3)"));
+                let found = |column: &str| format!("{find}(lower({column}), {needle}) > 0");
+                format!("WHERE {} OR {} OR {}", found("id"), found("org_id"), found("plan"))
+            }
+        };
+        let sql = format!(
+            "SELECT {} FROM ({}) AS subscriptions {filter} ORDER BY id LIMIT $1 OFFSET $2",
+            SUBSCRIPTION_COLUMNS.join(", "),
+            statement(&self.subscription)
+        );
+        let rows = store.query(&sql, &parameters).await.map_err(|error| explain(error, &self.subscription))?;
+        rows.iter().map(subscription_of).collect::<Result<Vec<_>>>().map_err(|error| {
+            Failure::bad_data(format!("`{}` gives a subscription that cannot be billed", self.subscription.origin)).caused_by(error).into()
+        })
+    }
+
+    /// The latest counts of one org and seat type in `[from, until]`, at most `limit`, in order; and the one in force before them.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn latest_counts(
+        &self,
+        store: &Store,
+        org_and_type: (&str, &str),
+        within: (DateTime<Utc>, DateTime<Utc>),
+        limit: i64,
+    ) -> Result<Vec<LedgerRow>> {
+        let collate = collate(store);
+        let select = format!(
+            "SELECT occurred_at, id, seats FROM ({}) AS ledger WHERE org_id{collate} = $1 AND seat_type{collate} = $2",
+            statement(&self.ledger)
+        );
+        let order = "ORDER BY occurred_at DESC, id DESC LIMIT";
+        let (org_id, seat_type) = org_and_type;
+        let read = async |sql: String, parameters: &[Value]| -> Result<Vec<LedgerRow>> {
+            let rows = store.query(&sql, parameters).await.map_err(|error| explain(error, &self.ledger))?;
+            rows.iter().map(ledger_row).collect()
+        };
+        let parameters = [org_id.into(), seat_type.into(), within.0.into(), within.1.into(), limit.into()];
+        let mut counts = read(format!("{select} AND occurred_at >= $3 AND occurred_at <= $4 {order} $5"), &parameters).await?;
+        let before = counts.last().map(|row| (row.occurred_at, row.id));
+        // Where the limit cut some off, the row before is one of them.
+        let at = before.and_then(|(at, _)| DateTime::from_timestamp_micros(at)).filter(|_| counts.len() as u64 >= limit.unsigned_abs());
+        let (at, id) = at.map_or((within.0, i64::MIN), |at| (at, before.map_or(i64::MIN, |(_, id)| id)));
+        let parameters = [org_id.into(), seat_type.into(), at.into(), id.into()];
+        counts.extend(read(format!("{select} AND (occurred_at, id) < ($3, $4) {order} 1"), &parameters).await?);
+        counts.reverse();
+        Ok(counts)
+    }
+
+    /// How many rows one org and seat type have up to `until`, counted up to `limit`.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn count_rows(&self, store: &Store, org_id: &str, seat_type: &str, until: DateTime<Utc>, limit: i64) -> Result<i64> {
+        let collate = collate(store);
+        let sql = format!(
+            "SELECT COUNT(*) AS row_count FROM (SELECT id FROM ({}) AS ledger \
+             WHERE org_id{collate} = $1 AND seat_type{collate} = $2 AND occurred_at <= $3 LIMIT $4) AS counted",
+            statement(&self.ledger)
+        );
+        let parameters = [org_id.into(), seat_type.into(), until.into(), limit.into()];
+        let rows = store.query(&sql, &parameters).await.map_err(|error| explain(error, &self.ledger))?;
+        rows.first().map_or(Ok(0), |row| row.int("row_count"))
+    }
+}
+
+fn ledger_row(row: &Row) -> Result<LedgerRow> {
+    Ok(LedgerRow { occurred_at: row.instant("occurred_at")?.timestamp_micros(), id: row.int("id")?, seats: row.int("seats")? })
+}
