@@ -15,6 +15,8 @@ BEGIN
     IF to_regrole('tallyroll_reader') IS NULL THEN CREATE ROLE tallyroll_reader; END IF;
     -- One user: sees itself.
     IF to_regrole('tallyroll_user') IS NULL THEN CREATE ROLE tallyroll_user; END IF;
+    -- Before PostgreSQL 15 everyone may create in `public`, and so have the functions find what they made. Who still may is trusted.
+    EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema());
     EXECUTE format('GRANT CREATE, USAGE ON SCHEMA %I TO tallyroll_migrator, tallyroll_runner', current_schema());
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO tallyroll_writer, tallyroll_reader, tallyroll_user', current_schema());
     -- The role that users of a hosted database have.

@@ -356,6 +356,8 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
         ("engine.batch_rows", !(1..=1_048_576).contains(&config.engine.batch_rows), "must lie between 1 and 1048576"),
         ("engine.lock_lease_seconds", !(2..=3_600).contains(&config.engine.lock_lease_seconds), "must lie between 2 and 3600"),
         ("dashboard.days", config.dashboard.days.iter().any(|days| *days > 3_660), "must each be at most 3660"),
+        ("history.keep_days", !(1..=36_500).contains(&config.history.keep_days), "must lie between 1 and 36500"),
+        ("serve.grace_seconds", config.serve.grace_seconds > 3_600, "must be at most 3600"),
         ("usage.sources", config.usage.sources.is_empty(), "must name at least one source"),
         ("usage.lookback_days", config.usage.lookback_days > 3_660, "must be at most 3660"),
     ];

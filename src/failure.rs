@@ -11,6 +11,8 @@ pub enum Kind {
     BadData,
     /// Held by another run, or the database cannot be reached: the same command may pass later.
     TryAgain,
+    /// Another run of the job is at work.
+    Locked,
     /// Configuration or schema.
     Config,
     /// Stopped by a signal; the number is the signal's.
@@ -74,7 +76,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     match find(error).map(|failure| failure.kind) {
         Some(Kind::Usage) => 2,
         Some(Kind::BadData) => 65,
-        Some(Kind::TryAgain) => 75,
+        Some(Kind::TryAgain | Kind::Locked) => 75,
         Some(Kind::Config) => 78,
         Some(Kind::Interrupted(signal)) => u8::try_from(128 + signal).unwrap_or(1),
         None => 1,
@@ -87,7 +89,7 @@ pub fn class(error: &anyhow::Error) -> &'static str {
     match find(error).map(|failure| failure.kind) {
         Some(Kind::Usage) => "usage",
         Some(Kind::BadData) => "bad_data",
-        Some(Kind::TryAgain) => "try_again",
+        Some(Kind::TryAgain | Kind::Locked) => "try_again",
         Some(Kind::Config) => "config",
         Some(Kind::Interrupted(_)) => "interrupted",
         None => "failed",

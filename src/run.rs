@@ -84,6 +84,23 @@ pub struct JobReport {
     pub failure: Option<anyhow::Error>,
 }
 
+impl JobReport {
+    /// Of a job that has done nothing yet.
+    fn of(job: &Job) -> Self {
+        Self {
+            job: job.name.clone(),
+            run_id: None,
+            windows: Vec::new(),
+            windows_done: 0,
+            rows_in: 0,
+            rows_out: 0,
+            quarantined_count: 0,
+            duration_ms: 0,
+            failure: None,
+        }
+    }
+}
+
 /// How a run is bound to other runs.
 #[derive(Debug, Clone, Default)]
 pub struct Binding {
@@ -103,17 +120,21 @@ pub struct Binding {
 /// # Errors
 /// Where nothing could be run: configuration, lock, connection.
 pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: &Binding) -> Result<Vec<JobReport>> {
-    let mut reports = vec![run_one(context, job, request, binding, None).await?];
+    // Known beforehand: what runs downstream names it also where the job itself had nothing due, and has no record.
+    let root_id = binding.run_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+    let root = Binding { run_id: Some(root_id.clone()), ..binding.clone() };
+    let mut reports = vec![run_one(context, job, request, &root, None).await?];
     if !request.downstream {
         return Ok(reports);
     }
-    let parent = reports[0].run_id.clone();
     for job in context.jobs.downstream_of(job) {
         if reports.iter().filter_map(|report| report.failure.as_ref()).any(is_final) {
             break;
         }
         let binding = Binding { lock_wait: binding.lock_wait, origin: binding.origin.clone(), ..Binding::default() };
-        reports.push(run_one(context, job, &request.for_downstream(), &binding, parent.clone()).await?);
+        let report = run_one(context, job, &request.for_downstream(), &binding, Some(root_id.clone())).await;
+        // What ran before stays reported where a later one could not even begin.
+        reports.push(report.unwrap_or_else(|error| JobReport { failure: Some(error), ..JobReport::of(job) }));
     }
     Ok(reports)
 }
@@ -168,7 +189,7 @@ pub fn check_stop(stop: &watch::Receiver<Option<i32>>) -> Result<()> {
 
 /// Whether an error ends the whole run, not only one window.
 fn is_final(error: &anyhow::Error) -> bool {
-    matches!(failure::find(error).map(|failure| failure.kind), Some(Kind::Interrupted(_) | Kind::TryAgain | Kind::Config))
+    matches!(failure::find(error).map(|failure| failure.kind), Some(Kind::Interrupted(_) | Kind::TryAgain | Kind::Locked | Kind::Config))
 }
 
 async fn run_one(
@@ -179,17 +200,7 @@ async fn run_one(
     parent_run_id: Option<String>,
 ) -> Result<JobReport> {
     let started_at = context.clock.now();
-    let mut report = JobReport {
-        job: job.name.clone(),
-        run_id: None,
-        windows: Vec::new(),
-        windows_done: 0,
-        rows_in: 0,
-        rows_out: 0,
-        quarantined_count: 0,
-        duration_ms: 0,
-        failure: None,
-    };
+    let mut report = JobReport::of(job);
     let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
     if let Operator::Sql(select) = &operator {
         select.ensure_table(&context.store, job).await?;
@@ -251,9 +262,7 @@ async fn run_one(
             "Run ended"
         );
     });
-    if let Some(lines) = log::take(&run.run_id) {
-        context.store.keep_log(&run.run_id, &lines).await?;
-    }
+    log::store(&context.store, &run.run_id).await;
     Ok(report)
 }
 

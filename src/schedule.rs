@@ -86,6 +86,8 @@ pub enum CatchUp {
 
 const LONGEST_SECONDS: u64 = 7 * 86_400;
 const MOST_RETRIES: u32 = 20;
+/// Fires whose distances are held against the jitter.
+const FIRES_COMPARED: usize = 200;
 
 const FILE: &str = "schedules.toml";
 
@@ -200,6 +202,11 @@ fn schedule(job: &str, value: toml::Value, jobs: &Jobs) -> Result<Schedule, Stri
     };
     let (jitter, timeout) = (duration("jitter", &settings.jitter)?, duration("timeout", &settings.timeout)?);
     let backoff = duration("retries.backoff", &settings.retries.backoff)?;
+    // Slots that overtake one another would be taken for missed ones.
+    let fires: Vec<_> = cron.iter_after(DateTime::<Utc>::default()).take(FIRES_COMPARED).collect();
+    if fires.windows(2).any(|pair| (pair[1] - pair[0]).to_std().is_ok_and(|gap| gap <= jitter)) {
+        return Err(format!("`jitter = \"{}\"` is not shorter than the time between two runs", settings.jitter));
+    }
     if timeout.is_zero() {
         return Err("`timeout` is zero: no run could end in time".to_owned());
     }

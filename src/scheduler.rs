@@ -8,7 +8,7 @@ pub mod runner;
 pub mod slot;
 mod supervise;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +20,10 @@ use tokio::task::JoinSet;
 
 use self::claim::Claim;
 use self::slot::Fate;
+use self::supervise::SlotOutcome;
 use crate::job::{Jobs, OperatorKind};
 use crate::notify::{Notice, Notifier};
-use crate::run::{Context, JobReport};
+use crate::run::{Context, JobReport, check_stop};
 use crate::schedule::Schedule;
 use crate::store::state::Origin;
 
@@ -50,6 +51,9 @@ pub struct Scheduler {
     runner: Runner,
     notifier: Notifier,
     at_work: Mutex<JoinSet<bool>>,
+    /// Claims that this process works on: it takes none of them over from itself.
+    claims: std::sync::Mutex<BTreeSet<String>>,
+    tidied_at: std::sync::Mutex<Option<DateTime<Utc>>>,
 }
 
 /// What a tick did.
@@ -63,6 +67,13 @@ pub struct Ticked {
     pub next_at: Option<DateTime<Utc>>,
 }
 
+/// How often it is looked whether what is at work has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A job that goes on failing is told of again after this long.
+const TELL_AGAIN_AFTER: TimeDelta = TimeDelta::hours(1);
+/// How often old history is looked for.
+const TIDY_EVERY: TimeDelta = TimeDelta::hours(1);
+
 /// A slot that is still not done this long after its timeout is overdue.
 const OVERDUE_AFTER: TimeDelta = TimeDelta::minutes(5);
 
@@ -70,33 +81,56 @@ impl Scheduler {
     #[must_use]
     pub fn new(context: Arc<Context>, schedules: BTreeMap<String, Schedule>, runner: Runner) -> Self {
         let notifier = Notifier::new(&context.config.notify.webhook_url);
-        Self { context, schedules, runner, notifier, at_work: Mutex::new(JoinSet::new()) }
+        Self {
+            context,
+            schedules,
+            runner,
+            notifier,
+            at_work: Mutex::new(JoinSet::new()),
+            claims: std::sync::Mutex::default(),
+            tidied_at: std::sync::Mutex::default(),
+        }
     }
 
     /// Claims what is due and starts it; returns at once.
     ///
     /// # Errors
-    /// What the database says.
+    /// What the database says of a job, after all others were looked at.
     pub async fn tick(self: &Arc<Self>) -> Result<Ticked> {
         let mut ticked = Ticked::default();
         while self.at_work.lock().await.try_join_next().is_some() {}
+        let mut problem = None;
         for (job, schedule) in &self.schedules {
-            let now = self.context.clock.now();
-            if let Some(claim) = claim::take_over(&self.context, job, schedule, now).await? {
-                self.start(claim, &mut ticked).await;
-                continue;
-            }
-            let known = claim::known(&self.context, job, now).await?;
-            self.tell_if_overdue(job, schedule, &known, now).await?;
-            let decided = slot::decide(job, schedule, &known, now);
-            ticked.next_at = ticked.next_at.into_iter().chain(decided.next_at).min();
-            let (claim, passed_over) = claim::take(&self.context, job, &decided.slots, now).await?;
-            ticked.passed_over.extend(passed_over.into_iter().map(|(slot, fate)| (job.clone(), slot, fate.state())));
-            if let Some(claim) = claim {
-                self.start(claim, &mut ticked).await;
+            if let Err(error) = self.look(job, schedule, &mut ticked).await {
+                tracing::error!(job, error = format!("{error:#}"), "A schedule could not be looked at");
+                problem.get_or_insert(error);
             }
         }
-        Ok(ticked)
+        problem.map_or(Ok(ticked), Err)
+    }
+
+    async fn look(self: &Arc<Self>, job: &str, schedule: &Schedule, ticked: &mut Ticked) -> Result<()> {
+        let now = self.context.clock.now();
+        let mine = self.claims.lock().map(|claims| claims.clone()).unwrap_or_default();
+        if let Some(taken) = claim::take_over(&self.context, job, schedule, &mine, now).await? {
+            for (slot, attempts) in taken.given_up {
+                let error_text = format!("The process at work on it ended {attempts} times");
+                let outcome = SlotOutcome { state: "failed", run_id: None, error_text: Some(error_text), attempts };
+                self.record(&taken.claim, slot, &outcome).await?;
+            }
+            self.start(taken.claim, ticked).await;
+            return Ok(());
+        }
+        let known = claim::known(&self.context, job, now).await?;
+        self.tell_if_overdue(job, schedule, &known, now).await?;
+        let decided = slot::decide(job, schedule, &known, now);
+        ticked.next_at = ticked.next_at.into_iter().chain(decided.next_at).min();
+        let (claim, passed_over) = claim::take(&self.context, job, &decided.slots, now).await?;
+        ticked.passed_over.extend(passed_over.into_iter().map(|(slot, fate)| (job.to_owned(), slot, fate.state())));
+        if let Some(claim) = claim {
+            self.start(claim, ticked).await;
+        }
+        Ok(())
     }
 
     /// Runs what a person asked for. It is no slot: nobody takes it over, and what it leaves is still due.
@@ -117,10 +151,20 @@ impl Scheduler {
     /// Waits until nothing is at work; whether everything that ran did so well.
     pub async fn finish(&self) -> bool {
         let mut all_well = true;
-        while let Some(ended) = self.at_work.lock().await.join_next().await {
-            all_well &= ended.unwrap_or(false);
+        loop {
+            // Not held while waiting: what ends may have a notice to send.
+            let ended = {
+                let mut at_work = self.at_work.lock().await;
+                if at_work.is_empty() {
+                    return all_well;
+                }
+                at_work.try_join_next()
+            };
+            match ended {
+                Some(ended) => all_well &= ended.unwrap_or(false),
+                None => tokio::time::sleep(LOOK_AGAIN).await,
+            }
         }
-        all_well
     }
 
     /// Cuts off what is at work; the database rolls it back, and another scheduler takes the slots over.
@@ -129,46 +173,72 @@ impl Scheduler {
     }
 
     async fn start(self: &Arc<Self>, claim: Claim, ticked: &mut Ticked) {
-        let Some(schedule) = self.schedules.get(&claim.job).cloned() else { return };
-        ticked.started.extend(claim.slots.iter().map(|slot| (claim.job.clone(), *slot)));
+        let Some(schedule) = self.schedules.get(&claim.job).cloned().filter(|_| !claim.slots.is_empty()) else { return };
+        ticked.started.extend(claim.slots.iter().map(|(slot, _)| (claim.job.clone(), *slot)));
+        if let Ok(mut claims) = self.claims.lock() {
+            claims.insert(claim.claim_id.clone());
+        }
         let scheduler = Arc::clone(self);
-        self.at_work.lock().await.spawn(async move { scheduler.work(claim, schedule).await });
+        self.at_work.lock().await.spawn(async move {
+            let all_well = scheduler.work(&claim, &schedule).await.unwrap_or_else(|error| {
+                tracing::error!(job = claim.job, error = format!("{error:#}"), "What came of a slot could not be recorded");
+                false
+            });
+            if let Ok(mut claims) = scheduler.claims.lock() {
+                claims.remove(&claim.claim_id);
+            }
+            all_well
+        });
     }
 
     /// Runs the slots of a claim one after the other; whether all went well.
-    async fn work(&self, claim: Claim, schedule: Schedule) -> bool {
-        let beating = claim::beat(&self.context, &claim);
+    async fn work(&self, claim: &Claim, schedule: &Schedule) -> Result<bool> {
+        let beating = claim::beat(&self.context, claim);
         let mut all_well = true;
-        for slot in &claim.slots {
-            let outcome = supervise::run_slot(&self.context, &self.runner, &claim, &schedule, *slot).await;
-            all_well &= outcome.state == "success";
-            if let Err(error) = self.record(&claim, *slot, &outcome).await {
-                tracing::error!(job = claim.job, error = format!("{error:#}"), "What came of a slot could not be recorded");
-                all_well = false;
+        for (slot, attempt) in &claim.slots {
+            if check_stop(&self.context.stop).is_err() {
+                drop(beating);
+                claim::release(&self.context, claim, None).await?;
+                return Ok(false);
+            }
+            let outcome = supervise::run_slot(&self.context, &self.runner, claim, schedule, (*slot, *attempt)).await?;
+            all_well &= ["success", "skipped"].contains(&outcome.state);
+            if outcome.state == "interrupted" {
+                // No beat may follow that says the opposite.
+                drop(beating);
+                claim::release(&self.context, claim, Some(*slot)).await?;
+                return Ok(false);
+            }
+            if outcome.state == "lost" || !self.record(claim, *slot, &outcome).await? {
+                tracing::warn!(job = claim.job, "A slot was taken over by another scheduler; what came of it here does not count");
+                return Ok(false);
             }
         }
         drop(beating);
         if let Err(error) = self.tidy().await {
             tracing::warn!(error = format!("{error:#}"), "Old history could not be deleted");
         }
-        all_well
+        Ok(all_well)
     }
 
-    async fn record(&self, claim: &Claim, slot: DateTime<Utc>, outcome: &supervise::SlotOutcome) -> Result<()> {
+    /// Writes down what came of a slot and tells of it; false where the slot was lost to another scheduler.
+    async fn record(&self, claim: &Claim, slot: DateTime<Utc>, outcome: &SlotOutcome) -> Result<bool> {
         let now = self.context.clock.now();
         let before = claim::last_ended(&self.context, &claim.job, slot).await?;
         if !claim::finish(&self.context, claim, slot, outcome, now).await? {
-            tracing::warn!(job = claim.job, "A slot was taken over by another scheduler; what came of it here does not count");
-            return Ok(());
+            return Ok(false);
         }
-        match (outcome.state, before.as_deref()) {
-            ("failed", _) => {
-                let text = outcome.error_text.clone().unwrap_or_default();
-                self.tell(&claim.job, slot, Notice::Failed { text, attempts: outcome.attempts }).await
-            }
-            ("success", Some("failed")) => self.tell(&claim.job, slot, Notice::Recovered).await,
-            _ => Ok(()),
+        let notice = match (outcome.state, before.as_deref()) {
+            // One that goes on failing is told again, but not every minute.
+            ("failed", Some("failed")) if claim::is_told_since(&self.context, &claim.job, "failed", now - TELL_AGAIN_AFTER).await? => None,
+            ("failed", _) => Some(Notice::Failed { text: outcome.error_text.clone().unwrap_or_default(), attempts: outcome.attempts }),
+            ("success", Some("failed")) => Some(Notice::Recovered),
+            _ => None,
+        };
+        if let Some(notice) = notice {
+            self.tell(&claim.job, slot, notice).await?;
         }
+        Ok(true)
     }
 
     async fn tell_if_overdue(&self, job: &str, schedule: &Schedule, known: &claim::Known, now: DateTime<Utc>) -> Result<()> {
@@ -183,18 +253,28 @@ impl Scheduler {
         self.tell(job, slot, Notice::Overdue { slot }).await
     }
 
-    /// Sends a notice, unless another scheduler has.
+    /// Sends a notice, unless another scheduler has. A receiver that hangs keeps nobody.
     async fn tell(&self, job: &str, slot: DateTime<Utc>, notice: Notice) -> Result<()> {
         if claim::notice(&self.context, job, slot, notice.kind()).await? {
-            self.notifier.send(job, &notice).await;
+            let (notifier, job) = (self.notifier.clone(), job.to_owned());
+            self.at_work.lock().await.spawn(async move {
+                notifier.send(&job, &notice).await;
+                true
+            });
         }
         Ok(())
     }
 
-    /// Deletes history older than `history.keep_days`. Runs of billing jobs that went well stay for ever.
+    /// Deletes history older than `history.keep_days`, at most once an hour. Runs of billing jobs that went well stay for ever.
     async fn tidy(&self) -> Result<()> {
-        let keep_days = self.context.config.history.keep_days;
-        let cutoff = self.context.clock.now() - TimeDelta::days(keep_days.into());
+        let now = self.context.clock.now();
+        if let Ok(mut tidied_at) = self.tidied_at.lock() {
+            if tidied_at.is_some_and(|at| now - at < TIDY_EVERY) {
+                return Ok(());
+            }
+            *tidied_at = Some(now);
+        }
+        let cutoff = now - TimeDelta::days(self.context.config.history.keep_days.into());
         claim::forget(&self.context, &billing_jobs(&self.context.jobs), cutoff).await
     }
 }

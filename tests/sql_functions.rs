@@ -88,6 +88,16 @@ async fn an_application_logs_by_functions() {
     run();
     assert_eq!(fixture.rows(events).await[1], "chat_requests|chat|nft|gpt-4|1|1|1500|5");
     assert_eq!(fixture.rows("SELECT status, response, cost, duration FROM chat_requests").await, ["completed|Made|3|2500"]);
+    let failed = fixture.rows(&format!("SELECT track_chat_request('{ANN}')")).await;
+    fixture
+        .execute(&format!(
+            "SELECT complete_chat_request('{}', 'failed', p_tokens_input => 2000000000, p_tokens_output => 2000000000)",
+            failed[0]
+        ))
+        .await;
+    fixture.execute(&format!("SELECT complete_chat_request('{}', p_user_rating => 1)", failed[0])).await;
+    let kept = "SELECT status, tokens_used, was_successful, user_rating FROM chat_requests JOIN request_analytics ON request_id = chat_requests.id";
+    assert_eq!(fixture.rows(&format!("{kept} WHERE status = 'failed'")).await, ["failed|2147483647|0|1"]);
     for wrong in ["complete_chat_request(gen_random_uuid())".to_owned(), format!("complete_chat_request('{}', 'pending')", request[0])] {
         assert!(fixture.store.execute(&format!("SELECT {wrong}"), &[]).await.is_err(), "{wrong}");
     }
@@ -217,6 +227,21 @@ async fn a_user_sees_only_itself_and_an_admin_everyone() {
     assert!(is_refused(&try_rows(&mut ann, &format!("SELECT get_user_ai_usage('{BOB}')::TEXT")).await));
     assert!(try_rows(&mut ann, &format!("SET ROLE \"{bob_role}\"")).await.is_err());
 
+    // What it makes for itself under the names that the functions look for is neither asked nor run.
+    for own in [
+        "CREATE FUNCTION pg_temp.steal() RETURNS UUID LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER ROLE ' || quote_ident(SESSION_USER) || ' SUPERUSER'; RETURN NULL; END $$".to_owned(),
+        format!("CREATE TEMP VIEW user_roles AS SELECT COALESCE(pg_temp.steal(), '{ANN}'::UUID) AS user_id, 'admin'::TEXT AS user_role"),
+        "GRANT SELECT ON user_roles TO PUBLIC".to_owned(),
+        "CREATE TEMP TABLE usage_daily_total (usage_date DATE)".to_owned(),
+    ] {
+        try_rows(&mut ann, &own).await.unwrap();
+    }
+    assert!(is_refused(&try_rows(&mut ann, "SELECT get_ai_cost_summary()::TEXT").await));
+    assert_eq!(try_rows(&mut ann, "SELECT tallyroll_is_admin()::TEXT").await.unwrap(), ["false"]);
+    assert_eq!(fixture.rows(&format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{ann_role}'")).await, ["0"]);
+    try_rows(&mut ann, "DISCARD TEMP").await.unwrap();
+    assert!(try_rows(&mut ann, "CREATE TABLE public.mine (n INTEGER)").await.is_err());
+
     // Someone who is no user of the application sees nothing.
     let mut eve = login(&fixture, &eve_role, "tallyroll_user").await;
     assert_eq!(try_rows(&mut eve, "SELECT user_id::TEXT FROM usage_daily").await.unwrap(), Vec::<String>::new());
@@ -230,6 +255,7 @@ async fn a_user_sees_only_itself_and_an_admin_everyone() {
     let all = try_rows(&mut bob, "SELECT get_ai_usage_dashboard(3660)->'summary'->>'total_requests'").await.unwrap();
     assert_eq!(all, ["400"]);
     assert!(is_refused(&try_rows(&mut ann, "SELECT get_ai_cost_summary()::TEXT").await));
+    try_rows(&mut ann, "DROP FUNCTION IF EXISTS pg_temp.steal()").await.unwrap();
     for connection in [ann, bob, eve] {
         connection.close().await.unwrap();
     }

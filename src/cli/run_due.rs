@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::output;
 use super::session::Session;
-use crate::run::check_stop;
+use crate::run::{Context, check_stop};
 use crate::scheduler::runner::runner;
 use crate::scheduler::{Scheduler, Ticked};
 use crate::store::format_instant;
@@ -24,8 +24,16 @@ pub(super) async fn run(session: Session) -> Result<()> {
     let scheduler = Arc::new(Scheduler::new(Arc::clone(&context), schedule_of.clone(), runner(&context)));
     let until = context.clock.now() + LONGEST_WAIT;
     let mut seen = Ticked::default();
+    let mut problem = None;
     loop {
-        let ticked = scheduler.tick().await?;
+        let ticked = match scheduler.tick().await {
+            Ok(ticked) => ticked,
+            // What was started before goes on to its end.
+            Err(error) => {
+                problem = Some(error);
+                break;
+            }
+        };
         seen.started.extend(ticked.started);
         seen.passed_over.extend(ticked.passed_over);
         let Some(next_at) = ticked.next_at.filter(|next_at| *next_at < until) else { break };
@@ -35,16 +43,31 @@ pub(super) async fn run(session: Session) -> Result<()> {
             () = stopped(&context) => break,
         }
     }
-    let all_well = scheduler.finish().await;
+    let all_well = tokio::select! {
+        all_well = scheduler.finish() => all_well,
+        () = grace_after_stop(&context) => {
+            scheduler.abort().await;
+            false
+        }
+    };
     metrics::write_textfile(&context, &schedule_of).await;
     let stop = check_stop(&context.stop);
     context.store.close().await;
     print(&session, &seen)?;
     stop?;
+    if let Some(error) = problem {
+        return Err(error.context("A schedule could not be looked at"));
+    }
     if all_well { Ok(()) } else { Err(anyhow!("Some of what was due failed; `tallyroll runs --failed` tells why")) }
 }
 
-async fn stopped(context: &crate::run::Context) {
+/// Ends when runs at work have had their grace after a signal.
+async fn grace_after_stop(context: &Context) {
+    stopped(context).await;
+    tokio::time::sleep(Duration::from_secs(context.config.serve.grace_seconds.into())).await;
+}
+
+async fn stopped(context: &Context) {
     let mut stop = context.stop.clone();
     if stop.wait_for(Option::is_some).await.is_err() {
         std::future::pending::<()>().await;

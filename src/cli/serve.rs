@@ -33,6 +33,9 @@ pub(super) struct Arguments {
 /// How often the scheduler looks what is due, as the six fields of tokio-cron-scheduler, which wakes it and does nothing else.
 const WAKE_UP: &str = "*/5 * * * * *";
 
+/// The longest time between two looks at the schedules, whatever the clock does.
+const LONGEST_SLEEP: Duration = Duration::from_secs(15);
+
 /// How long an answer that is on its way may take after everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -95,12 +98,21 @@ async fn tick_until_stopped(context: &Context, scheduler: &Arc<Scheduler>, heart
     wake_ups.start().await?;
     let mut stop = context.stop.clone();
     loop {
-        if let Err(error) = scheduler.tick().await {
-            tracing::error!(error = format!("{error:#}"), "The schedules could not be looked at; trying again in a few seconds");
+        // In a task of its own: one that hangs leaves a signal heard and shows in the heartbeat, one that panics ends nobody.
+        let ticking = Arc::clone(scheduler);
+        tokio::select! {
+            ticked = tokio::spawn(async move { ticking.tick().await }) => {
+                if let Err(died) = ticked {
+                    tracing::error!(error = died.to_string(), "Looking at the schedules failed");
+                }
+            }
+            _ = stop.wait_for(Option::is_some) => break,
         }
         heartbeat_micros.store(context.clock.now().timestamp_micros(), Ordering::Relaxed);
         tokio::select! {
             Some(()) = woken.recv() => {}
+            // The wake-up goes by the clock: one that went back would not wake us until it has caught up.
+            () = tokio::time::sleep(LONGEST_SLEEP) => {}
             _ = stop.wait_for(Option::is_some) => break,
         }
     }

@@ -145,6 +145,18 @@ impl SqlSelect {
         Ok(i64::try_from(row_count)?)
     }
 
+    /// Keeps others from writing the table of a job over everything until `tx` ends. In a snapshot's transaction it comes first.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn lock_whole(&self, store: &Store, tx: &mut Tx, job: &Job) -> Result<()> {
+        let lock = store.pick(Some(format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", quote_identifier(&job.writes))), None);
+        match lock.filter(|_| job.window == WindowKind::All) {
+            Some(lock) => tx.execute(&lock, &[]).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// Replaces only the rows of `column` = `value`, of a job over everything. A run of the job waits, or is waited for.
     ///
     /// # Errors
@@ -156,9 +168,7 @@ impl SqlSelect {
         let (sql, mut parameters) = self.bind(&insert, Window::containing(job.window, as_of.date_naive())?, as_of)?;
         parameters.push(value.clone());
         let mut tx = store.begin().await?;
-        if let Some(lock) = store.pick(Some(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")), None) {
-            tx.execute(&lock, &[]).await?;
-        }
+        self.lock_whole(store, &mut tx, job).await?;
         tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), std::slice::from_ref(value)).await?;
         let sql = format!("{sql} WHERE {column} = ${}", parameters.len());
         tx.execute(&sql, &parameters).await.with_context(|| format!("`{}` failed", self.file.origin))?;

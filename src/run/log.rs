@@ -1,6 +1,6 @@
 //! The log lines of each run, kept beside its record: what a person looks for first when a run failed.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{LazyLock, Mutex};
 
@@ -12,7 +12,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::Clock;
-use crate::store::format_instant;
+use crate::store::{Store, format_instant};
 
 /// Collects what is logged inside a span `run` that has a `run_id`.
 #[derive(Debug, Default)]
@@ -21,18 +21,27 @@ pub struct RunLog;
 /// Lines kept of a run: a backfill of years has a line for each day.
 const MOST_LINES: usize = 2_000;
 
-static LINES: LazyLock<Mutex<HashMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
+/// Runs whose lines are kept at the same time; those of older ones, cut off and never taken, go.
+const MOST_RUNS: usize = 64;
 
-/// The lines of a run so far; from now on none of it are kept.
-pub(super) fn take(run_id: &str) -> Option<String> {
-    let lines = LINES.lock().ok()?.remove(run_id)?;
-    Some(lines.join("\n"))
-}
+/// By run id: those are in the order of time.
+static LINES: LazyLock<Mutex<BTreeMap<String, Vec<String>>>> = LazyLock::new(Mutex::default);
 
-/// Begins to keep the lines of a run, until they are taken.
+/// Begins to keep the lines of a run, until they are stored.
 pub(super) fn keep(run_id: &str) {
     if let Ok(mut lines) = LINES.lock() {
         lines.insert(run_id.to_owned(), Vec::new());
+        while lines.len() > MOST_RUNS {
+            lines.pop_first();
+        }
+    }
+}
+
+/// Stores the lines of a run with its record. That this cannot be done fails no run.
+pub(crate) async fn store(store: &Store, run_id: &str) {
+    let Some(lines) = LINES.lock().ok().and_then(|mut lines| lines.remove(run_id)) else { return };
+    if let Err(error) = store.keep_log(run_id, &lines.join("\n")).await {
+        tracing::warn!(run_id, error = format!("{error:#}"), "The run's log lines could not be kept");
     }
 }
 

@@ -117,6 +117,7 @@ impl Work {
         let context = &self.context;
         // One snapshot: the check after the write compares what the write read.
         let mut tx = context.store.begin_snapshot().await?;
+        select.lock_whole(&context.store, &mut tx, &self.job).await?;
         let day = select.depends_on_day(&self.job, self.request.as_of)?;
         // Taken before the rows are read: an upstream window that is rewritten in between makes this one due again.
         let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job, day).await?.remove(&window).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Slots in `schedule_state`: each is claimed by one scheduler, kept by a heartbeat, and taken over when that falls silent.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,21 +31,24 @@ pub struct Known {
 pub struct Claim {
     pub job: String,
     pub claim_id: String,
-    pub slots: Vec<DateTime<Utc>>,
-    /// Which try this is, from 1; more after a take-over.
-    pub attempt: i64,
+    /// Each with the number of its next try: 1, or more after a take-over.
+    pub slots: Vec<(DateTime<Utc>, i64)>,
 }
 
 /// Times that a slot is begun again after the scheduler at work on it died, beyond its retries.
 const MOST_DEATHS: i64 = 2;
 
+/// A clock that was ahead may have left slots of the future. Those within this count, so that a small step back runs nothing
+/// again; farther ones are passed by.
+const FUTURE_COUNTS: TimeDelta = TimeDelta::days(1);
+
 /// What is known of a job's slots now. One seen for the first time gets a mark, from which on its slots count.
 pub(super) async fn known(context: &Context, job: &str, now: DateTime<Utc>) -> Result<Known> {
     let sql = "SELECT \
-         (SELECT MAX(scheduled_for) FROM schedule_state WHERE job = $1) AS latest, \
+         (SELECT MAX(scheduled_for) FROM schedule_state WHERE job = $1 AND scheduled_for <= $2) AS latest, \
          (SELECT COUNT(*) FROM schedule_state WHERE job = $1 AND state = 'running') AS running_count, \
          (SELECT finished_at FROM schedule_state WHERE job = $1 AND finished_at IS NOT NULL ORDER BY scheduled_for DESC LIMIT 1) AS finished_at";
-    let rows = context.store.query(sql, &[job.into()]).await?;
+    let rows = context.store.query(sql, &[job.into(), (now + FUTURE_COUNTS).into()]).await?;
     let row = rows.first();
     let latest = row.map(|row| row.opt_instant("latest")).transpose()?.flatten();
     let Some(latest) = latest else {
@@ -71,13 +75,13 @@ pub(super) async fn take(
     if slots.is_empty() {
         return Ok((None, Vec::new()));
     }
-    let mut claim = Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new(), attempt: 1 };
+    let mut claim = Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new() };
     let mut passed_over = Vec::new();
     let mut tx = context.store.begin().await?;
     for (slot, fate) in slots {
         let runs = *fate == Fate::Run;
         if insert(&mut tx, &claim, *slot, *fate, now).await? {
-            if runs { claim.slots.push(*slot) } else { passed_over.push((*slot, *fate)) }
+            if runs { claim.slots.push((*slot, 1)) } else { passed_over.push((*slot, *fate)) }
         }
     }
     tx.commit().await?;
@@ -86,13 +90,12 @@ pub(super) async fn take(
 
 async fn insert(tx: &mut Tx, claim: &Claim, slot: DateTime<Utc>, fate: Fate, now: DateTime<Utc>) -> Result<bool> {
     let sql = "INSERT INTO schedule_state (job, scheduled_for, state, attempt, claimed_at, finished_at, claim_id, heartbeat_at, host, pid) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $5, $8, $9) ON CONFLICT DO NOTHING";
+         VALUES ($1, $2, $3, 0, $4, $5, $6, $4, $7, $8) ON CONFLICT DO NOTHING";
     let finished_at = (fate != Fate::Run).then_some(now);
     let parameters = [
         claim.job.as_str().into(),
         slot.into(),
         fate.state().into(),
-        claim.attempt.into(),
         now.into(),
         finished_at.into(),
         claim.claim_id.as_str().into(),
@@ -102,47 +105,77 @@ async fn insert(tx: &mut Tx, claim: &Claim, slot: DateTime<Utc>, fate: Fate, now
     Ok(tx.execute(sql, &parameters).await? == 1)
 }
 
-/// Takes over slots of a job whose scheduler has died or fallen silent for the lease; the oldest such claim, if there is any.
-pub(super) async fn take_over(context: &Context, job: &str, schedule: &Schedule, now: DateTime<Utc>) -> Result<Option<Claim>> {
-    let sql = "SELECT scheduled_for, attempt, claim_id, heartbeat_at, host, pid FROM schedule_state \
-         WHERE job = $1 AND state = 'running' ORDER BY scheduled_for";
+/// Slots that were taken over: those to run, and those given up because every scheduler at work on them died.
+#[derive(Debug)]
+pub(super) struct TakenOver {
+    pub(super) claim: Claim,
+    pub(super) given_up: Vec<(DateTime<Utc>, i64)>,
+}
+
+/// Takes over the slots of a claim whose scheduler has died or fallen silent for the lease, all at once; none of `mine`.
+pub(super) async fn take_over(
+    context: &Context,
+    job: &str,
+    schedule: &Schedule,
+    mine: &BTreeSet<String>,
+    now: DateTime<Utc>,
+) -> Result<Option<TakenOver>> {
+    let sql = "SELECT claim_id, host, pid, MAX(heartbeat_at) AS heartbeat_at FROM schedule_state \
+         WHERE job = $1 AND state = 'running' GROUP BY claim_id, host, pid ORDER BY MIN(scheduled_for)";
     let lease = TimeDelta::seconds(context.config.engine.lock_lease_seconds.into());
-    let mut claim: Option<(Claim, String)> = None;
     for row in context.store.query(sql, &[job.into()]).await? {
         let (old_id, heartbeat_at) = (row.text("claim_id")?, row.instant("heartbeat_at")?);
         let is_gone = now - heartbeat_at >= lease || is_process_gone(&row.text("host")?, row.int("pid")?);
-        if !is_gone || claim.as_ref().is_some_and(|(_, taken_id)| *taken_id != old_id) {
+        if !is_gone || mine.contains(&old_id) {
             continue;
         }
-        let slot = row.instant("scheduled_for")?;
-        let attempt = row.int("attempt")? + 1;
-        let (claim, _) = claim.get_or_insert_with(|| {
-            (Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new(), attempt }, old_id.clone())
-        });
-        let is_hopeless = attempt > i64::from(schedule.settings.retries.max) + 1 + MOST_DEATHS;
-        let sql = "UPDATE schedule_state SET claim_id = $3, attempt = $4, state = $5, finished_at = $6, heartbeat_at = $7, host = $8, pid = $9, \
-             error_text = $10 WHERE job = $1 AND scheduled_for = $2 AND state = 'running' AND claim_id = $11 AND heartbeat_at = $12";
-        let parameters: [Value; 12] = [
+        let mut claim = Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new() };
+        // One statement: of several schedulers that find it, one gets all slots.
+        let sql = "UPDATE schedule_state SET claim_id = $3, heartbeat_at = $4, host = $5, pid = $6 \
+             WHERE job = $1 AND claim_id = $2 AND state = 'running'";
+        let parameters: [Value; 6] = [
             job.into(),
-            slot.into(),
+            old_id.as_str().into(),
             claim.claim_id.as_str().into(),
-            attempt.into(),
-            if is_hopeless { "failed" } else { "running" }.into(),
-            is_hopeless.then_some(now).into(),
             now.into(),
             host().into(),
             i64::from(std::process::id()).into(),
-            is_hopeless.then(|| format!("The process at work on it ended {} times", attempt - 1)).into(),
-            old_id.as_str().into(),
-            heartbeat_at.into(),
         ];
-        if context.store.execute(sql, &parameters).await? == 1 && !is_hopeless {
-            claim.slots.push(slot);
-            claim.attempt = attempt;
-            tracing::warn!(job, %slot, attempt, "A slot whose scheduler ended without saying so is taken over");
+        if context.store.execute(sql, &parameters).await? == 0 {
+            continue;
         }
+        let sql = "SELECT scheduled_for, attempt FROM schedule_state WHERE claim_id = $1 AND state = 'running' ORDER BY scheduled_for";
+        let mut given_up = Vec::new();
+        for row in context.store.query(sql, &[claim.claim_id.as_str().into()]).await? {
+            let (slot, tried) = (row.instant("scheduled_for")?, row.int("attempt")?);
+            if tried > i64::from(schedule.settings.retries.max) + MOST_DEATHS {
+                given_up.push((slot, tried));
+            } else {
+                claim.slots.push((slot, tried + 1));
+            }
+        }
+        tracing::warn!(job, slots = claim.slots.len(), "Slots whose scheduler ended without saying so are taken over");
+        return Ok(Some(TakenOver { claim, given_up }));
     }
-    Ok(claim.map(|(claim, _)| claim).filter(|claim| !claim.slots.is_empty()))
+    Ok(None)
+}
+
+/// Notes that a try of a slot begins; false where another scheduler has taken it over.
+pub(super) async fn begin(context: &Context, claim: &Claim, slot: DateTime<Utc>, attempt: i64) -> Result<bool> {
+    let sql = "UPDATE schedule_state SET attempt = $4 WHERE job = $1 AND scheduled_for = $2 AND claim_id = $3 AND state = 'running'";
+    let parameters = [claim.job.as_str().into(), slot.into(), claim.claim_id.as_str().into(), attempt.into()];
+    Ok(context.store.execute(sql, &parameters).await? == 1)
+}
+
+/// Leaves what a claim has not ended to be taken over at once. `interrupted` is the slot whose try does not count.
+pub(super) async fn release(context: &Context, claim: &Claim, interrupted: Option<DateTime<Utc>>) -> Result<()> {
+    if let Some(slot) = interrupted {
+        let sql = "UPDATE schedule_state SET attempt = attempt - 1 WHERE claim_id = $1 AND scheduled_for = $2 AND state = 'running'";
+        context.store.execute(sql, &[claim.claim_id.as_str().into(), slot.into()]).await?;
+    }
+    let sql = "UPDATE schedule_state SET heartbeat_at = $2 WHERE claim_id = $1 AND state = 'running'";
+    context.store.execute(sql, &[claim.claim_id.as_str().into(), DateTime::<Utc>::default().into()]).await?;
+    Ok(())
 }
 
 /// Shows, four times in a lease and until the guard is dropped, that somebody is at work on the claim.
@@ -160,7 +193,7 @@ pub(super) fn beat(context: &Arc<Context>, claim: &Claim) -> BeatGuard {
     }))
 }
 
-/// Writes down what came of a slot; false where another scheduler has taken it over. One that was stopped is left to be taken over at once.
+/// Writes down what came of a slot; false where another scheduler has taken it over.
 pub(super) async fn finish(
     context: &Context,
     claim: &Claim,
@@ -168,18 +201,18 @@ pub(super) async fn finish(
     outcome: &SlotOutcome,
     now: DateTime<Utc>,
 ) -> Result<bool> {
-    let mine: [Value; 3] = [claim.job.as_str().into(), slot.into(), claim.claim_id.as_str().into()];
-    if outcome.state == "interrupted" {
-        let sql =
-            "UPDATE schedule_state SET heartbeat_at = $4 WHERE job = $1 AND scheduled_for = $2 AND claim_id = $3 AND state = 'running'";
-        let parameters = [&mine[..], &[DateTime::<Utc>::default().into()]].concat();
-        return Ok(context.store.execute(sql, &parameters).await? == 1);
-    }
-    let sql = "UPDATE schedule_state SET state = $4, finished_at = $5, run_id = $6, error_text = $7, attempt = $8 \
+    let sql = "UPDATE schedule_state SET state = $4, finished_at = $5, run_id = $6, error_text = $7 \
          WHERE job = $1 AND scheduled_for = $2 AND claim_id = $3 AND state = 'running'";
-    let result: [Value; 5] =
-        [outcome.state.into(), now.into(), outcome.run_id.clone().into(), outcome.error_text.clone().into(), outcome.attempts.into()];
-    Ok(context.store.execute(sql, &[&mine[..], &result].concat()).await? == 1)
+    let parameters: [Value; 7] = [
+        claim.job.as_str().into(),
+        slot.into(),
+        claim.claim_id.as_str().into(),
+        outcome.state.into(),
+        now.into(),
+        outcome.run_id.clone().into(),
+        outcome.error_text.clone().into(),
+    ];
+    Ok(context.store.execute(sql, &parameters).await? == 1)
 }
 
 /// How the newest slot before this one ended that did.
@@ -194,6 +227,12 @@ pub(super) async fn notice(context: &Context, job: &str, slot: DateTime<Utc>, ki
     let sql = "INSERT INTO schedule_notice (job, scheduled_for, kind, noticed_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
     let parameters = [job.into(), slot.into(), kind.into(), context.clock.now().into()];
     Ok(context.store.execute(sql, &parameters).await? == 1)
+}
+
+/// Whether a notice of this kind was told of the job since.
+pub(super) async fn is_told_since(context: &Context, job: &str, kind: &str, since: DateTime<Utc>) -> Result<bool> {
+    let sql = "SELECT 1 AS told FROM schedule_notice WHERE job = $1 AND kind = $2 AND noticed_at > $3";
+    Ok(!context.store.query(sql, &[job.into(), kind.into(), since.into()]).await?.is_empty())
 }
 
 /// Whether it was told since the last success that the job is overdue.

@@ -5,18 +5,19 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
+use uuid::Uuid;
 
-use super::claim::Claim;
+use super::claim::{self, Claim};
 use super::{Call, Runner};
-use crate::failure::{self, Kind};
-use crate::run::{Context, JobReport};
+use crate::failure::{self, Failure, Kind};
+use crate::run::{Context, JobReport, log};
 use crate::schedule::{Overlap, Schedule};
 use crate::store::state::Origin;
 
 /// What came of a slot.
 #[derive(Debug, Clone)]
 pub(super) struct SlotOutcome {
-    /// `success`, `failed`, `skipped` or `interrupted`.
+    /// `success`, `failed`, `skipped`, `interrupted`, or `lost` to another scheduler.
     pub(super) state: &'static str,
     pub(super) run_id: Option<String>,
     pub(super) error_text: Option<String>,
@@ -31,26 +32,38 @@ const GRACE: Duration = Duration::from_secs(10);
 const TIMED_OUT: i32 = 0;
 
 /// Runs a slot until it succeeds, fails for good, or its tries are used up.
-pub(super) async fn run_slot(context: &Context, runner: &Runner, claim: &Claim, schedule: &Schedule, slot: DateTime<Utc>) -> SlotOutcome {
-    let last_attempt = claim.attempt + i64::from(schedule.settings.retries.max);
-    let mut attempt = claim.attempt;
+///
+/// # Errors
+/// What the database says of the slot itself.
+pub(super) async fn run_slot(
+    context: &Context,
+    runner: &Runner,
+    claim: &Claim,
+    schedule: &Schedule,
+    (slot, first_attempt): (DateTime<Utc>, i64),
+) -> Result<SlotOutcome> {
+    let last_attempt = (i64::from(schedule.settings.retries.max) + 1).max(first_attempt);
+    let mut attempt = first_attempt;
     loop {
-        let origin = Origin { trigger: "schedule", scheduled_for: Some(slot), attempt };
-        let result = attempt_once(context, runner, claim, schedule, &origin).await;
-        let ended = |state, run_id, error: Option<&anyhow::Error>| SlotOutcome {
-            state,
-            run_id,
-            error_text: error.map(|error| format!("{error:#}")),
-            attempts: attempt,
+        let ended = |state, run_id, error: Option<&anyhow::Error>| {
+            Ok(SlotOutcome { state, run_id, error_text: error.map(|error| format!("{error:#}")), attempts: attempt })
         };
-        let error = match result {
+        if !claim::begin(context, claim, slot, attempt).await? {
+            return ended("lost", None, None);
+        }
+        let origin = Origin { trigger: "schedule", scheduled_for: Some(slot), attempt };
+        let error = match attempt_once(context, runner, claim, schedule, &origin).await {
             Ok(run_id) => return ended("success", run_id, None),
             Err(error) => error,
         };
         match failure::find(&error).map(|failure| failure.kind) {
             Some(Kind::Interrupted(_)) => return ended("interrupted", None, Some(&error)),
-            Some(Kind::TryAgain) if attempt < last_attempt => {
-                let pause = schedule.backoff * 2_u32.saturating_pow(u32::try_from(attempt - claim.attempt).unwrap_or(u32::MAX).min(10));
+            // Somebody runs the job by hand, or downstream of another. What is not said of a downstream job's lock.
+            Some(Kind::Locked) if schedule.settings.overlap == Overlap::Skip && attempt == 1 && error.is::<Failure>() => {
+                return ended("skipped", None, Some(&error));
+            }
+            Some(Kind::TryAgain | Kind::Locked) if attempt < last_attempt => {
+                let pause = schedule.backoff * 2_u32.saturating_pow(u32::try_from(attempt - first_attempt).unwrap_or(u32::MAX).min(10));
                 tracing::warn!(job = claim.job, attempt, error = format!("{error:#}"), pause_seconds = pause.as_secs(), "Trying again");
                 if !pause_unless_stopped(context.stop.clone(), pause).await {
                     return ended("interrupted", None, Some(&error));
@@ -68,30 +81,40 @@ pub(super) async fn run_slot(context: &Context, runner: &Runner, claim: &Claim, 
 /// One try, in a task of its own; the id of its run, where anything was due.
 async fn attempt_once(context: &Context, runner: &Runner, claim: &Claim, schedule: &Schedule, origin: &Origin) -> Result<Option<String>> {
     let (stop, stopped) = watch::channel(None);
-    let lock_wait = if schedule.settings.overlap == Overlap::Queue { schedule.timeout } else { Duration::ZERO };
+    let lease = Duration::from_secs(context.config.engine.lock_lease_seconds.into());
+    let lock_wait = match schedule.settings.overlap {
+        Overlap::Queue => schedule.timeout,
+        // The run that was cut off elsewhere holds its lock a little longer than its slot.
+        Overlap::Skip if origin.attempt > 1 => lease + lease / 2,
+        Overlap::Skip => Duration::ZERO,
+    };
+    let root_id = Uuid::now_v7().to_string();
     let call = Call {
         job: claim.job.clone(),
         downstream: schedule.settings.downstream,
         origin: origin.clone(),
-        run_id: None,
+        run_id: Some(root_id.clone()),
         lock_wait,
         stop: stopped,
     };
     let runner = runner.clone();
     let mut task = AbortOnDrop(tokio::spawn(async move { runner(call).await }));
     let mut process_stop = context.stop.clone();
-    let timeout = tokio::time::sleep(schedule.timeout);
+    let timeout = tokio::time::sleep(lock_wait + schedule.timeout);
+    tokio::pin!(timeout);
+    let mut is_stopping = false;
     // Only the task's handle is waited for here: a connection is never cut off half-way but with its whole run.
-    let joined = tokio::select! {
-        joined = &mut task.0 => Some(joined),
-        () = timeout => {
-            stop.send_replace(Some(TIMED_OUT));
-            None
-        }
-        signal = signal_of(&mut process_stop) => {
-            stop.send_replace(Some(signal));
-            // The process's own grace bounds this wait.
-            Some((&mut task.0).await)
+    let joined = loop {
+        tokio::select! {
+            joined = &mut task.0 => break Some(joined),
+            () = &mut timeout => {
+                stop.send_replace(Some(TIMED_OUT));
+                break None;
+            }
+            signal = signal_of(&mut process_stop), if !is_stopping => {
+                stop.send_replace(Some(signal));
+                is_stopping = true;
+            }
         }
     };
     let Some(joined) = joined else {
@@ -99,16 +122,28 @@ async fn attempt_once(context: &Context, runner: &Runner, claim: &Claim, schedul
             task.0.abort();
         }
         let error = anyhow!("It ran longer than its timeout of {}", schedule.settings.timeout);
-        context.store.fail_slot_runs(&claim.job, origin, context.clock.now(), "timeout", &format!("{error:#}")).await?;
+        fail(context, &root_id, "timeout", &error).await;
         return Err(error);
     };
     match joined {
         Ok(result) => outcome_of(result?),
         Err(died) => {
             let error = anyhow!("It panicked: {}", panic_text(died));
-            context.store.fail_slot_runs(&claim.job, origin, context.clock.now(), "panic", &format!("{error:#}")).await?;
+            fail(context, &root_id, "panic", &error).await;
             Err(error)
         }
+    }
+}
+
+/// Ends the records of runs that could not end by themselves, with their log lines.
+async fn fail(context: &Context, root_id: &str, class: &str, error: &anyhow::Error) {
+    match context.store.fail_runs(root_id, context.clock.now(), class, &format!("{error:#}")).await {
+        Ok(run_ids) => {
+            for run_id in run_ids {
+                log::store(&context.store, &run_id).await;
+            }
+        }
+        Err(error) => tracing::warn!(error = format!("{error:#}"), "The record of a run that was cut off could not be ended"),
     }
 }
 

@@ -54,7 +54,7 @@ impl From<anyhow::Error> for Problem {
             Some(Kind::Usage) => {
                 Self { status: StatusCode::NOT_FOUND, message: error.to_string(), hint: found.and_then(|failure| failure.hint.clone()) }
             }
-            Some(Kind::TryAgain) => {
+            Some(Kind::TryAgain | Kind::Locked) => {
                 tracing::warn!(error = format!("{error:#}"), "A request could not be answered this time");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "This could not be read this time").hint("try it again")
             }

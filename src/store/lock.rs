@@ -4,7 +4,7 @@
 //! paused, taken for dead and resumed writes nothing.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,7 +14,7 @@ use rustix::process::{Pid, test_kill_process};
 use super::state::{self, NewRun};
 use super::{Store, Tx, format_instant};
 use crate::clock::Clock;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 
 /// The right to write a job's windows, until another run takes over.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct JobLock {
     job: String,
     run_id: String,
     fence: i64,
+    /// Until the last clone is gone, however the run ends, this process is at work on it.
+    _held: Arc<Held>,
 }
 
 /// How long a waiting run sleeps between two tries.
@@ -49,7 +51,7 @@ impl JobLock {
             match Self::try_acquire(store, clock, run, lease).await? {
                 Ok(lock) => return Ok(lock),
                 Err(holder) if tokio::time::Instant::now() >= deadline => {
-                    return Err(Failure::try_again(format!("Job `{}` is locked by {holder}", run.job))
+                    return Err(Failure::new(Kind::Locked, format!("Job `{}` is locked by {holder}", run.job))
                         .hint("wait for it with `--lock-wait SECONDS`, or run this command again later")
                         .into());
                 }
@@ -81,11 +83,10 @@ impl JobLock {
         state::insert_run(&mut tx, run, now).await?;
         let parameters = [run.job.as_str().into(), run.run_id.as_str().into(), fence.into(), now.into()];
         tx.execute("UPDATE job_lock SET run_id = $2, fence = $3, acquired_at = $4 WHERE job = $1", &parameters).await?;
+        // Before the commit: from then on other tasks of this process look whether the run is one of theirs.
+        let held = Arc::new(Held::new(&run.run_id));
         tx.commit().await?;
-        if let Ok(mut held) = HELD.lock() {
-            held.insert(run.run_id.clone());
-        }
-        Ok(Ok(Self { job: run.job.clone(), run_id: run.run_id.clone(), fence }))
+        Ok(Ok(Self { job: run.job.clone(), run_id: run.run_id.clone(), fence, _held: held }))
     }
 
     /// Proves that this run still holds the lock, and keeps it so until `tx` ends. The last statement before a commit.
@@ -119,9 +120,6 @@ impl JobLock {
     pub async fn release(&self, store: &Store) -> Result<()> {
         let sql = "UPDATE job_lock SET run_id = NULL WHERE job = $1 AND fence = $2";
         store.execute(sql, &[self.job.as_str().into(), self.fence.into()]).await?;
-        if let Ok(mut held) = HELD.lock() {
-            held.remove(&self.run_id);
-        }
         Ok(())
     }
 }
@@ -151,6 +149,26 @@ fn shown(holder: &state::Running, run_id: &str, since: &str) -> String {
 
 /// Runs of this process that hold a lock.
 static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+#[derive(Debug)]
+struct Held(String);
+
+impl Held {
+    fn new(run_id: &str) -> Self {
+        if let Ok(mut held) = HELD.lock() {
+            held.insert(run_id.to_owned());
+        }
+        Self(run_id.to_owned())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Ok(mut held) = HELD.lock() {
+            held.remove(&self.0);
+        }
+    }
+}
 
 /// Whether the process of a run on this host is no more. Of other hosts only the lease tells.
 fn is_gone(holder: &state::Running, run_id: &str) -> bool {

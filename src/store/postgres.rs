@@ -22,11 +22,12 @@ use super::value::{Row, Value};
 use crate::failure::Failure;
 
 /// What every session is told: results must not depend on the server's or the role's settings; a role that row-level security
-/// would show fewer rows gets an error instead; a run that hangs inside a transaction is cut off and cannot keep a window; a statement
-/// whose client is gone ends within seconds (from version 14 on).
+/// would show fewer rows gets an error instead; a run that hangs inside a transaction is cut off and cannot keep a window.
 const SESSION_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET row_security = off; \
-     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning; \
-     SELECT set_config('client_connection_check_interval', '5s', FALSE) WHERE current_setting('server_version_num')::INTEGER >= 140000";
+     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
+
+/// Has a statement whose client is gone end within seconds. Servers before 14, and some that are not on Linux, refuse it.
+const CHECK_CLIENT: &str = "SET client_connection_check_interval = '5s'";
 
 /// A connection that cannot be opened is tried this often, with growing pauses, before exit code 75.
 const CONNECT_ATTEMPTS: u32 = 3;
@@ -48,6 +49,7 @@ pub(super) async fn connect(url: &str, shown_url: &str, connections: u32) -> Res
         .after_connect(|connection, _| {
             Box::pin(async move {
                 connection.execute(SESSION_SETTINGS).await?;
+                let _ = connection.execute(CHECK_CLIENT).await;
                 Ok(())
             })
         })

@@ -198,19 +198,15 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the runs of one try of a slot that could not end by themselves: cut off, or panicked.
+    /// Ends a run, and those downstream of it, that could not end by themselves: cut off, or panicked. Their ids.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn fail_slot_runs(&self, job: &str, origin: &Origin, now: DateTime<Utc>, class: &str, text: &str) -> Result<()> {
-        let of_try = "scheduled_for = $2 AND attempt = $3 AND \"trigger\" = 'schedule' AND state IN ('running', 'interrupted')";
-        let sql = format!(
-            "UPDATE job_run SET state = 'failed', finished_at = $4, error_class = $5, error_text = $6 WHERE {of_try} AND (job = $1 \
-             OR parent_run_id IN (SELECT run_id FROM job_run WHERE job = $1 AND scheduled_for = $2 AND attempt = $3))"
-        );
-        let parameters = [job.into(), origin.scheduled_for.into(), origin.attempt.into(), now.into(), class.into(), text.into()];
-        self.execute(&sql, &parameters).await?;
-        Ok(())
+    pub async fn fail_runs(&self, root_id: &str, now: DateTime<Utc>, class: &str, text: &str) -> Result<Vec<String>> {
+        let sql = "UPDATE job_run SET state = 'failed', finished_at = $2, error_class = $3, error_text = $4 \
+             WHERE state IN ('running', 'interrupted') AND (run_id = $1 OR parent_run_id = $1) RETURNING run_id";
+        let rows = self.query(sql, &[root_id.into(), now.into(), class.into(), text.into()]).await?;
+        rows.iter().map(|row| row.text("run_id")).collect()
     }
 
     /// Runs, newest first.

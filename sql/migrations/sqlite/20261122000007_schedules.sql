@@ -6,6 +6,7 @@ ALTER TABLE schedule_state ADD COLUMN pid INTEGER;
 ALTER TABLE schedule_state ADD COLUMN error_text TEXT;
 
 -- What a tick asks for every few seconds.
+CREATE INDEX idx_schedule_state_scheduled_for ON schedule_state (scheduled_for);
 CREATE INDEX idx_schedule_state_running ON schedule_state (job) WHERE state = 'running';
 
 ALTER TABLE job_run ADD COLUMN log TEXT;
