@@ -1,12 +1,18 @@
 //! `run-due` and `serve` as processes: metrics, signals, kills, several at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
+
+use tallyroll::serve::{App, Auth, router};
+use tokio::sync::watch;
 
 use crate::on_both_databases;
 use crate::render::METRICS;
-use crate::support::{Engine, Finished, Fixture, repetitions};
+use crate::support::schedules::Hands;
+use crate::support::{Engine, Finished, Fixture, context_of, repetitions};
 
 on_both_databases!(
     a_killed_run_is_taken_over,
@@ -128,6 +134,9 @@ async fn serve_runs_schedules_and_stops_gracefully(engine: Engine) {
     let address = format!("127.0.0.1:{port}");
     let refused = fixture.run(&["serve", "--bind", "0.0.0.0:0"]);
     assert_eq!(refused.code, Some(78), "{refused:?}");
+    let mut short = fixture.command(&["serve", "--bind", &address]);
+    let short = Finished::of(&short.env("TALLYROLL__SERVE__TOKEN", "guess me").output().unwrap());
+    assert_eq!(short.code, Some(78), "{short:?}");
     let server = fixture.command(&["serve", "--bind", &address]).spawn().unwrap();
     until(&fixture, "the slot", "SELECT 1 FROM schedule_state WHERE state = 'success'").await;
     assert_eq!(get(&address, "/healthz").await, Some((200, "ok\n".to_owned())));
@@ -148,6 +157,29 @@ async fn serve_runs_schedules_and_stops_gracefully(engine: Engine) {
     let ended = Finished::of(&server.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(143), "{ended:?}");
     assert_eq!(fixture.rows("SELECT 1 FROM job_run WHERE state = 'running'").await.len(), 0);
+}
+
+/// A scheduler that has been silent for two minutes is not well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_that_stopped_is_red() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    let hands = Hands::at("2026-03-10T10:00:00Z");
+    let (_keep, stop) = watch::channel(None);
+    let context = context_of(&fixture, hands.clock(), stop);
+    let app = App {
+        heartbeat_micros: Arc::new(AtomicI64::new(context.clock.now().timestamp_micros())),
+        context,
+        schedules: BTreeMap::new(),
+        auth: Auth::new("a token for this test", true),
+        starter: Arc::new(|_, _| anyhow::bail!("nothing is started")),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(axum::serve(listener, router(Arc::new(app))).into_future());
+    for (at, status) in [("10:00:00", 200), ("10:02:00", 200), ("10:02:01", 503), ("10:09:00", 503)] {
+        hands.set(&format!("2026-03-10T{at}Z"));
+        assert_eq!(get(&address, "/healthz").await.unwrap().0, status, "{at}");
+    }
 }
 
 /// Two `serve`, one of them on what looks like another machine and killed at work, and three `run-due` once in a while.

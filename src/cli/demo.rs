@@ -120,7 +120,7 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
         "{quarantined} event(s) with a negative latency are in quarantine; no total holds them.\n\n\
          Settings   {shown}/tallyroll.toml\nPrices     {shown}/prices.toml\nDatabase   {shown}/tallyroll.db\nParquet    {shown}/out\n\n\
          Try next:\n  {program} -C {shown} explain peak-seats --subscription acme-freight --month-number 4\n  \
-         {program} -C {shown} verify --as-of {as_of}\n  {program} -C {shown} run-job usage_daily --day 2026-03-02 --downstream"
+         {program} -C {shown} verify --as-of {as_of}\n  {program} -C {shown} serve"
     ))
 }
 

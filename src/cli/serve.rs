@@ -33,6 +33,9 @@ pub(super) struct Arguments {
 /// How often the scheduler looks what is due, as the six fields of tokio-cron-scheduler, which wakes it and does nothing else.
 const WAKE_UP: &str = "*/5 * * * * *";
 
+/// Characters of a token that nobody tries in a lifetime.
+const SHORTEST_TOKEN: usize = 16;
+
 /// The longest time between two looks at the schedules, whatever the clock does.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 
@@ -50,6 +53,11 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     if token.is_empty() && !address.ip().is_loopback() {
         return Err(Failure::config(format!("`{address}` can be reached from other machines, and no token is set"))
             .hint("set `TALLYROLL__SERVE__TOKEN_FILE` to the path of a file that holds one, or listen on 127.0.0.1")
+            .into());
+    }
+    if !token.is_empty() && token.len() < SHORTEST_TOKEN {
+        return Err(Failure::config(format!("`serve.token` has fewer than {SHORTEST_TOKEN} characters: it could be guessed"))
+            .hint("`openssl rand -hex 32` makes one")
             .into());
     }
     let listener =

@@ -49,6 +49,13 @@ pub(super) const BOTTOM: i64 = 24;
 pub(super) const TOP: i64 = 8;
 /// Labels below a chart, at most.
 const LABELS: usize = 8;
+/// A label needs this part of a chart's width to its right.
+const LABEL_PART: usize = 12;
+
+/// Whether the one at `index` of `count` along the chart has its label below: not every one, and none that would be cut at the end.
+pub(super) fn is_labelled(index: usize, count: usize) -> bool {
+    index.is_multiple_of(count.div_ceil(LABELS).max(1)) && (count - index) * LABEL_PART >= count
+}
 
 /// Amounts one beside the other.
 pub(super) fn bars(label: &str, bars: &[Bar], shown: &dyn Fn(i128) -> String) -> Markup {
@@ -60,7 +67,6 @@ pub(super) fn bars(label: &str, bars: &[Bar], shown: &dyn Fn(i128) -> String) ->
     let x = |index: usize| hundredths(i128::from(LEFT) * 100 + i128::try_from(index).unwrap_or(0) * i128::from(WIDTH - LEFT) * 100 / count);
     let pitch = i128::from(WIDTH - LEFT) * 100 / count;
     let width = hundredths((pitch * 8 / 10).max(40));
-    let every = bars.len().div_ceil(LABELS).max(1);
     html! {
         div class="scroll chart" {
             svg role="img" aria-label=(label) viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) {
@@ -70,7 +76,7 @@ pub(super) fn bars(label: &str, bars: &[Bar], shown: &dyn Fn(i128) -> String) ->
                     rect class="bar" x=(x(index)) y=(hundredths(y)) width=(width) height=(hundredths(i128::from(HEIGHT - BOTTOM) * 100 - y)) {
                         title { (bar.title) }
                     }
-                    @if index % every == 0 { text x=(x(index)) y=(HEIGHT - 8) { (bar.label) } }
+                    @if is_labelled(index, bars.len()) { text x=(x(index)) y=(HEIGHT - 8) { (bar.label) } }
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{BOTTOM, HEIGHT, LEFT, TOP, WIDTH, amounts, height_of, hundredths, ticks};
+use super::{BOTTOM, HEIGHT, LEFT, TOP, WIDTH, amounts, height_of, hundredths, is_labelled, ticks};
 use crate::serve::parts::grouped;
 
 /// Something at an instant, in microseconds.
@@ -15,7 +15,6 @@ pub(in crate::serve) struct Mark {
 /// Steps that are drawn at most; of more, each piece of the line keeps its ends and its extremes.
 const STEPS_MAX: usize = 1_000;
 const PIECES: i64 = 250;
-const LABELS: usize = 8;
 
 /// The counts, each an instant and a number from then on, in order; `span` is what the chart covers.
 pub(in crate::serve) fn chart(
@@ -30,7 +29,6 @@ pub(in crate::serve) fn chart(
     let largest = counts.iter().map(|(_, seats)| *seats).chain(peaks.iter().map(|peak| peak.seats)).chain(level).max();
     let ticks = ticks(largest.unwrap_or(0).max(1).into());
     let top = ticks.last().copied().unwrap_or(1);
-    let every = bounds.len().div_ceil(LABELS).max(1);
     let count = |number: i128| grouped(i64::try_from(number).unwrap_or(i64::MAX));
     html! {
         div class="scroll chart" {
@@ -40,7 +38,7 @@ pub(in crate::serve) fn chart(
                 @for (index, bound) in bounds.iter().enumerate() {
                     @let at = hundredths(x(bound.at, span));
                     line class="month" x1=(at) x2=(at) y1=(TOP) y2=(HEIGHT - BOTTOM) {}
-                    @if index % every == 0 { text x=(at) y=(HEIGHT - 8) { (bound.label) } }
+                    @if is_labelled(index, bounds.len()) { text x=(at) y=(HEIGHT - 8) { (bound.label) } }
                 }
                 @if let Some(level) = level {
                     @let y = hundredths(height_of(level.into(), top));
