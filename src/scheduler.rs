@@ -10,6 +10,7 @@ mod supervise;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -50,7 +51,9 @@ pub struct Scheduler {
     schedules: BTreeMap<String, Schedule>,
     runner: Runner,
     notifier: Notifier,
-    at_work: Mutex<JoinSet<bool>>,
+    at_work: Mutex<JoinSet<()>>,
+    /// Whether anything failed since this was last asked.
+    any_failed: AtomicBool,
     /// Claims that this process works on: it takes none of them over from itself.
     claims: std::sync::Mutex<BTreeSet<String>>,
     tidied_at: std::sync::Mutex<Option<DateTime<Utc>>>,
@@ -87,6 +90,7 @@ impl Scheduler {
             runner,
             notifier,
             at_work: Mutex::new(JoinSet::new()),
+            any_failed: AtomicBool::new(false),
             claims: std::sync::Mutex::default(),
             tidied_at: std::sync::Mutex::default(),
         }
@@ -98,7 +102,7 @@ impl Scheduler {
     /// What the database says of a job, after all others were looked at.
     pub async fn tick(self: &Arc<Self>) -> Result<Ticked> {
         let mut ticked = Ticked::default();
-        while self.at_work.lock().await.try_join_next().is_some() {}
+        self.reap(&mut *self.at_work.lock().await);
         let mut problem = None;
         for (job, schedule) in &self.schedules {
             if let Err(error) = self.look(job, schedule, &mut ticked).await {
@@ -144,25 +148,29 @@ impl Scheduler {
             for failure in &failures {
                 tracing::error!(job = call.job, error = format!("{failure:#}"), "A run that was asked for failed");
             }
-            failures.is_empty()
         });
     }
 
-    /// Waits until nothing is at work; whether everything that ran did so well.
+    /// Waits until nothing is at work; whether every slot that ran since the last call did so well.
     pub async fn finish(&self) -> bool {
-        let mut all_well = true;
         loop {
-            // Not held while waiting: what ends may have a notice to send.
-            let ended = {
+            {
+                // Not held while waiting: what ends may have a notice to send.
                 let mut at_work = self.at_work.lock().await;
+                self.reap(&mut at_work);
                 if at_work.is_empty() {
-                    return all_well;
+                    return !self.any_failed.swap(false, Ordering::Relaxed);
                 }
-                at_work.try_join_next()
-            };
-            match ended {
-                Some(ended) => all_well &= ended.unwrap_or(false),
-                None => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Forgets what has ended; a task that died has failed.
+    fn reap(&self, at_work: &mut JoinSet<()>) {
+        while let Some(ended) = at_work.try_join_next() {
+            if ended.is_err() {
+                self.any_failed.store(true, Ordering::Relaxed);
             }
         }
     }
@@ -187,7 +195,9 @@ impl Scheduler {
             if let Ok(mut claims) = scheduler.claims.lock() {
                 claims.remove(&claim.claim_id);
             }
-            all_well
+            if !all_well {
+                scheduler.any_failed.store(true, Ordering::Relaxed);
+            }
         });
     }
 
@@ -259,7 +269,6 @@ impl Scheduler {
             let (notifier, job) = (self.notifier.clone(), job.to_owned());
             self.at_work.lock().await.spawn(async move {
                 notifier.send(&job, &notice).await;
-                true
             });
         }
         Ok(())
