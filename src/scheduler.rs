@@ -1,7 +1,7 @@
 //! Running the slots of the schedules: each once, however many schedulers there are (`docs/interface.md`, "Schedules").
 //!
 //! A tick looks which slots are due ([`slot`]), claims them in `schedule_state` ([`claim`]) and has each job's slots run one after
-//! the other ([`supervise`]). Cron fire times only wake it: what is due follows from the table and the clock.
+//! the other (`supervise`). Cron fire times only wake it: what is due follows from the table and the clock.
 
 pub mod claim;
 pub mod runner;
