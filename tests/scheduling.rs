@@ -23,6 +23,7 @@ on_both_databases!(
     a_run_that_panics_hangs_or_fails_stops_nobody,
     the_webhook_is_told_once_of_each_change,
     a_stopped_run_is_taken_over_at_once,
+    a_slot_that_every_scheduler_dies_of_is_given_up_and_told,
     history_is_forgotten_but_for_what_was_billed,
 );
 
@@ -307,6 +308,31 @@ async fn a_stopped_run_is_taken_over_at_once(engine: Engine) {
     // A try that was asked to stop does not count.
     assert_eq!(noted, [("10:00".to_owned(), 1), ("10:00".to_owned(), 1)]);
     assert!(fixture.rows(STATES).await[0].ends_with("|success"));
+}
+
+async fn a_slot_that_every_scheduler_dies_of_is_given_up_and_told(engine: Engine) {
+    let (url, told) = receiver(Vec::new()).await;
+    let fixture = Fixture::new(engine).await;
+    fixture.write("tallyroll.toml", &format!("[notify]\nwebhook_url = \"{url}\"\n"));
+    for (minute, tried) in [("00", 2), ("01", 3)] {
+        fixture
+            .execute(&format!(
+                "INSERT INTO schedule_state (job, scheduled_for, state, attempt, claimed_at, claim_id, heartbeat_at, host, pid) VALUES \
+                 ('usage_daily', '2026-03-10T10:{minute}:00.000000Z', 'running', {tried}, '2026-03-10T10:{minute}:00.000000Z', 'dead', \
+                 '2026-03-10T10:{minute}:00.000000Z', 'elsewhere', 1)"
+            ))
+            .await;
+    }
+    let hands = Hands::at("2026-03-10T10:02:30Z");
+    let calls = Calls::default();
+    let (scheduler, _keep) = scheduler(&fixture, &hands, "cron = \"0 10 * * *\"", noting(&calls, |_| async { Ok(()) }));
+    scheduler.tick().await.unwrap();
+    scheduler.finish().await;
+    // Without retries a slot is begun three times at most.
+    assert_eq!(*calls.lock().unwrap(), [(instant("2026-03-10T10:00:00Z"), 3)]);
+    assert_eq!(fixture.rows(STATES).await, ["2026-03-10T10:00:00.000000Z|success", "2026-03-10T10:01:00.000000Z|failed"]);
+    let texts: Vec<String> = told.lock().unwrap().iter().map(|body| body["text"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(texts, ["Tallyroll: job usage_daily failed after 3 tries: The process at work on it ended 3 times"]);
 }
 
 async fn history_is_forgotten_but_for_what_was_billed(engine: Engine) {
