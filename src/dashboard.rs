@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::job::Jobs;
 use crate::operator::sql::SqlSelect;
 use crate::project::Project;
-use crate::recent::{self, LoggedRequest, opt_int, user_value};
+use crate::recent::{self, LoggedRequest, user_value};
 use crate::store::{Row, Store};
 use crate::window::day_of;
 
@@ -160,7 +160,7 @@ impl UserDashboard {
                 monthly_used,
                 monthly_limit,
                 daily_used: row.int("daily_used")?,
-                daily_limit: opt_int(row, "daily_limit")?,
+                daily_limit: row.opt_int("daily_limit")?,
                 can_make_request: row.int("can_make_request")? != 0,
                 plan_name: plan,
             },

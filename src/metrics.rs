@@ -109,14 +109,11 @@ async fn runs(context: &Context, registry: &mut Registry) -> Result<()> {
 async fn windows(context: &Context, registry: &mut Registry) -> Result<()> {
     let due = family(registry, "job_windows_due", "Windows that are known to be due");
     let failed = family(registry, "job_windows_failed", "Windows that failed and are still due");
+    let counts = context.store.window_counts().await?;
     for job in context.jobs.iter() {
-        due.get_or_create(&of_job(&job.name)).set(0.0);
-        failed.get_or_create(&of_job(&job.name)).set(0.0);
-    }
-    let sql = "SELECT job, state, COUNT(*) AS window_count FROM job_window WHERE state IN ('due', 'failed') GROUP BY job, state";
-    for row in context.store.query(sql, &[]).await? {
-        let gauges = if row.text("state")? == "due" { &due } else { &failed };
-        gauges.get_or_create(&of_job(&row.text("job")?)).set(number(&row, "window_count")?);
+        let count = |state: &str| counts.get(&job.name).and_then(|states| states.get(state)).copied().unwrap_or(0);
+        due.get_or_create(&of_job(&job.name)).set(as_number(count("due")));
+        failed.get_or_create(&of_job(&job.name)).set(as_number(count("failed")));
     }
     Ok(())
 }
@@ -164,9 +161,13 @@ fn of_job(job: &str) -> Labels {
     vec![("job", job.to_owned())]
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a count past 2^53 is not exact in Prometheus either")]
 fn number(row: &Row, column: &str) -> Result<f64> {
-    Ok(row.int(column)? as f64)
+    row.int(column).map(as_number)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count past 2^53 is not exact in Prometheus either")]
+fn as_number(count: i64) -> f64 {
+    count as f64
 }
 
 fn seconds(at: DateTime<Utc>) -> f64 {

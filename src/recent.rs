@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::money::parse_usd_nanos;
 use crate::project::Project;
 use crate::source::Source;
-use crate::store::{Row, Store, Value};
+use crate::store::{Store, Value};
 
 /// One request as it was logged.
 #[derive(Debug, Clone)]
@@ -62,11 +62,11 @@ pub(crate) async fn requests(
                 request_type: row.opt_text("request_type")?,
                 category: row.opt_text("category")?,
                 model: row.opt_text("model")?,
-                input_tokens: opt_int(&row, "input_tokens")?,
-                output_tokens: opt_int(&row, "output_tokens")?,
-                total_tokens: opt_int(&row, "total_tokens")?,
+                input_tokens: row.opt_int("input_tokens")?,
+                output_tokens: row.opt_int("output_tokens")?,
+                total_tokens: row.opt_int("total_tokens")?,
                 cost_nanos: cost.and_then(|cost| store.pick(parse_usd_nanos(&cost).ok(), cost.parse().ok())),
-                latency_ms: opt_int(&row, "latency_ms")?,
+                latency_ms: row.opt_int("latency_ms")?,
                 status: row.opt_text("status")?,
             });
         }
@@ -79,8 +79,4 @@ pub(crate) async fn requests(
 /// A user's id as the database keeps it.
 pub(crate) fn user_value(store: &Store, user: Uuid) -> Value {
     store.pick(user.into(), user.to_string().into())
-}
-
-pub(crate) fn opt_int(row: &Row, column: &str) -> Result<Option<i64>> {
-    Ok(if *row.get(column)? == Value::Null { None } else { Some(row.int(column)?) })
 }

@@ -20,7 +20,6 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use self::claim::Claim;
-use self::slot::Fate;
 use self::supervise::SlotOutcome;
 use crate::job::{Jobs, OperatorKind};
 use crate::notify::{Notice, Notifier};
@@ -291,16 +290,4 @@ impl Scheduler {
 /// Jobs whose results are billed.
 fn billing_jobs(jobs: &Jobs) -> Vec<String> {
     jobs.iter().filter(|job| job.operator == OperatorKind::PeakSeats).map(|job| job.name.clone()).collect()
-}
-
-impl Fate {
-    /// As `schedule_state` keeps it.
-    #[must_use]
-    pub fn state(self) -> &'static str {
-        match self {
-            Self::Run => "running",
-            Self::Missed => "missed",
-            Self::Skipped => "skipped",
-        }
-    }
 }

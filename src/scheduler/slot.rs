@@ -15,6 +15,18 @@ pub enum Fate {
     Skipped,
 }
 
+impl Fate {
+    /// As `schedule_state` keeps it.
+    #[must_use]
+    pub fn state(self) -> &'static str {
+        match self {
+            Self::Run => "running",
+            Self::Missed => "missed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// The slots that are due, oldest first.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decided {

@@ -3,7 +3,6 @@
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 use crate::store::{Row, Store, Value};
 use crate::window::Window;
@@ -74,7 +73,6 @@ pub(super) async fn downstream(store: &Store, run_id: &str, started_at: DateTime
 const LISTED_RUNS: usize = 100;
 
 fn run_line(row: &Row) -> Result<RunLine> {
-    let duration_ms = if *row.get("duration_ms")? == Value::Null { None } else { Some(row.int("duration_ms")?) };
     Ok(RunLine {
         run_id: row.text("run_id")?,
         job: row.text("job")?,
@@ -83,7 +81,7 @@ fn run_line(row: &Row) -> Result<RunLine> {
         state: row.text("state")?,
         started_at: row.instant("started_at")?,
         finished_at: row.opt_instant("finished_at")?,
-        duration_ms,
+        duration_ms: row.opt_int("duration_ms")?,
         windows_planned: row.int("windows_planned")?,
         windows_done: row.int("windows_done")?,
         rows_in: row.int("rows_in")?,
@@ -98,16 +96,6 @@ fn run_line(row: &Row) -> Result<RunLine> {
 pub(super) async fn heartbeat_at(store: &Store, run_id: &str) -> Result<Option<DateTime<Utc>>> {
     let rows = store.query("SELECT heartbeat_at FROM job_run WHERE run_id = $1", &[run_id.into()]).await?;
     rows.first().map(|row| row.instant("heartbeat_at")).transpose()
-}
-
-/// How many windows each job has in each state.
-pub(super) async fn window_counts(store: &Store) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
-    let rows = store.query("SELECT job, state, COUNT(*) AS window_count FROM job_window GROUP BY job, state", &[]).await?;
-    let mut counts: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
-    for row in rows {
-        counts.entry(row.text("job")?).or_default().insert(row.text("state")?, row.int("window_count")?);
-    }
-    Ok(counts)
 }
 
 /// A window of a job as a run's page shows it.

@@ -259,6 +259,19 @@ impl Store {
         rows.first().map_or(Ok(None), |row| row.opt_text("log"))
     }
 
+    /// How many windows each job has in each state.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn window_counts(&self) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
+        let rows = self.query("SELECT job, state, COUNT(*) AS window_count FROM job_window GROUP BY job, state", &[]).await?;
+        let mut counts: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+        for row in rows {
+            counts.entry(row.text("job")?).or_default().insert(row.text("state")?, row.int("window_count")?);
+        }
+        Ok(counts)
+    }
+
     /// Every window of a job, in order.
     ///
     /// # Errors
@@ -401,10 +414,6 @@ fn windows_of(rows: &[Row]) -> Result<BTreeMap<Window, WindowState>> {
 }
 
 fn run_of(row: &Row) -> Result<Run> {
-    let opt_int = |column: &str| match row.get(column)? {
-        Value::Int(value) => Ok::<_, anyhow::Error>(Some(*value)),
-        _ => Ok(None),
-    };
     Ok(Run {
         run_id: row.text("run_id")?,
         job: row.text("job")?,
@@ -417,7 +426,7 @@ fn run_of(row: &Row) -> Result<Run> {
         as_of: row.instant("as_of")?,
         started_at: row.instant("started_at")?,
         finished_at: row.opt_instant("finished_at")?,
-        duration_ms: opt_int("duration_ms")?,
+        duration_ms: row.opt_int("duration_ms")?,
         windows_planned: row.int("windows_planned")?,
         windows_done: row.int("windows_done")?,
         rows_in: row.int("rows_in")?,

@@ -132,6 +132,12 @@ impl Row {
 
     /// # Errors
     /// As [`Self::int`].
+    pub fn opt_int(&self, column: &str) -> Result<Option<i64>> {
+        if *self.get(column)? == Value::Null { Ok(None) } else { self.int(column).map(Some) }
+    }
+
+    /// # Errors
+    /// As [`Self::int`].
     pub fn date(&self, column: &str) -> Result<NaiveDate> {
         match self.get(column)? {
             Value::Date(value) => Ok(*value),

@@ -70,7 +70,7 @@ pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extens
 
 async fn jobs(app: &App) -> Result<Vec<JobLine>> {
     let store = &app.context.store;
-    let mut windows = data::window_counts(store).await?;
+    let mut windows = store.window_counts().await?;
     let lines = try_join_all(app.context.jobs.iter().map(|job| async move {
         let recent_runs = data::runs(store, Some(&job.name), false, None, STRIP_RUNS).await?;
         let last_success_at = match recent_runs.iter().find(|run| run.state == "success") {

@@ -57,10 +57,9 @@ pub(super) async fn written(store: &Store, subscriptions: &[&str], periods: &[Pe
 }
 
 fn written_row(row: &Row) -> Result<Written> {
-    let opt_int = |column: &str| Ok::<_, anyhow::Error>(if *row.get(column)? == Value::Null { None } else { Some(row.int(column)?) });
     let small = |column: &str| Ok::<_, anyhow::Error>(i32::try_from(row.int(column)?)?);
     let micros = |column: &str| Ok::<_, anyhow::Error>(row.instant(column)?.timestamp_micros());
-    let (peak_seats, committed_seats) = (row.int("peak_seats")?, opt_int("committed_seats")?);
+    let (peak_seats, committed_seats) = (row.int("peak_seats")?, row.opt_int("committed_seats")?);
     let row = PeakRow {
         subscription_id: row.text("subscription_id")?.into(),
         org_id: row.text("org_id")?.into(),
@@ -72,13 +71,13 @@ fn written_row(row: &Row) -> Result<Written> {
             coverage: Coverage::named(&row.text("coverage")?).context("Unknown coverage")?,
             peak_seats,
             peak_at: row.opt_instant("peak_at")?.map(|at| at.timestamp_micros()),
-            peak_event_id: opt_int("peak_event_id")?,
+            peak_event_id: row.opt_int("peak_event_id")?,
             peak_carried_in: row.int("peak_carried_in")? != 0,
             seconds_at_peak: row.int("seconds_at_peak")?,
-            opening_seats: opt_int("opening_seats")?,
-            closing_seats: opt_int("closing_seats")?,
-            min_seats: opt_int("min_seats")?,
-            avg_seats_micros: opt_int("avg_seats_micros")?,
+            opening_seats: row.opt_int("opening_seats")?,
+            closing_seats: row.opt_int("closing_seats")?,
+            min_seats: row.opt_int("min_seats")?,
+            avg_seats_micros: row.opt_int("avg_seats_micros")?,
             ledger_rows: row.int("ledger_rows")?,
             term_number: small("term_number")?,
             term_peak_seats: row.int("term_peak_seats")?,

@@ -6,7 +6,7 @@ use futures_util::future::try_join4;
 
 use super::span::Span;
 use super::top::{CUSTOMERS, TopLine, USERS, top};
-use crate::store::{Row, Store, Value};
+use crate::store::{Row, Store};
 use crate::window::first_of_month;
 
 /// Sums over requests. The cost is none where no request has a known one.
@@ -94,7 +94,6 @@ async fn types(store: &Store, span: Span) -> Result<Vec<TypeLine>> {
 
 fn sums(row: &Row) -> Result<Sums> {
     let int = |column: &str| row.int(column).map(i128::from);
-    let cost = if *row.get("total_cost_nanos")? == Value::Null { None } else { Some(int("total_cost_nanos")?) };
     Ok(Sums {
         request_count: int("request_count")?,
         success_count: int("success_count")?,
@@ -103,7 +102,7 @@ fn sums(row: &Row) -> Result<Sums> {
         input_tokens: int("input_tokens")?,
         output_tokens: int("output_tokens")?,
         total_tokens: int("total_tokens")?,
-        cost_nanos: cost,
+        cost_nanos: row.opt_int("total_cost_nanos")?.map(i128::from),
         success_latency_ms_sum: int("success_latency_ms_sum")?,
         success_latency_count: int("success_latency_count")?,
     })
