@@ -8,7 +8,7 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::slot::Fate;
+use super::slot::{FIRST_LOOK, Fate};
 use super::supervise::SlotOutcome;
 use crate::run::{BeatGuard, Context};
 use crate::schedule::Schedule;
@@ -52,7 +52,7 @@ pub(super) async fn known(context: &Context, job: &str, now: DateTime<Utc>) -> R
     let row = rows.first();
     let latest = row.map(|row| row.opt_instant("latest")).transpose()?.flatten();
     let Some(latest) = latest else {
-        let mark = now - TimeDelta::minutes(1);
+        let mark = now - FIRST_LOOK;
         let sql = "INSERT INTO schedule_state (job, scheduled_for, state, claimed_at, finished_at) VALUES ($1, $2, 'first_seen', $3, $3) \
              ON CONFLICT DO NOTHING";
         context.store.execute(sql, &[job.into(), mark.into(), now.into()]).await?;

@@ -39,7 +39,7 @@ pub struct Decided {
 const ON_TIME: TimeDelta = TimeDelta::minutes(2);
 
 /// A job seen for the first time is due from this long ago: the minute that woke us counts.
-const FIRST_LOOK: TimeDelta = TimeDelta::minutes(1);
+pub(super) const FIRST_LOOK: TimeDelta = TimeDelta::minutes(1);
 
 /// Decides over the slots since the latest one known. A clock that went back finds none: slots only ever go on.
 #[must_use]
