@@ -17,6 +17,7 @@ dir=${TALLYROLL_PYTHON_DIR:-$HOME/.cache/tallyroll-python-$version}
 if [ ! -e "$dir/.complete" ]; then
   echo "Installing ${packages[*]}" >&2
   rm -rf "$dir"
+  mkdir -p "$(dirname "$dir")"
   # pip warns of packages that other projects installed; they are none of ours.
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$dir" "${packages[@]}" 2>"$dir.log" \
     || { sed -E 's#https?://[^ ]+#(registry)#g' "$dir.log" >&2; exit 1; }
