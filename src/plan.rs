@@ -168,7 +168,6 @@ impl Plan {
         request: &Request,
         due: &mut BTreeMap<Window, String>,
     ) -> Result<()> {
-        let timezone = rollup.timezone;
         let mut days: BTreeMap<NaiveDate, String> = BTreeMap::new();
         let mut raw_days: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
         for source in &rollup.sources {
@@ -184,15 +183,14 @@ impl Plan {
             }
             let all = days_with_events(tx, source, rollup).await?;
             raw_days.extend(all.iter().map(|day| (source.name.clone(), *day)));
-            let recent = day_of(request.as_of, timezone)? - Days::new(context.config.usage.lookback_days.saturating_sub(1).into());
-            for day in all {
-                let window = Window::containing(WindowKind::Day, day)?;
-                if tracked || self.states.get(&window).is_none_or(|state| state.write_count == 0) {
-                    days.insert(day, if request.rebuild { "rebuild" } else { "never written" }.to_owned());
-                } else if day >= recent {
-                    days.insert(day, "lookback".to_owned());
-                }
+            if tracked || request.rebuild {
+                let reason = if request.rebuild { "rebuild" } else { "never written" };
+                days.extend(all.into_iter().map(|day| (day, reason.to_owned())));
             }
+        }
+        if context.config.usage.change_tracking == ChangeTracking::Lookback && !request.rebuild {
+            let recent = day_of(request.as_of, rollup.timezone)? - Days::new(context.config.usage.lookback_days.saturating_sub(1).into());
+            self.look_back(tx, job, recent, &raw_days, &mut days).await?;
         }
         for (day, reason) in days {
             due.insert(Window::containing(WindowKind::Day, day)?, reason);
@@ -219,9 +217,42 @@ impl Plan {
                     "sources or prices changed".to_owned()
                 }
                 "done" | "kept" if request.force => FORCED.to_owned(),
+                "future" if !window.begins_after(request.as_of, rollup.timezone)? => "it has begun".to_owned(),
                 _ => continue,
             };
             due.entry(*window).or_insert(reason);
+        }
+        Ok(())
+    }
+
+    /// Without change tracking: days that were never written, and the last ones, whether they still have events or not.
+    async fn look_back(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        recent: NaiveDate,
+        raw_days: &BTreeSet<(String, NaiveDate)>,
+        days: &mut BTreeMap<NaiveDate, String>,
+    ) -> Result<()> {
+        let with_events = raw_days.iter().map(|(_, day)| *day);
+        let written = self.states.values().filter(|state| state.write_count > 0).map(|state| state.window.start_date);
+        for day in with_events.chain(written.filter(|day| *day >= recent)) {
+            let state = self.states.get(&Window::containing(WindowKind::Day, day)?);
+            let reason = match state {
+                Some(state) if state.write_count > 0 && day < recent => continue,
+                Some(state) if state.state == "kept" => {
+                    let sql = format!("SELECT DISTINCT source FROM {} WHERE usage_date = $1", quote_identifier(&job.writes));
+                    let sources = tx.query(&sql, &[day.into()]).await?;
+                    let sources = sources.iter().map(|row| Ok((row.text("source")?, day))).collect::<Result<BTreeSet<_>>>()?;
+                    if !raw_days.is_superset(&sources) {
+                        continue;
+                    }
+                    "its raw rows are back"
+                }
+                Some(state) if state.write_count > 0 => "lookback",
+                _ => "never written",
+            };
+            days.insert(day, reason.to_owned());
         }
         Ok(())
     }

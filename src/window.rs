@@ -90,6 +90,14 @@ impl Window {
     pub fn instants(&self, timezone: Tz) -> Result<(DateTime<Utc>, DateTime<Utc>)> {
         Ok((start_of_day(self.start_date, timezone)?, start_of_day(self.end_date, timezone)?))
     }
+
+    /// Whether this window has not begun at `as_of`.
+    ///
+    /// # Errors
+    /// Only at the end of the calendar.
+    pub fn begins_after(&self, as_of: DateTime<Utc>, timezone: Tz) -> Result<bool> {
+        Ok(start_of_day(self.start_date, timezone)? > as_of)
+    }
 }
 
 impl fmt::Display for Window {

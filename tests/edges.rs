@@ -10,6 +10,7 @@ on_both_databases!(
     a_rebuild_refuses_to_lose_days,
     a_rebuild_cures_another_time_zone_also_with_future_events,
     a_new_lookback_day_is_found_however_old,
+    a_lookback_day_that_lost_rows_is_reported_once,
     an_absurd_row_of_an_import_is_a_bad_row,
     a_second_reader_of_the_raw_log_is_refused,
 );
@@ -86,6 +87,43 @@ async fn a_new_lookback_day_is_found_however_old(engine: Engine) {
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_daily").await, 0);
     fixture.run_well(&["run-job", "usage_daily", "--as-of", "2026-04-01"]);
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_daily").await, 1);
+}
+
+async fn a_lookback_day_that_lost_rows_is_reported_once(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("tallyroll.toml", "[usage]\nchange_tracking = \"lookback\"\nlookback_days = 3\n");
+    for day in ["10", "11", "12"] {
+        fixture.log(&format!("2026-03-{day}T10:00:00.000000Z"), &[]).await;
+        chat(&fixture, &format!("2026-03-{day}T11:00:00.000000Z")).await;
+    }
+    let run = ["run-job", "usage_daily", "--downstream", "--as-of", "2026-03-12T12:00:00Z"];
+    fixture.run_well(&run);
+    let before = fixture.rows("SELECT usage_date, source, request_count FROM usage_daily ORDER BY 1, 2").await;
+    // One day loses a source, another all.
+    fixture.execute("CREATE TABLE kept AS SELECT * FROM chat_requests WHERE created_at < '2026-03-12'").await;
+    fixture.execute("DELETE FROM chat_requests WHERE created_at < '2026-03-12'").await;
+    fixture.execute("DELETE FROM ai_usage_log WHERE created_at < '2026-03-11'").await;
+    let refused = fixture.run(&run);
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.stderr.contains("2 of 3 windows failed"), "{}", refused.stderr);
+    for _ in 0..2 {
+        let daily: Vec<String> = fixture.written(&run).into_iter().filter(|window| window.starts_with("usage_daily ")).collect();
+        assert_eq!(daily, ["usage_daily 2026-03-12"]);
+    }
+    assert_eq!(fixture.rows("SELECT usage_date, source, request_count FROM usage_daily ORDER BY 1, 2").await, before);
+    assert_eq!(
+        fixture.rows("SELECT state FROM job_window WHERE job = 'usage_daily' ORDER BY window_start").await,
+        ["kept", "kept", "done"]
+    );
+    // Once every source has rows again, the day is written again.
+    let columns = fixture.store.table_columns("kept").await.unwrap().join(", ");
+    fixture.execute(&format!("INSERT INTO chat_requests ({columns}) SELECT {columns} FROM kept WHERE created_at > '2026-03-11'")).await;
+    fixture.log("2026-03-11T12:00:00.000000Z", &[]).await;
+    fixture.run_well(&run);
+    assert_eq!(
+        fixture.rows("SELECT usage_date, SUM(request_count) FROM usage_daily GROUP BY 1 ORDER BY 1").await,
+        ["2026-03-10|2", "2026-03-11|3", "2026-03-12|2"]
+    );
 }
 
 async fn an_absurd_row_of_an_import_is_a_bad_row(engine: Engine) {

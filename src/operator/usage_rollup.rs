@@ -49,6 +49,13 @@ impl Rollup {
     pub fn rows_in(&self) -> i64 {
         self.rows_in_by_source.iter().map(|(_, rows)| rows).sum()
     }
+
+    /// Whether no event has come to its time yet, or there is none.
+    #[must_use]
+    pub fn holds_only_the_future(&self) -> bool {
+        let future_count = self.quarantined.iter().filter(|event| event.reason == Reason::OccurredInFuture).count();
+        i64::try_from(future_count).is_ok_and(|count| count == self.rows_in())
+    }
 }
 
 /// Most quarantined events that one window records: past it the window fails, whatever its ratio.
@@ -104,18 +111,20 @@ impl UsageRollup {
     /// # Errors
     /// [`Failure`] of kind bad-data.
     pub fn check_quarantine(&self, window: Window, rollup: &Rollup) -> Result<()> {
-        let count = rollup.quarantined.len();
+        // Nothing is wrong with an event of the future: it waits.
+        let is_bad = |event: &&QuarantinedEvent| event.reason != Reason::OccurredInFuture;
+        let count = rollup.quarantined.iter().filter(is_bad).count();
+        let judged = rollup.rows_in() - i64::try_from(rollup.quarantined.len() - count)?;
         #[expect(clippy::cast_precision_loss, reason = "a ratio of counts; 2^52 events do not fit a window")]
-        let ratio = count as f64 / rollup.rows_in().max(1) as f64;
+        let ratio = count as f64 / judged.max(1) as f64;
         if ratio <= self.max_quarantined_ratio {
             return Ok(());
         }
-        let mut reasons: Vec<&str> = rollup.quarantined.iter().map(|event| event.reason.name()).collect();
+        let mut reasons: Vec<&str> = rollup.quarantined.iter().filter(is_bad).map(|event| event.reason.name()).collect();
         reasons.sort_unstable();
         reasons.dedup();
         Err(Failure::bad_data(format!(
-            "{count} of the {} events of {window} are quarantined ({}), more than `quarantine.max_ratio` = {} allows",
-            rollup.rows_in(),
+            "{count} of the {judged} events of {window} are quarantined ({}), more than `quarantine.max_ratio` = {} allows",
             reasons.join(", "),
             self.max_quarantined_ratio
         ))

@@ -65,14 +65,15 @@ impl Work {
         let as_of = self.request.as_of;
         let input_fingerprint = rollup.rules_fingerprint(window)?;
         let computed = rollup.compute(store, window, as_of, &self.context.stop).await?;
-        if !self.request.force {
-            self.require_raw_rows(rollup, window, before, &computed).await?;
-        }
-        if window.instants(rollup.timezone)?.0 > quarantine::latest_occurred_at(as_of) {
+        // Written once, it is written again: what it counted may have moved.
+        let is_new = before.is_none_or(|state| state.write_count == 0);
+        if window.begins_after(quarantine::latest_occurred_at(as_of), rollup.timezone)?
+            || (window.begins_after(as_of, rollup.timezone)? && is_new && computed.holds_only_the_future())
+        {
             return self.postpone(window, &computed).await;
         }
-        if let Err(error) = rollup.check_quarantine(window, &computed) {
-            // What is wrong with the rows must be seen although their window is not written.
+        if let Err(error) = self.check_raw_rows(rollup, window, before, &computed).await {
+            // The quarantine says what is wrong with the rows that there are, also where their window is not written.
             self.quarantine(window, &computed).await?;
             return Err(error);
         }
@@ -88,9 +89,17 @@ impl Work {
         self.commit(tx, window, written, now).await
     }
 
+    async fn check_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>, computed: &Rollup) -> Result<()> {
+        if !self.request.force {
+            self.require_raw_rows(rollup, window, before, computed).await?;
+        }
+        rollup.check_quarantine(window, computed)
+    }
+
     /// Fails where rows that a window was written from are gone: that is no change of the log.
     async fn require_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>, computed: &Rollup) -> Result<()> {
-        let Some(before) = before.filter(|state| state.rows_in > 0) else { return Ok(()) };
+        // Of quarantined rows nothing was written.
+        let Some(before) = before.filter(|state| state.rows_in > state.quarantined_count) else { return Ok(()) };
         // In another time zone a day may rightly lose all of its events; the plan of the rebuild has looked for lost ones.
         if before.timezone != rollup.timezone.name() {
             return Ok(());
@@ -203,7 +212,7 @@ impl Work {
         Ok(written)
     }
 
-    /// A window that has not begun: its events wait in the quarantine until `as_of` reaches them.
+    /// A window of the future: its events wait in the quarantine until `as_of` reaches them.
     async fn postpone(&self, window: Window, computed: &Rollup) -> Result<Written> {
         self.quarantine(window, computed).await?;
         self.fail(window, "future", "it holds only events of the future").await?;
