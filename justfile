@@ -21,4 +21,4 @@ deny:
 
 # Accept changed snapshots and golden files, after reading them
 accept:
-    UPDATE_GOLDEN=1 INSTA_UPDATE=always scripts/postgres.sh cargo test --locked
+    UPDATE_GOLDEN=1 INSTA_UPDATE=always scripts/postgres.sh cargo test --locked --features abort-points

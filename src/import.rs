@@ -20,6 +20,7 @@ use self::file::Record;
 pub use self::instant::parse_instant;
 use self::target::{Absent, Field, Form};
 pub use self::target::{SEATS, SUBSCRIPTIONS, Target, USAGE};
+use crate::abort;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{self, Failure};
@@ -182,6 +183,7 @@ pub async fn import_file(
                         if chunk.is_full_for(&given) {
                             crate::run::check_stop(stop)?;
                             report.inserted_count += chunk.insert(&mut tx, store, &mut bad).await?;
+                            abort::point("import_batch");
                         }
                         chunk.push(given, line, values);
                     }
@@ -210,7 +212,9 @@ pub async fn import_file(
              nextval(pg_get_serial_sequence('seat_usage_event', 'id')))) AS last_id";
         tx.query(sql, &[]).await?;
     }
+    abort::point("import_before_commit");
     tx.commit().await?;
+    abort::point("import_committed");
     if is_refused {
         let first = report.bad_rows.iter().map(|row| format!("  line {}: {}", row.line, row.reason)).collect::<Vec<_>>().join("\n");
         return Err(Failure::bad_data(format!(

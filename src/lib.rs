@@ -3,6 +3,7 @@
 //! `schedules.toml` says when, `jobs/` says what, `sql/` says how to read and derive, and this crate turns due windows into
 //! replaced windows. Start with `ARCHITECTURE.md`; what every number means is in `docs/semantics.md`.
 
+pub mod abort;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 pub use self::dry_run::{ExpectedBilling, ExpectedCorrection, ExpectedWindow, dry_run};
 use self::work::Work;
+use crate::abort;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{self, Failure, Kind};
@@ -248,8 +249,11 @@ async fn run_one(
     };
     context.store.heartbeat(&run.run_id, now, done).await?;
     let outcome = Outcome { state, error_class, error_text: error_text.as_deref() };
+    abort::point("run_before_finish");
     context.store.finish_run(&run.run_id, now, started_at, outcome).await?;
+    abort::point("run_finished");
     lock.release(&context.store).await?;
+    abort::point("lock_released");
     (context.observe)(&Event::JobDone);
     span.in_scope(|| {
         tracing::info!(
@@ -263,6 +267,7 @@ async fn run_one(
         );
     });
     log::store(&context.store, &run.run_id).await;
+    abort::point("log_kept");
     Ok(report)
 }
 
@@ -320,7 +325,9 @@ async fn run_windows(
     }
     plan.keep(context, &mut tx, job, context.clock.now()).await?;
     lock.assert_held(&context.store, &mut tx).await?;
+    abort::point("plan_kept");
     tx.commit().await?;
+    abort::point("plan_committed");
     report.windows.clone_from(&plan.windows);
     if let Ok(mut progress) = progress.lock() {
         progress.windows_planned = i64::try_from(plan.windows.len())?;

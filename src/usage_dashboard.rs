@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use self::cost_summary::CostSummary;
 use self::number::{Usd, average, usd, usd_per};
+use crate::abort;
 use crate::config::Config;
 use crate::store::{Row, Store, Tx, Value};
 use crate::window::{day_of, first_of_month, next_day};
@@ -200,11 +201,13 @@ pub async fn write(store: &Store, tx: &mut Tx, config: &Config, as_of: DateTime<
         rows.push((format!("admin:{days}"), serde_json::to_string(&dashboard)?));
     }
     tx.execute("DELETE FROM usage_dashboard", &[]).await?;
+    abort::point("dashboards_deleted");
     let content = store.pick("CAST($2 AS TEXT)::JSONB", "$2");
     let sql = format!("INSERT INTO usage_dashboard (dashboard_key, content, last_calculated_at) VALUES ($1, {content}, $3)");
     for (key, text) in &rows {
         tx.execute(&sql, &[key.as_str().into(), text.as_str().into(), as_of.into()]).await?;
     }
+    abort::point("dashboards_written");
     Ok(i64::try_from(rows.len())?)
 }
 

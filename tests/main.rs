@@ -4,6 +4,7 @@
 
 mod support;
 
+mod abort_points;
 mod changes;
 mod cli;
 mod clock_changes;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::output;
 use super::session::Session;
+use crate::abort;
 use crate::source::ledger::collate;
 use crate::store::{Create, Value};
 
@@ -104,7 +105,9 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
         "SELECT id, seat_type, seats, occurred_at, reason FROM seat_usage_event WHERE org_id{collate} = $1 AND id > $2 ORDER BY id"
     );
     let rows = tx.query(&added, &[org.as_str().into(), before.into()]).await?;
+    abort::point("seats_before_commit");
     tx.commit().await?;
+    abort::point("seats_recorded");
     store.close().await;
     let mut table = Vec::new();
     for row in &rows {

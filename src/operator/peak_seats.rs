@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 
 pub use self::fold::{Folded, FoldedMonth};
 use self::fold::{MadeFrom, Order};
+use crate::abort;
 use crate::failure::Failure;
 use crate::plan::{ASKED_FOR, FORCED, Request};
 use crate::seats::calendar::{BillingMonth, State};
@@ -254,9 +255,11 @@ impl PeakSeats {
         let current = PublishedFile::of(path.clone(), revision, &billed.bytes, billed.current.row_count());
         let parameter: Value = billing_month.to_string().into();
         tx.execute("DELETE FROM peak_seats WHERE billing_month = $1", std::slice::from_ref(&parameter)).await?;
+        abort::point("peaks_deleted");
         for batch in &billed.current.batches {
             tx.insert_batch("peak_seats", &peak_row::table_batch(batch)?).await?;
         }
+        abort::point("peaks_written");
         tx.execute("DELETE FROM snapshot_file WHERE billing_month = $1", std::slice::from_ref(&parameter)).await?;
         let columns = ["path", "billing_month", "revision", "state", "sha256", "size_bytes", "row_count", "as_of", "published_at"];
         let rows = billed.files.iter().chain([&current]).map(|file| {
@@ -273,8 +276,10 @@ impl PeakSeats {
             ])
         });
         tx.insert_rows("snapshot_file", &columns, &rows.collect::<Result<Vec<_>>>()?, "").await?;
+        abort::point("snapshot_recorded");
         lock.assert_held(store, tx).await?;
         self.storage.replace(&path, billed.bytes.clone()).await?;
+        abort::point("current_put");
         Ok(billed.current.row_count())
     }
 

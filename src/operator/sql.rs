@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
+use crate::abort;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::project::{Project, ProjectFile};
@@ -73,6 +74,7 @@ impl SqlSelect {
             tx.execute(&format!("CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM ({select}) AS result LIMIT 0"), &[]).await?;
             tx.execute(&format!("CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {table} ({grain})"), &[]).await?;
             tx.commit().await?;
+            abort::point("table_made");
             tracing::info!(table = job.writes, "Made the result table from the columns that the job's SQL gives");
             return Ok(());
         }
@@ -117,10 +119,12 @@ impl SqlSelect {
             let sql = format!("DELETE FROM {table} WHERE {column} >= $1 AND {column} < $2");
             tx.execute(&sql, &[window.start_date.into(), window.end_date.into()]).await?;
         }
+        abort::point("derived_deleted");
         let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
         let insert = format!("INSERT INTO {table} ({names}) {}", single_statement(&self.file)?);
         let (sql, parameters) = self.bind(&insert, window, as_of)?;
         let row_count = tx.execute(&sql, &parameters).await.with_context(|| format!("`{}` failed for {window}", self.file.origin))?;
+        abort::point("derived_written");
         for (name, check) in &job.checks {
             let (sql, parameters) = self.bind(check, window, as_of).with_context(|| format!("In check `{name}` of `{}`", job.origin))?;
             let failures =

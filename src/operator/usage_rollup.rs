@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use self::fold::{Codes, Folder, MEASURE_COUNT, NO_LATENCY};
 use self::intern::NULL_CODE;
 use self::quarantine::{QuarantinedEvent, Reason};
+use crate::abort;
 use crate::failure::Failure;
 use crate::fingerprint;
 use crate::job::Job;
@@ -143,8 +144,12 @@ impl UsageRollup {
             column = quote_identifier(&job.window_column)
         );
         tx.execute(&sql, &[window.start_date.into(), window.end_date.into()]).await?;
+        abort::point("rows_deleted");
         tx.insert_batch(&job.writes, &rollup.rows).await?;
-        quarantine::replace(tx, window, &rollup.quarantined, run_id, now).await
+        abort::point("rows_written");
+        quarantine::replace(tx, window, &rollup.quarantined, run_id, now).await?;
+        abort::point("quarantine_written");
+        Ok(())
     }
 }
 

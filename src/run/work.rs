@@ -6,6 +6,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::{Context, Operator, is_final, upstream_rows};
+use crate::abort;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::operator::peak_seats::PeakSeats;
@@ -57,7 +58,10 @@ impl Work {
         let mut tx = self.context.store.begin().await?;
         tx.fail_window(&self.job.name, window, state, error, timezone).await?;
         self.lock.assert_held(&self.context.store, &mut tx).await?;
-        tx.commit().await
+        abort::point("failure_before_commit");
+        tx.commit().await?;
+        abort::point("failure_committed");
+        Ok(())
     }
 
     async fn roll_up(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>) -> Result<Written> {
@@ -65,6 +69,7 @@ impl Work {
         let as_of = self.request.as_of;
         let input_fingerprint = rollup.rules_fingerprint(window)?;
         let computed = rollup.compute(store, window, as_of, &self.context.stop).await?;
+        abort::point("window_computed");
         // Written once, it is written again: what it counted may have moved.
         let is_new = before.is_none_or(|state| state.write_count == 0);
         if window.begins_after(quarantine::latest_occurred_at(as_of), rollup.timezone)?
@@ -136,6 +141,7 @@ impl Work {
             // Before the commit: a run that is killed in between leaves the window due, never an old file behind a new table.
             self.lock.assert_held(&context.store, &mut tx).await?;
             usage_monthly::publish(&context.storage, &mut tx, &self.job, folder, window).await?;
+            abort::point("usage_monthly_put");
         }
         let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
         self.commit(tx, window, written, context.clock.now()).await
@@ -166,6 +172,7 @@ impl Work {
             return Err(anyhow::Error::from(Failure::bad_data(gone).hint(hint)).context(RawRowsGone));
         }
         let billed = peak_seats.seal(window, store, &self.lock, self.request.force).await?;
+        abort::point("month_sealed");
         let now = self.context.clock.now();
         let mut tx = store.begin().await?;
         let rows_out = peak_seats.write(store, &mut tx, &self.lock, window, &billed, now).await?;
@@ -195,6 +202,7 @@ impl Work {
         let report = reconcile::run(&self.context, &reconcile::Range::default(), self.request.as_of).await?;
         let mut tx = self.context.store.begin().await?;
         reconcile::write(&mut tx, &report).await?;
+        abort::point("reconciliation_written");
         if let Some(failure) = report.failure() {
             self.lock.assert_held(&self.context.store, &mut tx).await?;
             tx.commit().await?;
@@ -207,8 +215,11 @@ impl Work {
     async fn commit(&self, mut tx: Tx, window: Window, written: Written, now: DateTime<Utc>) -> Result<Written> {
         let timezone = self.context.config.reporting.timezone.name();
         tx.record_window(&self.job.name, window, &self.run_id, &written, timezone, now).await?;
+        abort::point("window_recorded");
         self.lock.assert_held(&self.context.store, &mut tx).await?;
+        abort::point("window_before_commit");
         tx.commit().await?;
+        abort::point("window_committed");
         Ok(written)
     }
 
@@ -223,7 +234,9 @@ impl Work {
         let mut tx = self.context.store.begin().await?;
         quarantine::replace(&mut tx, window, &computed.quarantined, &self.run_id, self.context.clock.now()).await?;
         self.lock.assert_held(&self.context.store, &mut tx).await?;
-        tx.commit().await
+        tx.commit().await?;
+        abort::point("quarantine_committed");
+        Ok(())
     }
 }
 

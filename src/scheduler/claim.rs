@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::slot::{FIRST_LOOK, Fate};
 use super::supervise::SlotOutcome;
+use crate::abort;
 use crate::run::{BeatGuard, Context};
 use crate::schedule::Schedule;
 use crate::store::lock::is_process_gone;
@@ -84,7 +85,9 @@ pub(super) async fn take(
             if runs { claim.slots.push((*slot, 1)) } else { passed_over.push((*slot, *fate)) }
         }
     }
+    abort::point("slots_before_commit");
     tx.commit().await?;
+    abort::point("slots_claimed");
     Ok((Some(claim).filter(|claim| !claim.slots.is_empty()), passed_over))
 }
 
@@ -144,6 +147,7 @@ pub(super) async fn take_over(
         if context.store.execute(sql, &parameters).await? == 0 {
             continue;
         }
+        abort::point("slots_taken_over");
         let sql = "SELECT scheduled_for, attempt FROM schedule_state WHERE claim_id = $1 AND state = 'running' ORDER BY scheduled_for";
         let mut given_up = Vec::new();
         for row in context.store.query(sql, &[claim.claim_id.as_str().into()]).await? {
@@ -164,7 +168,9 @@ pub(super) async fn take_over(
 pub(super) async fn begin(context: &Context, claim: &Claim, slot: DateTime<Utc>, attempt: i64) -> Result<bool> {
     let sql = "UPDATE schedule_state SET attempt = $4 WHERE job = $1 AND scheduled_for = $2 AND claim_id = $3 AND state = 'running'";
     let parameters = [claim.job.as_str().into(), slot.into(), claim.claim_id.as_str().into(), attempt.into()];
-    Ok(context.store.execute(sql, &parameters).await? == 1)
+    let is_ours = context.store.execute(sql, &parameters).await? == 1;
+    abort::point("slot_begun");
+    Ok(is_ours)
 }
 
 /// Leaves what a claim has not ended to be taken over at once. `interrupted` is the slot whose try does not count.
@@ -212,7 +218,10 @@ pub(super) async fn finish(
         outcome.run_id.clone().into(),
         outcome.error_text.clone().into(),
     ];
-    Ok(context.store.execute(sql, &parameters).await? == 1)
+    abort::point("slot_before_finish");
+    let is_ours = context.store.execute(sql, &parameters).await? == 1;
+    abort::point("slot_finished");
+    Ok(is_ours)
 }
 
 /// How the newest slot before this one ended that did.
@@ -254,6 +263,7 @@ pub(super) async fn forget(context: &Context, billing_jobs: &[String], cutoff: D
         "DELETE FROM schedule_notice WHERE scheduled_for < $1".to_owned(),
     ] {
         context.store.execute(&sql, &[cutoff.into()]).await?;
+        abort::point("history_tidied");
     }
     Ok(())
 }

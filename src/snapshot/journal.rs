@@ -15,6 +15,7 @@ use super::parquet_file::{self, ReadBack};
 use super::peak_row::{self, Entry, Key, PeakBatch, PeakRow};
 use super::storage::{Storage, require};
 use super::{FINAL_FOLDER, PEAK_FILE, PublishedFile, csv_twin, sha256};
+use crate::abort;
 use crate::failure::Failure;
 use crate::fingerprint::hex;
 use crate::seats::Coverage;
@@ -259,10 +260,12 @@ pub async fn seal(storage: &Storage, computed: &Computed, publisher: &Publisher<
         // Where another publisher is first, its revision is read and this month is looked at again.
         let path = format!("{}/{PEAK_FILE}", revision_folder(month, number));
         let is_first = storage.create(&path, bytes.clone()).await?;
+        abort::point("revision_put");
         if is_first && number == 1 {
             // What was written is read back before anything vouches for it.
             let stored = require(storage, &path).await?;
             let read = parquet_file::read(stored.clone())?;
+            abort::point("revision_read_back");
             let files = complete(storage, month, number, &stored, &read).await?;
             return Ok(Sealed { current: stored, read, files, correction_count: 0 });
         }
@@ -300,10 +303,13 @@ async fn complete(storage: &Storage, month: BillingMonth, number: i32, bytes: &B
     if !storage.create(&path(CSV_FILE), csv.clone()).await? {
         csv = require(storage, &path(CSV_FILE)).await?;
     }
+    abort::point("csv_put");
     let manifest = Manifest::of(bytes, read, &csv)?;
     let manifest_bytes = manifest.to_bytes()?;
     storage.create(&path(MANIFEST_FILE), manifest_bytes.clone()).await?;
+    abort::point("manifest_put");
     storage.create(&path(SUCCESS_FILE), Bytes::new()).await?;
+    abort::point("success_put");
     Ok(published(&folder, number, &manifest, &manifest_bytes))
 }
 

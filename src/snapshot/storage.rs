@@ -13,6 +13,7 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, RetryConfig};
 
+use crate::abort;
 use crate::failure::Failure;
 use crate::project::Project;
 
@@ -184,6 +185,7 @@ fn put_local(target: &Path, bytes: &[u8], is_new: bool) -> std::io::Result<bool>
     let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode)?;
     file.as_file().sync_all()?;
+    abort::point("file_before_rename");
     let persisted = if is_new { file.persist_noclobber(target) } else { file.persist(target) };
     match persisted {
         Ok(_) => {}

@@ -13,6 +13,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::state::{self, NewRun};
 use super::{Store, Tx, format_instant};
+use crate::abort;
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
 
@@ -78,6 +79,7 @@ impl JobLock {
                 state::interrupt(&mut tx, &holder_id, now, &format!("Its process ended or fell silent; run {} took over", run.run_id))
                     .await?;
                 tracing::warn!(job = run.job, taken_over = holder_id, "A run that ended without saying so is taken over");
+                abort::point("lock_taken_over");
             }
         }
         state::insert_run(&mut tx, run, now).await?;
@@ -85,7 +87,9 @@ impl JobLock {
         tx.execute("UPDATE job_lock SET run_id = $2, fence = $3, acquired_at = $4 WHERE job = $1", &parameters).await?;
         // Before the commit: from then on other tasks of this process look whether the run is one of theirs.
         let held = Arc::new(Held::new(&run.run_id));
+        abort::point("lock_before_commit");
         tx.commit().await?;
+        abort::point("lock_acquired");
         Ok(Ok(Self { job: run.job.clone(), run_id: run.run_id.clone(), fence, _held: held }))
     }
 

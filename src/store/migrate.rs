@@ -4,6 +4,7 @@ use anyhow::Result;
 use sqlx::migrate::{MigrateError, Migrator};
 
 use super::{Store, classify};
+use crate::abort;
 use crate::failure::Failure;
 
 /// A table of its own: the application may keep `_sqlx_migrations` for itself.
@@ -43,13 +44,23 @@ impl Store {
             .collect();
         if !dry_run {
             self.forget_half_built_indexes().await?;
-            match self {
-                Self::Postgres { pool, .. } => migrator.run(pool).await,
-                Self::Sqlite { pool, .. } => migrator.run(pool).await,
+            // One by one, so that each stays that was applied; the last look compares the texts of all.
+            let missing = migrator.iter().map(|migration| migration.version).filter(|version| !applied.contains(version));
+            for target in missing.map(Some).chain([None]) {
+                self.migrate_to(&migrator, target).await.map_err(|error| explain(error, self))?;
+                abort::point("migration_applied");
             }
-            .map_err(|error| explain(error, self))?;
         }
         Ok(plan)
+    }
+
+    async fn migrate_to(&self, migrator: &Migrator, target: Option<i64>) -> Result<(), MigrateError> {
+        match (self, target) {
+            (Self::Postgres { pool, .. }, Some(target)) => migrator.run_to(target, pool).await,
+            (Self::Postgres { pool, .. }, None) => migrator.run(pool).await,
+            (Self::Sqlite { pool, .. }, Some(target)) => migrator.run_to(target, pool).await,
+            (Self::Sqlite { pool, .. }, None) => migrator.run(pool).await,
+        }
     }
 
     /// Makes the roles, rights and row-level security of `sql/roles.sql`, in one transaction; there already, they stay.

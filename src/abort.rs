@@ -1,0 +1,116 @@
+//! Points at which the tests kill the process, each named for the step that has just been taken. They are compiled in by the feature
+//! `abort-points` alone; without it a point is nothing.
+
+/// With `TALLYROLL_ABORT_AT=name` the process dies here by SIGKILL, with `name:n` the nth time that it comes here.
+/// With `TALLYROLL_ABORT_TRACE=file` it goes on, and each name that it passes is a line of the file.
+#[cfg(feature = "abort-points")]
+pub use armed::point;
+
+#[cfg(not(feature = "abort-points"))]
+#[inline]
+pub fn point(_name: &str) {}
+
+// A binary for use never has them.
+#[cfg(all(feature = "abort-points", not(debug_assertions)))]
+compile_error!("the feature `abort-points` is for tests: a release build must not have it");
+
+/// Every point; a test compares them with the calls in the source.
+pub const POINTS: [&str; 50] = [
+    "lock_taken_over",
+    "lock_before_commit",
+    "lock_acquired",
+    "plan_kept",
+    "plan_committed",
+    "run_before_finish",
+    "run_finished",
+    "lock_released",
+    "log_kept",
+    "table_made",
+    "window_computed",
+    "rows_deleted",
+    "rows_written",
+    "quarantine_written",
+    "quarantine_committed",
+    "window_recorded",
+    "window_before_commit",
+    "window_committed",
+    "failure_before_commit",
+    "failure_committed",
+    "derived_deleted",
+    "derived_written",
+    "usage_monthly_put",
+    "dashboards_deleted",
+    "dashboards_written",
+    "reconciliation_written",
+    "revision_put",
+    "revision_read_back",
+    "csv_put",
+    "manifest_put",
+    "success_put",
+    "month_sealed",
+    "peaks_deleted",
+    "peaks_written",
+    "snapshot_recorded",
+    "current_put",
+    "file_before_rename",
+    "import_batch",
+    "import_before_commit",
+    "import_committed",
+    "seats_before_commit",
+    "seats_recorded",
+    "migration_applied",
+    "slots_before_commit",
+    "slots_claimed",
+    "slots_taken_over",
+    "slot_begun",
+    "slot_before_finish",
+    "slot_finished",
+    "history_tidied",
+];
+
+#[cfg(feature = "abort-points")]
+mod armed {
+    use std::io::Write;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::POINTS;
+
+    struct Armed {
+        name: String,
+        /// How often the point is still to be passed.
+        left: AtomicU64,
+    }
+
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+    pub fn point(name: &str) {
+        trace(name);
+        let Some(armed) = ARMED.get_or_init(armed).as_ref().filter(|armed| armed.name == name) else { return };
+        if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let _ = kill_process(getpid(), Signal::KILL);
+            // Until the signal has come nothing else may happen.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    fn armed() -> Option<Armed> {
+        let text = std::env::var("TALLYROLL_ABORT_AT").ok()?;
+        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+        let left: u64 = count.parse().unwrap_or_default();
+        // One that is never reached would test nothing.
+        assert!(POINTS.contains(&name) && left > 0, "TALLYROLL_ABORT_AT: there is no abort point `{text}`");
+        Some(Armed { name: name.to_owned(), left: AtomicU64::new(left) })
+    }
+
+    fn trace(name: &str) {
+        let Some(path) = std::env::var_os("TALLYROLL_ABORT_TRACE") else { return };
+        if let Ok(mut file) = std::fs::File::options().create(true).append(true).open(path) {
+            let _ = file.write_all(format!("{name}\n").as_bytes());
+        }
+    }
+}
