@@ -24,11 +24,13 @@ mod shell;
 mod status;
 mod verify;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
 
 use self::session::Session;
 use crate::failure;
@@ -49,8 +51,8 @@ struct Global {
     #[arg(long, short = 'C', global = true, value_name = "DIR", default_value = ".", env = "TALLYROLL_PROJECT")]
     project: PathBuf,
     /// Database to use instead of `database.url`
-    #[arg(long, global = true, value_name = "URL")]
-    database_url: Option<String>,
+    #[arg(long, global = true, value_name = "URL", value_parser = |url: &str| Ok::<_, Infallible>(SecretString::from(url)))]
+    database_url: Option<SecretString>,
     /// Print JSON: one document, or one per line for lists
     #[arg(long, global = true)]
     json: bool,

@@ -1,6 +1,9 @@
 //! Settings: built-in defaults < `tallyroll.toml` < environment < flags (`docs/interface.md`, "Configuration").
 
+mod environment;
+
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -8,11 +11,13 @@ use anyhow::{Context, Result};
 use chrono_tz::Tz;
 use config::builder::DefaultState;
 use config::{ConfigBuilder, File, FileFormat, Value, ValueKind};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use crate::failure::{self, Failure};
 use crate::price::{PriceBook, Pricing};
 use crate::project::Project;
+use crate::store::url as database_url;
 
 /// Effective settings of one process.
 #[derive(Debug, Clone, Deserialize)]
@@ -41,11 +46,12 @@ pub struct History {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Database {
-    pub url: String,
+    pub url: SecretString,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Output {
+    /// Without credentials: [`load`] takes no other.
     pub url: String,
 }
 
@@ -99,7 +105,7 @@ pub struct Engine {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Serve {
     pub bind: String,
-    pub token: String,
+    pub token: SecretString,
     /// How long runs at work may take to end after a signal, before they are cut off.
     pub grace_seconds: u32,
 }
@@ -123,7 +129,7 @@ pub struct Metrics {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Notify {
-    pub webhook_url: String,
+    pub webhook_url: SecretString,
 }
 
 /// Every key, with its default as TOML.
@@ -151,6 +157,9 @@ const KEYS: &[(&str, &str)] = &[
     ("usage.sources", "[\"ai_usage_log\", \"chat_requests\"]"),
 ];
 
+/// Keys of which no error quotes a value.
+const SECRETS: [&str; 4] = ["database.url", "notify.webhook_url", "output.url", "serve.token"];
+
 const CONFIG_FILE: &str = "tallyroll.toml";
 const ENV_PREFIX: &str = "TALLYROLL__";
 
@@ -171,33 +180,37 @@ pub struct Loaded {
 
 /// Loads the settings of a project folder.
 ///
-/// `environment` is the process's own (`std::env::vars`), `flags` what the command line sets, as (key, value).
+/// `environment` is the process's own (`std::env::vars_os`), `flags` what the command line sets, as (key, value).
 ///
 /// # Errors
 /// A [`Failure`] of kind config: unreadable file, TOML that does not parse, an unknown key (with the nearest known one),
 /// a value of the wrong type or out of range. Each names where the value came from.
-pub fn load(project: &Project, environment: impl IntoIterator<Item = (String, String)>, flags: &[(&str, String)]) -> Result<Loaded> {
+pub fn load(
+    project: &Project,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: &[(&str, SecretString)],
+) -> Result<Loaded> {
     let mut origins: BTreeMap<String, String> = BTreeMap::new();
     let mut builder = config::Config::builder().add_source(File::from_str(&defaults()?, FileFormat::Toml));
 
     let path = project.dir.join(CONFIG_FILE);
     if let Some(text) = read_optional(&path)? {
         let origin = path.display().to_string();
-        let table: toml::Table =
-            toml::from_str(&text).map_err(|error| Failure::config(format!("`{origin}` is not TOML")).caused_by(error))?;
+        let table: toml::Table = toml::from_str(&text)
+            .map_err(|error| Failure::config(format!("`{origin}` is not TOML: {}", failure::toml_text(&text, &error))))?;
         for key in leaf_keys(&table) {
             check_known(&key, &origin)?;
             origins.insert(key, origin.clone());
         }
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
-    for (key, value, origin) in overrides(environment)? {
+    for (key, value, origin) in environment::overrides(environment)? {
         check_known(&key, &origin)?;
         builder = set(builder, &key, &value)?;
         origins.insert(key, origin);
     }
     for (key, value) in flags {
-        builder = set(builder, key, value)?;
+        builder = set(builder, key, value.expose_secret())?;
         origins.insert((*key).to_owned(), "the command line".to_owned());
     }
 
@@ -272,33 +285,6 @@ fn check_known(key: &str, origin: &str) -> Result<()> {
     .into())
 }
 
-/// `DATABASE_URL` and `TALLYROLL__SECTION__KEY`, each also as `…_FILE`, the path of a file that holds the value.
-fn overrides(environment: impl IntoIterator<Item = (String, String)>) -> Result<Vec<(String, String, String)>> {
-    let mut found = Vec::new();
-    for (name, value) in environment {
-        let (base, from_file) = match name.strip_suffix("_FILE") {
-            Some(base) => (base, true),
-            None => (name.as_str(), false),
-        };
-        let key = match base.strip_prefix(ENV_PREFIX) {
-            Some(rest) => rest.to_lowercase().replace("__", "."),
-            None if base == "DATABASE_URL" => "database.url".to_owned(),
-            None => continue,
-        };
-        let value = if from_file {
-            let text = fs::read_to_string(&value)
-                .map_err(|error| Failure::config(format!("Failed to read `{value}`, which `{name}` names")).caused_by(error))?;
-            text.trim_end().to_owned()
-        } else {
-            value
-        };
-        found.push((key, value, format!("environment `{name}`")));
-    }
-    // DATABASE_URL sorts first: the specific TALLYROLL__DATABASE__URL wins.
-    found.sort_by(|left, right| left.2.cmp(&right.2));
-    Ok(found)
-}
-
 fn set(builder: ConfigBuilder<DefaultState>, key: &str, text: &str) -> Result<ConfigBuilder<DefaultState>> {
     let value = if ["dashboard.days", "usage.sources"].contains(&key) {
         Value::from(text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect::<Vec<_>>())
@@ -313,7 +299,7 @@ fn setting(built: &config::Config, key: &str, origins: &BTreeMap<String, String>
     let value = match key {
         "serve.token" if !value.is_empty() => "********".to_owned(),
         "notify.webhook_url" if !value.is_empty() => "********".to_owned(),
-        "database.url" => mask_password(&value),
+        "database.url" => database_url::shown(&value),
         _ => value,
     };
     let origin = origins.get(key).cloned().unwrap_or_else(|| "default".to_owned());
@@ -327,29 +313,43 @@ fn show(value: &Value) -> String {
     }
 }
 
-/// A database URL with its password, if any, as `********`.
-#[must_use]
-pub fn mask_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    // A password may hold a raw `@`: the last one ends the user part.
-    let Some(at) = rest[..end].rfind('@') else { return url.to_owned() };
-    match rest[..at].split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:********{}", &rest[at..]),
-        None => url.to_owned(),
-    }
-}
-
 fn wrong_value(error: &config::ConfigError, origins: &BTreeMap<String, String>) -> anyhow::Error {
     let text = error.to_string();
-    let key = KEYS.iter().map(|(key, _)| *key).find(|key| text.contains(*key));
+    let key = KEYS.iter().map(|(key, _)| *key).find(|key| text.ends_with(&format!("for key `{key}`")));
     let origin = key.and_then(|key| origins.get(key)).map_or_else(String::new, |origin| format!(" in {origin}"));
-    Failure::config(format!("The configuration{origin} has a wrong value: {text}"))
+    let what = match key {
+        Some(key) if !SECRETS.contains(&key) => text,
+        Some(key) => format!("`{key}` is not a text"),
+        // Whose value it quotes is not known.
+        None => "one of a wrong type".to_owned(),
+    };
+    Failure::config(format!("The configuration{origin} has a wrong value: {what}"))
         .hint("mend the value, or take it out to have the default")
         .into()
 }
 
+/// Why `output.url` is none, if so, in words that quote nothing of it.
+fn output_problem(url: &str) -> Option<&'static str> {
+    if let Some(place) = url.strip_prefix("s3://") {
+        let bucket = place.split('/').next().unwrap_or_default();
+        let is_bucket =
+            !bucket.is_empty() && bucket.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character));
+        // A secret key may hold a `/`, so that what follows it looks like a prefix.
+        return (!is_bucket || place.contains(['@', '?', '#'])).then_some(
+            "is no bucket and prefix. Write it as `s3://bucket/prefix`; credentials go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        );
+    }
+    let path = url.strip_prefix("file://").unwrap_or(url);
+    let is_place = !path.is_empty() && !path.contains("://") && !database_url::has_credentials(path);
+    (!is_place).then_some("is no place for files. Write a folder such as `./out`, `file:///srv/out`, or `s3://bucket/prefix`")
+}
+
 fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<()> {
+    let place = &config.output.url;
+    if let Some(problem) = output_problem(place) {
+        let origin = origins.get("output.url").map_or("the defaults", String::as_str);
+        return Err(Failure::config(format!("`output.url` in {origin} ({}) {problem}", database_url::hidden(place))).into());
+    }
     let problems = [
         ("quarantine.max_ratio", !(0.0..=1.0).contains(&config.quarantine.max_ratio), "must lie between 0 and 1"),
         ("engine.windows_at_once", !(1..=16).contains(&config.engine.windows_at_once), "must lie between 1 and 16"),
@@ -377,7 +377,7 @@ mod tests {
     fn load_with(file: &str, environment: &[(&str, &str)]) -> Result<Loaded> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(CONFIG_FILE), file).unwrap();
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
         load(&Project::new(dir.path()), environment, &[])
     }
 
@@ -404,9 +404,34 @@ mod tests {
         let secret = tempfile::NamedTempFile::new().unwrap();
         fs::write(secret.path(), "postgres://app:p@ss:w0rd@db.internal/usage\n").unwrap();
         let loaded = load_with("", &[("DATABASE_URL_FILE", secret.path().to_str().unwrap())]).unwrap();
-        assert_eq!(loaded.config.database.url, "postgres://app:p@ss:w0rd@db.internal/usage");
+        assert_eq!(loaded.config.database.url.expose_secret(), "postgres://app:p@ss:w0rd@db.internal/usage");
         let shown = loaded.settings.iter().find(|setting| setting.key == "database.url").unwrap();
-        assert_eq!(shown.value, "postgres://app:********@db.internal/usage");
+        assert_eq!(shown.value, "postgres://app@db.internal:5432/usage");
+        assert!(!format!("{:?}", loaded.config).contains("w0rd"));
+    }
+
+    #[test]
+    fn a_wrong_secret_is_not_quoted() {
+        let file = "[output]\nurl = \"URL\"\n";
+        for url in [
+            "s3://AKIA:CanarY@bucket/x",
+            "s3://AKIA/CanarY@bucket",
+            "s3://CanarY:x/y",
+            "s3://b?secret=CanarY",
+            "gs://CanarY",
+            "k:CanarY@b/x",
+        ] {
+            let error = error_of(&file.replace("URL", url), &[]);
+            assert!(error.contains("output.url") && !error.contains("CanarY"), "{error}");
+        }
+        for (key, value) in [("database", "url"), ("serve", "token"), ("notify", "webhook_url"), ("output", "url")] {
+            let error = error_of(&format!("[{key}]\n{value} = [\"CanarY\"]\n"), &[]);
+            assert!(error.contains(&format!("`{key}.{value}` is not a text")) && !error.contains("CanarY"), "{error}");
+        }
+        for environment in [("DATABASE_URL_FILE", "/nowhere/CanarY"), ("TALLYROLL__SERVE__TOKEN_FILE", "CanarY")] {
+            let error = error_of("", &[environment]);
+            assert!(error.contains(environment.0) && !error.contains("CanarY"), "{error}");
+        }
     }
 
     #[test]
@@ -417,6 +442,8 @@ mod tests {
         assert!(error_of("[reporting]\ntimezone = \"Mars/Olympus\"", &[]).contains("Mars/Olympus"));
         assert!(error_of("[quarantine]\nmax_ratio = 2.0", &[]).contains("between 0 and 1"));
         assert!(error_of("[usage", &[]).contains("is not TOML"));
+        let broken = error_of("[serve]\ntoken = \"CanarY\n", &[]);
+        assert!(broken.contains("line 2, column ") && !broken.contains("CanarY"), "{broken}");
         let failure = load_with("[usage]\nsource = []", &[]).unwrap_err();
         assert_eq!(failure::exit_code(&failure), 78);
         assert_eq!(failure::find(&failure).unwrap().hint.as_deref(), Some("did you mean `usage.sources`?"));

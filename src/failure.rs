@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::show::escaped;
+
 /// What kind of failure it is; each has one exit code (`docs/interface.md`, "Exit codes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -24,19 +26,22 @@ pub enum Kind {
 pub struct Failure {
     pub kind: Kind,
     message: String,
+    /// Each stands on a line of its own below the message.
+    problems: Vec<String>,
     pub hint: Option<String>,
     source: Option<anyhow::Error>,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
+        formatter.write_str(&escaped(&self.message))?;
+        self.problems.iter().try_for_each(|problem| write!(formatter, "\n{}", escaped(problem)))
     }
 }
 
 impl Failure {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
+        Self { kind, message: message.into(), problems: Vec::new(), hint: None, source: None }
     }
 
     pub fn usage(message: impl Into<String>) -> Self {
@@ -59,6 +64,13 @@ impl Failure {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what is wrong in particular, a line each.
+    #[must_use]
+    pub fn listing(mut self, problems: impl IntoIterator<Item = String>) -> Self {
+        self.problems.extend(problems);
         self
     }
 
@@ -96,6 +108,26 @@ pub fn class(error: &anyhow::Error) -> &'static str {
     }
 }
 
+/// An error and what caused it, as it is printed, stored and sent: what data brought into it steers no terminal and fakes no line,
+/// so that the only line ends are those between the problems of a [`Failure`].
+#[must_use]
+pub fn text(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(|cause| match cause.downcast_ref::<Failure>() {
+        Some(failure) => failure.to_string(),
+        None => escaped(&cause.to_string()),
+    });
+    causes.collect::<Vec<_>>().join(": ")
+}
+
+/// What is wrong with a TOML file, and where. The line itself is left out: it may hold a secret.
+#[must_use]
+pub fn toml_text(file: &str, error: &toml::de::Error) -> String {
+    let Some(before) = error.span().and_then(|span| file.get(..span.start)) else { return error.message().to_owned() };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
+}
+
 /// The [`Failure`] in an error's chain, if there is one.
 #[must_use]
 pub fn find(error: &anyhow::Error) -> Option<&Failure> {
@@ -111,4 +143,19 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|(distance, name)| *distance <= name.chars().count().max(3) / 3 + 1)
         .min()
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn data_in_an_error_steers_no_terminal_and_fakes_no_line() {
+        let failure = Failure::config("job `a\x1b[2J`").listing(["one\r".to_owned(), "two\nhint: rm".to_owned()]);
+        let error = anyhow::Error::from(failure.caused_by(anyhow!("row \u{202e}`x\ny`"))).context("read\u{9b}");
+        let expected = "read\\u{9b}: job `a\\u{1b}[2J`\none\\r\ntwo\\nhint: rm: row \\u{202e}`x\\ny`";
+        assert_eq!(text(&error), expected);
+    }
 }

@@ -216,14 +216,15 @@ pub async fn import_file(
     tx.commit().await?;
     abort::point("import_committed");
     if is_refused {
-        let first = report.bad_rows.iter().map(|row| format!("  line {}: {}", row.line, row.reason)).collect::<Vec<_>>().join("\n");
+        let first = report.bad_rows.iter().map(|row| format!("  line {}: {}", row.line, row.reason));
         return Err(Failure::bad_data(format!(
-            "{} of the {} rows of `{}` are bad, more than `quarantine.max_ratio` = {} allows; nothing was imported\n{first}",
+            "{} of the {} rows of `{}` are bad, more than `quarantine.max_ratio` = {} allows; nothing was imported",
             report.bad_count,
             report.row_count,
             path.display(),
             config.quarantine.max_ratio
         ))
+        .listing(first)
         .hint("mend the rows or the mapping (`--column field=header`, `--set field=value`) and import the file again")
         .into());
     }

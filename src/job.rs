@@ -81,7 +81,7 @@ impl Jobs {
     /// All problems of all job files at once, each with its file.
     pub fn load(project: &Project) -> Result<Self> {
         let (jobs, problems) = Self::read(project)?;
-        if problems.is_empty() { Ok(jobs) } else { Err(Failure::config(problems.join("\n")).into()) }
+        if problems.is_empty() { Ok(jobs) } else { Err(Failure::config("Jobs cannot be used").listing(problems).into()) }
     }
 
     /// As [`Self::load`], with the problems beside the jobs that can be used.
@@ -105,7 +105,7 @@ impl Jobs {
                     problems.extend(job.problems());
                     jobs.insert(name, job);
                 }
-                Err(error) => problems.push(format!("`{}`: {}", file.origin, error.to_string().trim_end())),
+                Err(error) => problems.push(format!("`{}`: {}", file.origin, failure::toml_text(&file.text, &error))),
             }
         }
         let jobs = Self { jobs };

@@ -3,7 +3,7 @@
 //! A licence signs `{expiryDate, id, seats, startDate}` in this order, without spaces; `startDate` stands last and is left out of
 //! older licences, as is `seats` where there is no limit. Source: the seat-usage seed.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::{alphabet, engine::DecodePaddingMode};
@@ -58,7 +58,7 @@ pub fn verify(text: &str, public_key_pem: &str) -> Result<License> {
             .caused_by(error)
             .hint("it holds JSON with `expiryDate`, `id`, `seats`, `startDate` and `sig`, plain or in Base64")
     })?;
-    let signature = decode_base64(&signed.sig).and_then(|bytes| Signature::from_slice(&bytes).context("not 64 bytes"));
+    let signature = decode_base64(&signed.sig).and_then(|bytes| Signature::from_slice(&bytes).context("It is not 64 bytes"));
     let checked = signature.and_then(|signature| Ok(key.verify_strict(signed.license.signed_text()?.as_bytes(), &signature)?));
     checked.map_err(|error| {
         Failure::bad_data(format!("The signature of licence `{}` is not the key's", signed.license.id))
@@ -83,13 +83,15 @@ const MAX_PREFIXES: usize = 64;
 
 fn parse(text: &str) -> Result<Signed> {
     if text.starts_with('{') {
-        return Ok(serde_json::from_str(text)?);
+        // The error itself would quote a value; a licence is as good as money.
+        return serde_json::from_str(text)
+            .map_err(|error| anyhow!("a key is missing, of another type, or not JSON ({:?})", error.classify()));
     }
     // Base64 for URLs has `_` among its letters: which one ends the prefix, if there is one, only trying tells.
     let text: String = text.split_whitespace().collect();
     let starts = std::iter::once(0).chain(text.match_indices('_').map(|(place, _)| place + 1));
     let read = |rest: &str| -> Result<Signed> { Ok(serde_json::from_slice(&decode_base64(rest)?)?) };
-    starts.take(MAX_PREFIXES).find_map(|start| read(&text[start..]).ok()).context("neither JSON nor Base64 of JSON")
+    starts.take(MAX_PREFIXES).find_map(|start| read(&text[start..]).ok()).context("it is neither JSON nor Base64 of JSON")
 }
 
 /// Base64 of either alphabet, padded or not.
@@ -107,7 +109,7 @@ fn decode_base64(text: &str) -> Result<Vec<u8>> {
             }
         })
         .collect();
-    Ok(GeneralPurpose::new(&alphabet::STANDARD, lenient).decode(standard)?)
+    GeneralPurpose::new(&alphabet::STANDARD, lenient).decode(standard).map_err(|_| anyhow!("It is not Base64"))
 }
 
 #[cfg(test)]

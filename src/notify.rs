@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
+use crate::show::escaped;
 use crate::store::format_instant;
 
 /// What is told.
@@ -18,7 +20,7 @@ pub enum Notice {
 /// Sends notices; without a URL none.
 #[derive(Debug, Clone)]
 pub struct Notifier {
-    url: String,
+    url: SecretString,
 }
 
 const ATTEMPTS: u32 = 3;
@@ -39,6 +41,7 @@ impl Notice {
     }
 
     fn text(&self, job: &str) -> String {
+        let job = escaped(job);
         match self {
             Self::Failed { text, attempts } => {
                 let tries = if *attempts == 1 { String::new() } else { format!(" after {attempts} tries") };
@@ -52,13 +55,13 @@ impl Notice {
 
 impl Notifier {
     #[must_use]
-    pub fn new(url: &str) -> Self {
-        Self { url: url.to_owned() }
+    pub fn new(url: SecretString) -> Self {
+        Self { url }
     }
 
     /// Sends a notice, with another try where the receiver is away. A notice that cannot be sent is logged, and fails nothing.
     pub async fn send(&self, job: &str, notice: &Notice) {
-        if self.url.is_empty() {
+        if self.url.expose_secret().is_empty() {
             return;
         }
         let body = json!({ "text": notice.text(job) });
@@ -78,7 +81,7 @@ impl Notifier {
         // The URL is a secret of its own: no error shows it.
         let not_sent = |error: reqwest::Error| NotSent { may_pass: !error.is_builder(), text: error.without_url().to_string() };
         let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(not_sent)?;
-        let answer = client.post(&self.url).json(body).send().await.map_err(not_sent)?;
+        let answer = client.post(self.url.expose_secret()).json(body).send().await.map_err(not_sent)?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::{fingerprint, money};
 
 /// Which cost of an event comes first (`usage.pricing`).
@@ -67,8 +67,9 @@ impl PriceBook {
     /// Names the entry and the field: an unknown key, a price that is no exact decimal, a date that is none, two prices of one
     /// model from the same instant.
     pub fn parse(text: &str, path: &str) -> Result<Self> {
-        let file: PriceFile = toml::from_str(text)
-            .map_err(|error| Failure::config(format!("`{path}` is not a price book")).caused_by(error).hint(PRICE_EXAMPLE))?;
+        let file: PriceFile = toml::from_str(text).map_err(|error| {
+            Failure::config(format!("`{path}` is not a price book: {}", failure::toml_text(text, &error))).hint(PRICE_EXAMPLE)
+        })?;
         let mut models: BTreeMap<String, Vec<Price>> = BTreeMap::new();
         for (index, entry) in file.price.into_iter().enumerate() {
             let place = || format!("`{path}`, price {} (`{}`)", index + 1, entry.model);

@@ -51,7 +51,10 @@ pub fn planned(schedules: &BTreeMap<String, Schedule>) -> Result<Vec<Planned>> {
 
 /// What cannot be said exactly is refused: a line that nearly fits runs on the wrong day, unseen.
 fn untranslatable(problems: &[String]) -> anyhow::Error {
-    Failure::config(problems.join("\n")).hint("write it with numbers, lists, ranges and steps, or let `tallyroll serve` keep it").into()
+    Failure::config("A schedule has no exact translation")
+        .listing(problems.iter().cloned())
+        .hint("write it with numbers, lists, ranges and steps, or let `tallyroll serve` keep it")
+        .into()
 }
 
 fn plan(job: &str, line: CronLine, schedule: &Schedule) -> Planned {

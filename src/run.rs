@@ -240,7 +240,7 @@ async fn run_one(
     report.duration_ms = (now - started_at).num_milliseconds();
     report.failure = outcome.err();
 
-    let error_text = report.failure.as_ref().map(|error| format!("{error:#}"));
+    let error_text = report.failure.as_ref().map(failure::text);
     let error_class = report.failure.as_ref().map(failure::class);
     let state = match error_class {
         None => "success",

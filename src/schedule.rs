@@ -97,8 +97,8 @@ const FILE: &str = "schedules.toml";
 /// When the file cannot be read or is not TOML.
 pub fn read(project: &Project, jobs: &Jobs) -> Result<(BTreeMap<String, Schedule>, Vec<String>)> {
     let Some(file) = project.read_first(&[FILE.to_owned()])? else { return Ok((BTreeMap::new(), Vec::new())) };
-    let table: toml::Table =
-        toml::from_str(&file.text).map_err(|error| Failure::config(format!("`{}` is not TOML", file.origin)).caused_by(error))?;
+    let table: toml::Table = toml::from_str(&file.text)
+        .map_err(|error| Failure::config(format!("`{}` is not TOML: {}", file.origin, failure::toml_text(&file.text, &error))))?;
     let mut schedules = BTreeMap::new();
     let mut problems = Vec::new();
     for (job, value) in table {
@@ -183,7 +183,7 @@ fn schedule(job: &str, value: toml::Value, jobs: &Jobs) -> Result<Schedule, Stri
         let hint = nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
         return Err(format!("there is no job of that name{hint}"));
     }
-    let settings: Entry = value.try_into().map_err(|error: toml::de::Error| error.to_string().trim_end().to_owned())?;
+    let settings: Entry = value.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
     let fields = settings.cron.split_whitespace().count();
     if fields != 5 {
         return Err(format!("`cron = \"{}\"` has {fields} fields; cron(8) has five: minute, hour, day, month, weekday", settings.cron));

@@ -82,7 +82,7 @@ const OVERDUE_AFTER: TimeDelta = TimeDelta::minutes(5);
 impl Scheduler {
     #[must_use]
     pub fn new(context: Arc<Context>, schedules: BTreeMap<String, Schedule>, runner: Runner) -> Self {
-        let notifier = Notifier::new(&context.config.notify.webhook_url);
+        let notifier = Notifier::new(context.config.notify.webhook_url.clone());
         Self {
             context,
             schedules,

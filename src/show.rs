@@ -2,11 +2,21 @@
 
 /// A text that cannot steer a terminal: control characters and those that turn the reading direction are shown as such.
 pub(crate) fn printable(text: &str) -> String {
-    let is_hidden = |character: char| {
-        (character.is_control() && character != '\n')
-            || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character }).collect()
+    text.chars().map(|character| if character != '\n' && is_hidden(character) { '\u{fffd}' } else { character }).collect()
+}
+
+/// A text on one line that cannot steer a terminal: what could is shown as in Rust's literals, `\u{1b}`, `\n`.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_hidden(character) { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    shown
+}
+
+/// Control characters, separators of lines, and what turns the reading direction.
+fn is_hidden(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `1234567` as `1,234,567`.

@@ -9,6 +9,7 @@ mod migrate;
 mod postgres;
 mod sqlite;
 pub mod state;
+pub(crate) mod url;
 pub mod value;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Column, Executor, Postgres, SqlSafeStr, Sqlite, Statement, Transaction};
@@ -23,7 +25,8 @@ use sqlx::{AssertSqlSafe, Column, Executor, Postgres, SqlSafeStr, Sqlite, Statem
 pub use migrate::Migrated;
 pub use value::{Row, Value, format_instant};
 
-use crate::config::{Config, mask_password};
+use self::url::DatabaseUrl;
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::project::Project;
 
@@ -57,20 +60,21 @@ impl Store {
     /// # Errors
     /// [`Failure`] of kind config or try-again; see the two databases' `connect`.
     pub async fn open(project: &Project, config: &Config, create: Create) -> Result<Self> {
-        let url = &config.database.url;
         let connections = config.engine.windows_at_once * 2 + SPARE_CONNECTIONS;
-        if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let shown_url = mask_password(url);
-            Ok(Self::Postgres { pool: postgres::connect(url, &shown_url, connections).await?, shown_url })
-        } else if url.starts_with("sqlite:") {
-            let file = sqlite::file_of(url, &project.dir)?;
-            let is_cut_off = Arc::default();
-            let pool = sqlite::connect(&file, create == Create::IfMissing, connections, &is_cut_off).await?;
-            Ok(Self::Sqlite { pool, file, is_cut_off })
-        } else {
-            Err(Failure::config(format!("`database.url` = `{}` is for neither of the two databases", mask_password(url)))
-                .hint("it starts with `sqlite://` or `postgres://`")
-                .into())
+        let text = config.database.url.expose_secret();
+        let parsed = url::parse(text)
+            .map_err(|not_url| Failure::config(format!("`database.url` ({}) {}", url::hidden(text), not_url.reason)).hint(not_url.hint))?;
+        match parsed {
+            DatabaseUrl::Postgres(url) => {
+                let pool = postgres::connect(&url, connections).await?;
+                Ok(Self::Postgres { pool, shown_url: url.shown })
+            }
+            DatabaseUrl::Sqlite(path) => {
+                let file = project.dir.join(path);
+                let is_cut_off = Arc::default();
+                let pool = sqlite::connect(&file, create == Create::IfMissing, connections, &is_cut_off).await?;
+                Ok(Self::Sqlite { pool, file, is_cut_off })
+            }
         }
     }
 

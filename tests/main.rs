@@ -26,6 +26,7 @@ mod reconcile;
 mod recording;
 mod render;
 mod scheduling;
+mod secrets;
 mod serving;
 mod sql_functions;
 mod style;

@@ -46,7 +46,7 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     }
     match problems.len() {
         0 => Ok(()),
-        count => Err(Failure::config(format!("{count} problem(s)\n{}", problems.join("\n"))).into()),
+        count => Err(Failure::config(format!("{count} problem(s)")).listing(problems).into()),
     }
 }
 
@@ -69,8 +69,8 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
 /// An error and its next step, on one line.
 fn explained(error: &anyhow::Error) -> String {
     match failure::find(error).and_then(|failure| failure.hint.as_ref()) {
-        Some(hint) => format!("{error:#} (hint: {hint})"),
-        None => format!("{error:#}"),
+        Some(hint) => format!("{} (hint: {hint})", failure::text(error)),
+        None => failure::text(error),
     }
 }
 

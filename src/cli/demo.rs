@@ -47,7 +47,7 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     write_if_missing(&dir.join("prices.toml"), demo::PRICES)?;
     fs::write(&stamp, &made_of)?;
 
-    let session = Session::load(&Global { project: dir.clone(), database_url: Some("sqlite://tallyroll.db".to_owned()), ..global })?;
+    let session = Session::load(&Global { project: dir.clone(), database_url: Some("sqlite://tallyroll.db".into()), ..global })?;
     let store = session.open(Create::IfMissing).await?;
     store.migrate(false).await?;
     demo::write(&store, arguments.events, arguments.seed).await?;

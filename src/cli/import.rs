@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::license::read_license;
 use super::output;
 use super::session::{Session, read_text, stop_signal};
 use crate::clock::Clock;
@@ -79,7 +80,7 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
 }
 
 async fn from_license(session: &Session, license: &Path, public_key: &Path, org: &str) -> Result<()> {
-    let license = license::verify(&read_text(license)?, &read_text(public_key)?)?;
+    let license = license::verify(&read_license(license)?, &read_text(public_key)?)?;
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let is_changed = import_license(&store, &license, org).await?;

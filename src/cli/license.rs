@@ -1,6 +1,6 @@
 //! `license`: signed offline licences.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -9,6 +9,7 @@ use serde_json::json;
 use super::output;
 use super::session::read_text;
 use crate::clock::Clock;
+use crate::failure::Failure;
 use crate::import::parse_instant;
 use crate::license;
 
@@ -28,9 +29,17 @@ pub(super) struct Arguments {
     public_key: PathBuf,
 }
 
+/// The text of a licence's file. Its path is not shown: somebody may have given the licence itself.
+pub(super) fn read_license(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let failure = Failure::usage("The licence's file cannot be read").caused_by(error);
+        failure.hint("name the file that holds the licence, not the licence itself").into()
+    })
+}
+
 pub(super) fn run(what: &What, is_json: bool) -> Result<()> {
     let What::Verify(arguments) = what;
-    let license = license::verify(&read_text(&arguments.file)?, &read_text(&arguments.public_key)?)?;
+    let license = license::verify(&read_license(&arguments.file)?, &read_text(&arguments.public_key)?)?;
     let is_expired = parse_instant(&license.expiry_date).ok().map(|expiry| expiry <= Clock::system().now());
     if is_json {
         return output::json(&json!({ "is_signed": true, "is_expired": is_expired, "license": license }));

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::failure;
 use crate::run::Event;
+use crate::show::escaped;
 pub(super) use crate::show::{grouped, printable, seconds};
 
 /// Writes a text and a line end to stdout. A reader that went away wants no more.
@@ -30,9 +31,9 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
 pub(super) fn error(error: &anyhow::Error) {
     let (label, hint) =
         if is_coloured(&io::stderr()) { ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhint:\x1b[0m") } else { ("error:", "hint:") };
-    eprintln!("{label} {error:#}");
+    eprintln!("{label} {}", failure::text(error));
     if let Some(text) = failure::find(error).and_then(|failure| failure.hint.as_ref()) {
-        eprintln!("{hint} {text}");
+        eprintln!("{hint} {}", escaped(text));
     }
 }
 

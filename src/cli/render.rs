@@ -65,7 +65,7 @@ pub(super) struct SystemdArguments {
 pub(super) fn run(session: &Session, what: &What) -> Result<()> {
     let (schedules, problems) = schedule::read(&session.project, &Jobs::load(&session.project)?)?;
     if !problems.is_empty() {
-        return Err(Failure::config(problems.join("\n")).into());
+        return Err(Failure::config("Schedules cannot be used").listing(problems).into());
     }
     let schedules = render::planned(&schedules)?;
     match what {

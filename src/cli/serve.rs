@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_cron_scheduler::{Job as WakeUp, JobScheduler};
@@ -49,7 +50,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let address: SocketAddr = bind.parse().map_err(|_| {
         Failure::config(format!("`{bind}` is no address to listen on")).hint("write `127.0.0.1:8080`, or `0.0.0.0:8080` with a token")
     })?;
-    let token = context.config.serve.token.clone();
+    let token = context.config.serve.token.expose_secret();
     if token.is_empty() && !address.ip().is_loopback() {
         return Err(Failure::config(format!("`{address}` can be reached from other machines, and no token is set"))
             .hint("set `TALLYROLL__SERVE__TOKEN_FILE` to the path of a file that holds one, or listen on 127.0.0.1")
@@ -68,7 +69,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let app = App {
         context: Arc::clone(&context),
         schedules: schedule_of,
-        auth: Auth::new(&token, address.ip().is_loopback()),
+        auth: Auth::new(token, address.ip().is_loopback()),
         starter: starter(&context, &scheduler),
         heartbeat_micros: Arc::clone(&heartbeat_micros),
     };

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -39,10 +40,8 @@ impl Session {
                 .into());
         }
         let project = Project::new(&global.project);
-        // A variable that is not text is none of ours.
-        let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let flags: Vec<(&str, String)> = global.database_url.iter().map(|url| ("database.url", url.clone())).collect();
-        let loaded = config::load(&project, environment, &flags)?;
+        let flags: Vec<(&str, SecretString)> = global.database_url.iter().map(|url| ("database.url", url.clone())).collect();
+        let loaded = config::load(&project, std::env::vars_os(), &flags)?;
         start_logging(loaded.config.log.format);
         Ok(Self { project, loaded, json: global.json })
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::output;
 use super::session::Session;
+use crate::failure;
 use crate::job::Job;
 use crate::plan::{Plan, Request};
 use crate::run::{self, Context};
@@ -72,7 +73,7 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
             Err(error) => {
                 let mut plan = Plan::default();
                 plan.states = context.store.windows(&job.name).await?;
-                (plan, Some(format!("{error:#}")))
+                (plan, Some(failure::text(&error)))
             }
         };
         let states = &plan.states;

@@ -69,7 +69,8 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let count = problems.len();
-    Err(Failure::bad_data(format!("{count} problem(s)\n{}", output::printable(&problems.join("\n"))))
+    Err(Failure::bad_data(format!("{count} problem(s)"))
+        .listing(problems)
         .hint("a sealed file that was changed or lost comes back from a copy; it is never written anew")
         .into())
 }

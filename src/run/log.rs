@@ -12,6 +12,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::Clock;
+use crate::show::escaped;
 use crate::store::{Store, format_instant};
 
 /// Collects what is logged inside a span `run` that has a `run_id`.
@@ -67,7 +68,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RunLog {
         let Some(lines) = lines.get_mut(&run_id).filter(|lines| lines.len() < MOST_LINES) else { return };
         let mut fields = Fields::default();
         event.record(&mut fields);
-        lines.push(format!("{} {:5} {}{}", format_instant(Clock::system().now()), event.metadata().level(), fields.message, fields.others));
+        let line = format!("{} {:5} {}{}", format_instant(Clock::system().now()), event.metadata().level(), fields.message, fields.others);
+        // A line end in what was logged would fake a line.
+        lines.push(escaped(&line));
     }
 }
 

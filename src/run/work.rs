@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Context, Operator, is_final, upstream_rows};
 use crate::abort;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::job::Job;
 use crate::operator::peak_seats::PeakSeats;
 use crate::operator::sql::SqlSelect;
@@ -47,7 +47,7 @@ impl Work {
             // A run that is to stop, or lost its lock, leaves the window due.
             if !is_final(error) {
                 let state = if error.is::<RawRowsGone>() { "kept" } else { "failed" };
-                self.fail(window, state, &format!("{error:#}")).await?;
+                self.fail(window, state, &failure::text(error)).await?;
             }
         }
         result

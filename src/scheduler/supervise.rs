@@ -46,7 +46,7 @@ pub(super) async fn run_slot(
     let mut attempt = first_attempt;
     loop {
         let ended = |state, run_id, error: Option<&anyhow::Error>| {
-            Ok(SlotOutcome { state, run_id, error_text: error.map(|error| format!("{error:#}")), attempts: attempt })
+            Ok(SlotOutcome { state, run_id, error_text: error.map(failure::text), attempts: attempt })
         };
         if !claim::begin(context, claim, slot, attempt).await? {
             return ended("lost", None, None);
@@ -137,7 +137,7 @@ async fn attempt_once(context: &Context, runner: &Runner, claim: &Claim, schedul
 
 /// Ends the records of runs that could not end by themselves, with their log lines.
 async fn fail(context: &Context, root_id: &str, class: &str, error: &anyhow::Error) {
-    match context.store.fail_runs(root_id, context.clock.now(), class, &format!("{error:#}")).await {
+    match context.store.fail_runs(root_id, context.clock.now(), class, &failure::text(error)).await {
         Ok(run_ids) => {
             for run_id in run_ids {
                 log::store(&context.store, &run_id).await;

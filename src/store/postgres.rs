@@ -1,6 +1,5 @@
 //! PostgreSQL behind [`Store`](super::Store): connecting, binding, decoding.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use sqlx::Connection as _;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
 use sqlx::query::Query;
 use sqlx::types::Decimal;
 use sqlx::{
@@ -18,6 +17,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
+use super::url::PostgresUrl;
 use super::value::{Row, Value};
 use crate::failure::Failure;
 
@@ -37,9 +37,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`Failure`] of kind try-again when the server cannot be reached, of kind config when it refuses.
-pub(super) async fn connect(url: &str, shown_url: &str, connections: u32) -> Result<PgPool> {
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|error| Failure::config(format!("`database.url` = `{shown_url}` is no PostgreSQL URL")).caused_by(error))?
+pub(super) async fn connect(url: &PostgresUrl, connections: u32) -> Result<PgPool> {
+    let shown_url = &url.shown;
+    if url.unknown_count > 0 {
+        tracing::warn!(count = url.unknown_count, "Parameters of `database.url` that are not known are left out");
+    }
+    let options = url
+        .options
+        .clone()
         .application_name("tallyroll")
         // How long a window takes is in `job_run`; sqlx would log each slow statement whole.
         .disable_statement_logging();
@@ -65,23 +70,34 @@ pub(super) async fn connect(url: &str, shown_url: &str, connections: u32) -> Res
                 return Ok(pool);
             }
             Err(error) if attempt < CONNECT_ATTEMPTS && super::may_pass(&error) => {
-                tracing::warn!(attempt, %error, "The database cannot be reached; trying again");
+                tracing::warn!(attempt, error = words(&error, url), "The database cannot be reached; trying again");
                 tokio::time::sleep(Duration::from_millis(500) * attempt).await;
                 attempt += 1;
             }
             Err(error) if super::may_pass(&error) => {
                 return Err(Failure::try_again(format!("The database at `{shown_url}` cannot be reached ({attempt} attempts)"))
-                    .caused_by(anyhow::anyhow!(super::what_it_says(&error)))
+                    .caused_by(anyhow::anyhow!(words(&error, url)))
                     .hint("check that the server runs and that `database.url` names it; this command can be repeated as it is")
                     .into());
             }
             Err(error) => {
                 return Err(Failure::config(format!("The database at `{shown_url}` refuses the connection"))
-                    .caused_by(anyhow::anyhow!(super::what_it_says(&error)))
+                    .caused_by(anyhow::anyhow!(words(&error, url)))
                     .hint("check user, password and database name in `database.url` or `DATABASE_URL`")
                     .into());
             }
         }
+    }
+}
+
+/// Why a connection failed, in words that quote no password.
+fn words(error: &sqlx::Error, url: &PostgresUrl) -> String {
+    match error {
+        _ if url.may_quote && !matches!(error, sqlx::Error::Configuration(_)) => super::what_it_says(error),
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => error.to_string(),
+        sqlx::Error::Database(said) => format!("it says [{}]", said.code().unwrap_or_default()),
+        sqlx::Error::Tls(_) => "TLS failed; check the key and the certificates that the URL names".to_owned(),
+        _ => "the words are not shown: they may quote the URL".to_owned(),
     }
 }
 

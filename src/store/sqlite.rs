@@ -1,6 +1,6 @@
 //! SQLite behind [`Store`](super::Store): opening the file, binding, decoding.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,21 +18,6 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Steps of SQLite's machine after which a statement looks whether it is cut off.
 const OPERATIONS_PER_LOOK: i32 = 100_000;
-
-/// The file that an `sqlite:` URL names, relative to the project folder.
-///
-/// # Errors
-/// When it names none, or memory, which no second process could read.
-pub(super) fn file_of(url: &str, dir: &Path) -> Result<PathBuf> {
-    let rest = url.strip_prefix("sqlite:").unwrap_or(url);
-    let path = rest.strip_prefix("//").unwrap_or(rest);
-    if path.is_empty() || path.contains(":memory:") || path.contains('?') {
-        return Err(Failure::config(format!("`database.url` = `{url}` names no SQLite file"))
-            .hint("write it as `sqlite://tallyroll.db` or `sqlite:///var/lib/tallyroll.db`")
-            .into());
-    }
-    Ok(dir.join(path))
-}
 
 /// Opens the file; creates it only where `create` says so.
 ///

@@ -216,7 +216,7 @@ impl Finished {
 }
 
 pub fn config_of(project: &Project, url: &str) -> Config {
-    config::load(project, [("DATABASE_URL".to_owned(), url.to_owned())], &[]).unwrap().config
+    config::load(project, [("DATABASE_URL".into(), url.into())], &[]).unwrap().config
 }
 
 /// The test server's URL; a PostgreSQL test never skips.
