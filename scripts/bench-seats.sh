@@ -18,6 +18,8 @@ fold=$(find "$target/deps" -name 'peak_fold-*' -type f -perm -u+x -printf '%T@ %
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export DATABASE_URL=$TALLYROLL_TEST_POSTGRES TALLYROLL__OUTPUT__URL=$work/out PYTHONPATH=$TALLYROLL_TEST_PYTHONPATH
+# What psql looks for is where Tallyroll keeps it.
+export PGOPTIONS="-c search_path=public,tallyroll"
 timed() { python3 - "$@" <<'PYTHON'
 import resource, subprocess, sys, time
 start = time.monotonic()

@@ -15,6 +15,8 @@ tallyroll=${CARGO_TARGET_DIR:-target}/release/tallyroll
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export DATABASE_URL=$TALLYROLL_TEST_POSTGRES
+# What psql looks for is where Tallyroll keeps it.
+export PGOPTIONS="-c search_path=public,tallyroll"
 now() { date +%s.%N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.2f", b - a }'; }
 timed() { /usr/bin/env python3 - "$@" <<'PYTHON'

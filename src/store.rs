@@ -4,6 +4,7 @@
 //! where they differ.
 
 pub mod bulk;
+mod functions;
 pub mod lock;
 mod migrate;
 mod postgres;

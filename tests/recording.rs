@@ -85,20 +85,14 @@ async fn the_ledger_is_append_only(engine: Engine) {
 }
 
 async fn orgs_that_were_there_get_a_baseline(engine: Engine) {
-    let fixture = Fixture::new(engine).await;
-    // As it was before this version: the migration is taken back, its tables keep their rows.
-    fixture.execute("DELETE FROM tallyroll_migration WHERE version = 20261122000001").await;
-    let undo: &[&str] = match engine {
-        Engine::Postgres => &[
-            "DROP TRIGGER tallyroll_append_only ON seat_usage_event",
-            "DROP TRIGGER tallyroll_append_only_whole ON seat_usage_event",
-            "DROP FUNCTION tallyroll_refuse_ledger_change, record_seat_change, upsert_seat_assignment, remove_seat_assignment, \
-             record_ai_seat_usage, tallyroll_append_seats, tallyroll_lock_org",
-            "ALTER TABLE seat_usage_event DROP CONSTRAINT seat_usage_event_sane",
-            "DROP TABLE seat_org",
-            "ALTER TABLE ai_seat_state DROP COLUMN org_id",
-        ],
-        Engine::Sqlite => &[
+    let fixture = match engine {
+        Engine::Postgres => Fixture::of_before(20_260_301_000_008).await,
+        Engine::Sqlite => Fixture::new(engine).await,
+    };
+    if engine == Engine::Sqlite {
+        // As it was before seats were recorded: the migration is taken back, its tables keep their rows.
+        for sql in [
+            "DELETE FROM tallyroll_migration WHERE version = 20261122000001",
             "DROP VIEW record_seat_change",
             "DROP VIEW upsert_seat_assignment",
             "DROP VIEW record_ai_seat_usage",
@@ -112,10 +106,9 @@ async fn orgs_that_were_there_get_a_baseline(engine: Engine) {
             "ALTER TABLE ai_seat_state DROP COLUMN org_id",
             "DROP INDEX idx_seat_usage_event_ledger",
             "CREATE INDEX idx_seat_usage_event_org ON seat_usage_event (org_id)",
-        ],
-    };
-    for sql in undo {
-        fixture.execute(sql).await;
+        ] {
+            fixture.execute(sql).await;
+        }
     }
     for (namespace, user, seat_type) in [(5, 1, "'base'"), (5, 2, "'free'"), (5, 3, "NULL"), (6, 1, "'base'"), (7, 1, "'base'")] {
         fixture

@@ -1,4 +1,7 @@
-//! The seeds' functions on PostgreSQL: what they answer, and to whom. Deviations from the seed stand beside the seed's own way.
+//! The seeds' functions on PostgreSQL: what they answer, and (in the folder) to whom. Deviations from the seed stand beside the seed's own way.
+
+mod gateway;
+mod roles;
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -8,7 +11,7 @@ use crate::support::{Engine, Fixture};
 use crate::usage_dashboard::{AS_OF, filled};
 
 /// Roles belong to the whole server: one test at a time makes them.
-static ROLES: Mutex<()> = Mutex::const_new(());
+pub static ROLES: Mutex<()> = Mutex::const_new(());
 
 const ANN: &str = "00000000-0000-4000-8000-000000000003";
 const BOB: &str = "00000000-0000-4000-8000-000000000004";
@@ -106,7 +109,9 @@ async fn an_application_logs_by_functions() {
 /// A login of its own, a member of `group`; what it may see is asked over a connection of its own.
 async fn login(fixture: &Fixture, name: &str, group: &str) -> PgConnection {
     fixture.execute(&format!("CREATE ROLE \"{name}\" LOGIN IN ROLE {group}")).await;
-    PgConnection::connect(&fixture.url.replace("postgres://postgres@", &format!("postgres://{name}@"))).await.unwrap()
+    let mut connection = PgConnection::connect(&fixture.url.replace("postgres://postgres@", &format!("postgres://{name}@"))).await.unwrap();
+    connection.execute("SET search_path = tallyroll, public").await.unwrap();
+    connection
 }
 
 async fn try_rows(connection: &mut PgConnection, sql: &str) -> Result<Vec<String>, String> {
@@ -139,217 +144,6 @@ async fn drop_roles(fixture: &Fixture, names: &[String]) {
     for name in names {
         fixture.execute(&format!("DROP ROLE \"{name}\"")).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_writer_logs_and_reads_nothing() {
-    let _one_at_a_time = ROLES.lock().await;
-    let fixture = with_roles().await;
-    let name = format!("app-{}", database(&fixture));
-    let mut app = login(&fixture, &name, "tallyroll_writer").await;
-    let count = fixture.number("SELECT COUNT(*) FROM ai_usage_log").await;
-    for allowed in [
-        format!("SELECT log_ai_usage('{ANN}', p_input_tokens => 7)::TEXT"),
-        format!("INSERT INTO ai_usage_log (user_id, input_tokens) VALUES ('{ANN}', 9)"),
-        format!("SELECT complete_chat_request(track_chat_request('{ANN}', 'p'))::TEXT"),
-        "SELECT upsert_seat_assignment(1, '{3}', '{base}')::TEXT".to_owned(),
-    ] {
-        if let Err(error) = try_rows(&mut app, &allowed).await {
-            panic!("{allowed}: {error}");
-        }
-    }
-    assert_eq!(fixture.number("SELECT COUNT(*) FROM ai_usage_log").await, count + 2);
-    assert_eq!(fixture.number("SELECT seats FROM seat_usage_event WHERE seat_type = 'total'").await, 1);
-    for table in [
-        "ai_usage_log",
-        "chat_requests",
-        "usage_daily",
-        "usage_monthly_user",
-        "user_dashboard_data",
-        "usage_dashboard",
-        "peak_seats",
-        "ai_usage_summary",
-        "seat_usage_event",
-    ] {
-        let result = try_rows(&mut app, &format!("SELECT COUNT(*)::TEXT FROM {table}")).await;
-        assert!(is_refused(&result), "{table}: {result:?}");
-    }
-    for function in [
-        format!("get_user_ai_usage('{ANN}')"),
-        "get_ai_usage_dashboard()".to_owned(),
-        "get_ai_cost_summary()".to_owned(),
-        format!("tallyroll_user_usage('{ANN}', 3, '2026-03-20', 'UTC')"),
-    ] {
-        let result = try_rows(&mut app, &format!("SELECT {function}::TEXT")).await;
-        assert!(is_refused(&result), "{function}: {result:?}");
-    }
-    // A table of its own of the same name, with a trigger, is not what the functions write to.
-    try_rows(&mut app, "CREATE TEMP TABLE ai_usage_log (user_id UUID)").await.unwrap();
-    try_rows(&mut app, &format!("SELECT log_ai_usage('{ANN}')::TEXT")).await.unwrap();
-    assert_eq!(fixture.number("SELECT COUNT(*) FROM ai_usage_log").await, count + 3);
-    try_rows(&mut app, "DISCARD TEMP").await.unwrap();
-    app.close().await.unwrap();
-    drop_roles(&fixture, &[name]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_user_sees_only_itself_and_an_admin_everyone() {
-    let _one_at_a_time = ROLES.lock().await;
-    let fixture = with_roles().await;
-    let (ann_role, bob_role, eve_role) =
-        (format!("ann-{}", database(&fixture)), format!("bob-{}", database(&fixture)), format!("eve-{}", database(&fixture)));
-    let mut ann = login(&fixture, &ann_role, "tallyroll_user").await;
-    for table in ["usage_daily", "usage_daily_user", "usage_monthly_user", "user_dashboard_data"] {
-        let seen = try_rows(&mut ann, &format!("SELECT DISTINCT user_id::TEXT FROM {table}")).await.unwrap();
-        assert_eq!(seen, [ANN], "{table}");
-        let all = fixture.number(&format!("SELECT COUNT(DISTINCT user_id) FROM {table}")).await;
-        assert!(all > 10, "{table}");
-    }
-    let mine = try_rows(&mut ann, &format!("SELECT get_user_ai_usage('{ANN}', 3660)->'summary'->>'total_requests'")).await.unwrap();
-    assert_eq!(mine, fixture.rows(&format!("SELECT SUM(request_count)::TEXT FROM usage_daily WHERE user_id = '{ANN}'")).await);
-    for forbidden in [
-        format!("SELECT get_user_ai_usage('{BOB}')::TEXT"),
-        "SELECT get_ai_usage_dashboard()::TEXT".to_owned(),
-        "SELECT get_ai_cost_summary()::TEXT".to_owned(),
-        "SELECT COUNT(*)::TEXT FROM usage_daily_customer".to_owned(),
-        "SELECT COUNT(*)::TEXT FROM ai_usage_log".to_owned(),
-        format!("SELECT log_ai_usage('{ANN}')::TEXT"),
-        format!("DELETE FROM usage_daily WHERE user_id = '{ANN}'"),
-        "SELECT get_user_ai_usage(NULL)::TEXT".to_owned(),
-    ] {
-        let result = try_rows(&mut ann, &forbidden).await;
-        assert!(is_refused(&result), "{forbidden}: {result:?}");
-    }
-    // Nothing that a session sets for itself makes it someone else.
-    for setting in [format!("SET tallyroll.user_id = '{BOB}'"), format!("SET request.jwt.claim.sub = '{BOB}'")] {
-        try_rows(&mut ann, &setting).await.unwrap();
-    }
-    assert!(is_refused(&try_rows(&mut ann, &format!("SELECT get_user_ai_usage('{BOB}')::TEXT")).await));
-    assert!(try_rows(&mut ann, &format!("SET ROLE \"{bob_role}\"")).await.is_err());
-
-    // What it makes for itself under the names that the functions look for is neither asked nor run.
-    for own in [
-        "CREATE FUNCTION pg_temp.steal() RETURNS UUID LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER ROLE ' || quote_ident(SESSION_USER) || ' SUPERUSER'; RETURN NULL; END $$".to_owned(),
-        format!("CREATE TEMP VIEW user_roles AS SELECT COALESCE(pg_temp.steal(), '{ANN}'::UUID) AS user_id, 'admin'::TEXT AS user_role"),
-        "GRANT SELECT ON user_roles TO PUBLIC".to_owned(),
-        "CREATE TEMP TABLE usage_daily_total (usage_date DATE)".to_owned(),
-    ] {
-        try_rows(&mut ann, &own).await.unwrap();
-    }
-    assert!(is_refused(&try_rows(&mut ann, "SELECT get_ai_cost_summary()::TEXT").await));
-    assert_eq!(try_rows(&mut ann, "SELECT tallyroll_is_admin()::TEXT").await.unwrap(), ["false"]);
-    assert_eq!(fixture.rows(&format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{ann_role}'")).await, ["0"]);
-    try_rows(&mut ann, "DISCARD TEMP").await.unwrap();
-    assert!(try_rows(&mut ann, "CREATE TABLE public.mine (n INTEGER)").await.is_err());
-
-    // Someone who is no user of the application sees nothing.
-    let mut eve = login(&fixture, &eve_role, "tallyroll_user").await;
-    assert_eq!(try_rows(&mut eve, "SELECT user_id::TEXT FROM usage_daily").await.unwrap(), Vec::<String>::new());
-    assert!(is_refused(&try_rows(&mut eve, "SELECT get_user_ai_usage(NULL)::TEXT").await));
-
-    // The seed's admins see everyone.
-    fixture.execute("CREATE TABLE user_roles (user_id UUID, user_role TEXT)").await;
-    fixture.execute(&format!("INSERT INTO user_roles VALUES ('{BOB}', 'admin')")).await;
-    let mut bob = login(&fixture, &bob_role, "tallyroll_user").await;
-    try_rows(&mut bob, &format!("SELECT get_user_ai_usage('{ANN}')::TEXT")).await.unwrap();
-    let all = try_rows(&mut bob, "SELECT get_ai_usage_dashboard(3660)->'summary'->>'total_requests'").await.unwrap();
-    assert_eq!(all, ["400"]);
-    assert!(is_refused(&try_rows(&mut ann, "SELECT get_ai_cost_summary()::TEXT").await));
-    try_rows(&mut ann, "DROP FUNCTION IF EXISTS pg_temp.steal()").await.unwrap();
-    for connection in [ann, bob, eve] {
-        connection.close().await.unwrap();
-    }
-    drop_roles(&fixture, &[ann_role, bob_role, eve_role]).await;
-}
-
-/// The seed's database knows its users by a token that a gateway has checked.
-#[tokio::test(flavor = "multi_thread")]
-async fn behind_a_gateway_a_user_is_who_its_token_says() {
-    let _one_at_a_time = ROLES.lock().await;
-    let fixture = with_roles().await;
-    fixture.execute("CREATE ROLE authenticated").await;
-    fixture.execute("CREATE SCHEMA auth").await;
-    fixture
-        .execute("CREATE FUNCTION auth.uid() RETURNS UUID LANGUAGE sql STABLE AS $$ SELECT NULLIF(current_setting('request.jwt.claim.sub', TRUE), '')::UUID $$")
-        .await;
-    fixture.execute("GRANT USAGE ON SCHEMA auth TO PUBLIC").await;
-    fixture.run_well(&["migrate", "--roles"]);
-    let (gateway_role, direct_role) = (format!("gate-{}", database(&fixture)), format!("ann-{}", database(&fixture)));
-    let mut gateway = login(&fixture, &gateway_role, "authenticated").await;
-    for statement in ["SET ROLE authenticated".to_owned(), format!("SET request.jwt.claim.sub = '{BOB}'")] {
-        try_rows(&mut gateway, &statement).await.unwrap();
-    }
-    assert_eq!(try_rows(&mut gateway, "SELECT DISTINCT user_id::TEXT FROM usage_daily").await.unwrap(), [BOB]);
-    try_rows(&mut gateway, &format!("SELECT get_user_ai_usage('{BOB}')::TEXT")).await.unwrap();
-    assert!(is_refused(&try_rows(&mut gateway, &format!("SELECT get_user_ai_usage('{ANN}')::TEXT")).await));
-    // Who logs in by itself is who it logged in as, whatever it sets.
-    let mut direct = login(&fixture, &direct_role, "tallyroll_user").await;
-    try_rows(&mut direct, &format!("SET request.jwt.claim.sub = '{BOB}'")).await.unwrap();
-    assert_eq!(try_rows(&mut direct, "SELECT DISTINCT user_id::TEXT FROM usage_daily").await.unwrap(), [ANN]);
-    for connection in [gateway, direct] {
-        connection.close().await.unwrap();
-    }
-    drop_roles(&fixture, &[gateway_role, direct_role, "authenticated".to_owned()]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_reads_every_result_and_writes_nothing() {
-    let _one_at_a_time = ROLES.lock().await;
-    let fixture = with_roles().await;
-    let name = format!("fin-{}", database(&fixture));
-    let mut reader = login(&fixture, &name, "tallyroll_reader").await;
-    let tables = fixture
-        .rows("SELECT relname::TEXT FROM pg_class WHERE relnamespace = current_schema()::REGNAMESPACE AND relkind IN ('r', 'v') ORDER BY 1")
-        .await;
-    assert!(tables.len() > 25, "{tables:?}");
-    for table in &tables {
-        for change in [format!("DELETE FROM {table}"), format!("INSERT INTO {table} DEFAULT VALUES"), format!("TRUNCATE {table}")] {
-            assert!(try_rows(&mut reader, &change).await.is_err(), "{change}");
-        }
-    }
-    for table in
-        ["usage_daily", "usage_daily_user", "usage_monthly_user", "user_dashboard_data", "usage_monthly_customer", "peak_seats", "job_run"]
-    {
-        let seen = try_rows(&mut reader, &format!("SELECT COUNT(*)::TEXT FROM {table}")).await.unwrap();
-        assert_eq!(seen, fixture.rows(&format!("SELECT COUNT(*) FROM {table}")).await, "{table}");
-    }
-    assert!(is_refused(&try_rows(&mut reader, "SELECT COUNT(*)::TEXT FROM ai_usage_log").await));
-    try_rows(&mut reader, "SELECT get_ai_cost_summary()::TEXT").await.unwrap();
-    for function in [format!("log_ai_usage('{ANN}')"), "upsert_seat_assignment(1, '{3}', '{base}')".to_owned()] {
-        assert!(is_refused(&try_rows(&mut reader, &format!("SELECT {function}::TEXT")).await), "{function}");
-    }
-    reader.close().await.unwrap();
-    drop_roles(&fixture, &[name]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_runner_runs_and_one_that_would_see_fewer_rows_stops() {
-    let _one_at_a_time = ROLES.lock().await;
-    let fixture = with_roles().await;
-    fixture.execute("ALTER TABLE ai_usage_log ENABLE ROW LEVEL SECURITY").await;
-    let (right, wrong) = (format!("run-{}", database(&fixture)), format!("weak-{}", database(&fixture)));
-    for (name, bypass) in [(&right, "BYPASSRLS"), (&wrong, "NOBYPASSRLS")] {
-        fixture.execute(&format!("CREATE ROLE \"{name}\" LOGIN {bypass} IN ROLE tallyroll_runner")).await;
-    }
-    fixture.log("2026-03-21T10:00:00Z", &[]).await;
-    let run = |name: &str, arguments: &[&str]| {
-        let mut command = fixture.command(arguments);
-        command.env("DATABASE_URL", fixture.url.replace("postgres://postgres@", &format!("postgres://{name}@")));
-        crate::support::Finished::of(&command.output().unwrap())
-    };
-    let jobs = ["run-job", "usage_daily", "--downstream", "--as-of", "2026-03-22"];
-    let before = fixture.results().await;
-    let stopped = run(&wrong, &jobs);
-    assert_eq!(stopped.code, Some(78), "{stopped:?}");
-    assert!(stopped.stderr.contains("row-level security"), "{stopped:?}");
-    assert!(stopped.stderr.contains("BYPASSRLS"), "{stopped:?}");
-    assert_eq!(fixture.results().await, before);
-    for arguments in [&jobs[..], &["run-job", "peak_seats"], &["run-job", "reconcile", "--as-of", "2026-03-22"], &["status"]] {
-        let ran = run(&right, arguments);
-        assert_eq!(ran.code, Some(0), "{arguments:?} {ran:?}");
-    }
-    assert_eq!(fixture.number("SELECT CAST(SUM(request_count) AS BIGINT) FROM usage_daily").await, 401);
-    drop_roles(&fixture, &[right, wrong]).await;
 }
 
 /// The seed splits a user at a rename; here a user is one, by its latest name.
@@ -407,7 +201,9 @@ async fn the_sessions_time_zone_moves_no_day() {
     for zone in ["UTC", "America/Los_Angeles", "Asia/Kolkata"] {
         try_rows(&mut session, &format!("SET TIME ZONE '{zone}'")).await.unwrap();
         let seeds = try_rows(&mut session, "SELECT created_at::DATE::TEXT FROM ai_usage_log").await.unwrap();
-        let ours = try_rows(&mut session, "SELECT tallyroll_usage_dashboard(30, '2026-03-20')->'daily_trend'->0->>'date'").await.unwrap();
+        let ours = try_rows(&mut session, "SELECT tallyroll.tallyroll_usage_dashboard(30, '2026-03-20')->'daily_trend'->0->>'date'")
+            .await
+            .unwrap();
         seen.push(format!("{zone}: {} {}", seeds[0], ours[0]));
     }
     assert_eq!(seen, ["UTC: 2026-03-20 2026-03-20", "America/Los_Angeles: 2026-03-19 2026-03-20", "Asia/Kolkata: 2026-03-20 2026-03-20"]);

@@ -1,6 +1,7 @@
 //! A database that has the seeds' tables, filled, upgrades in place.
 
-use crate::support::{Engine, Fixture};
+use crate::sql_functions::ROLES;
+use crate::support::{Engine, Finished, Fixture};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seeds_tables_upgrade_without_being_rewritten() {
@@ -42,6 +43,91 @@ async fn the_seeds_tables_upgrade_without_being_rewritten() {
     assert!(fixture.written(&run).contains(&"usage_daily 2026-01-01".to_owned()));
     fixture.execute("UPDATE chat_requests SET cost = 99").await;
     assert!(fixture.written(&run).contains(&"usage_daily 2026-01-05".to_owned()));
+}
+
+/// A database that the release before filled, with roles: its results and state move, whole and as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_move_into_a_schema_of_their_own() {
+    let fixture = Fixture::of_before(20_261_122_000_007).await;
+    let public = |relation: &str| format!("SELECT CAST(pg_relation_filenode('{relation}') AS TEXT), (SELECT COUNT(*) FROM {relation})");
+    for sql in [
+        "CREATE ROLE own_schema_before",
+        "GRANT SELECT ON usage_daily_total TO own_schema_before",
+        "INSERT INTO usage_daily_total SELECT DATE '2026-01-01' + n, 1, 1, 0, 0, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 1, 0, 0, 0, now(), now(), 1, 1 \
+         FROM generate_series(0, 99) AS n",
+        "INSERT INTO ai_usage_log (user_id, created_at) VALUES (gen_random_uuid(), '2026-01-05T12:00:00Z')",
+        "SELECT upsert_seat_assignment(4, '{1}', '{base}')",
+    ] {
+        fixture.execute(sql).await;
+    }
+    let before = [fixture.rows(&public("usage_daily_total")).await, fixture.rows(&public("seat_org")).await];
+    assert_eq!(fixture.run(&["run-job", "usage_daily"]).code, Some(78));
+    fixture.run_well(&["migrate"]);
+    let moved = [fixture.rows(&public("tallyroll.usage_daily_total")).await, fixture.rows(&public("tallyroll.seat_org")).await];
+    assert_eq!(before, moved, "a table was rewritten, or lost rows");
+    assert_eq!(
+        fixture.rows("SELECT has_table_privilege('own_schema_before', 'tallyroll.usage_daily_total', 'SELECT')").await,
+        ["1"],
+        "rights go along"
+    );
+    // What is left are the tables that applications know, their functions and their view.
+    let left = "SELECT relname::TEXT FROM pg_class WHERE relnamespace = 'public'::REGNAMESPACE AND relkind IN ('r', 'v') ORDER BY 1";
+    let known = [
+        "ai_seat_state",
+        "ai_usage_log",
+        "ai_usage_summary",
+        "chat_requests",
+        "request_analytics",
+        "seat_usage_event",
+        "subscription",
+        "subscription_seat_assignments",
+        "tallyroll_migration",
+        "user_dashboard_data",
+        "user_plans",
+        "users",
+    ];
+    assert_eq!(fixture.rows(left).await, known);
+    assert_eq!(Fixture::new(Engine::Postgres).await.rows(left).await, known);
+    let foreign = "SELECT COUNT(*) FROM pg_proc WHERE pronamespace = 'public'::REGNAMESPACE AND proname LIKE 'tallyroll%'";
+    assert_eq!(fixture.number(foreign).await, 0);
+    // Old triggers mark what they find, and what is due is found.
+    fixture.run_well(&["run-job", "usage_daily", "--as-of", "2026-04-15"]);
+    fixture.execute("UPDATE ai_usage_log SET input_tokens = 9").await;
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_dirty_day").await, 1);
+    assert_eq!(fixture.written(&["run-job", "usage_daily", "--as-of", "2026-04-15"]), ["usage_daily 2026-01-05"]);
+    for sql in ["DROP OWNED BY own_schema_before", "DROP ROLE own_schema_before"] {
+        fixture.execute(sql).await;
+    }
+}
+
+/// Where the application's tables are is remembered: a later session may look elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_applications_schema_is_kept_under_another_search_path() {
+    let _one_at_a_time = ROLES.lock().await;
+    let fixture = Fixture::empty(Engine::Postgres).await;
+    for sql in ["CREATE SCHEMA customer_app", "CREATE SCHEMA elsewhere"] {
+        fixture.execute(sql).await;
+    }
+    let under = |path: &str, arguments: &[&str]| {
+        let mut command = fixture.command(arguments);
+        command.env("DATABASE_URL", format!("{}&options[search_path]={path}", fixture.url));
+        Finished::of(&command.output().unwrap())
+    };
+    assert_eq!(under("customer_app", &["migrate"]).code, Some(0));
+    for arguments in [&["migrate"][..], &["run-job", "usage_daily", "--downstream"], &["check"], &["migrate", "--roles"]] {
+        let ran = under("elsewhere", arguments);
+        assert_eq!(ran.code, Some(0), "{arguments:?} {ran:?}");
+    }
+    let schemas = "SELECT nspname::TEXT, COUNT(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+         WHERE nspname IN ('customer_app', 'elsewhere', 'public') AND relkind IN ('r', 'v') GROUP BY 1";
+    assert_eq!(fixture.rows(schemas).await, ["customer_app|12"]);
+    fixture.execute("ALTER SCHEMA customer_app RENAME TO renamed").await;
+    let lost = under("elsewhere", &["migrate"]);
+    assert_eq!(lost.code, Some(78), "{lost:?}");
+    assert!(lost.stderr.contains("tallyroll_setting"), "{lost:?}");
+    fixture.execute("UPDATE tallyroll.tallyroll_setting SET value = 'renamed' WHERE name = 'application_schema'").await;
+    assert_eq!(under("elsewhere", &["migrate"]).code, Some(0));
+    assert_eq!(under("elsewhere", &["run-job", "usage_daily"]).code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

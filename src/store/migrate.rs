@@ -1,11 +1,14 @@
 //! Creating and upgrading the schema, by plain SQL under `sql/migrations/<engine>/`.
 
 use anyhow::Result;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::postgres::PgPool;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use super::{Store, classify};
+use super::{Store, classify, functions};
 use crate::abort;
 use crate::failure::Failure;
+use crate::sql_text::quote_identifier;
 
 /// A table of its own: the application may keep `_sqlx_migrations` for itself.
 const HISTORY_TABLE: &str = "tallyroll_migration";
@@ -44,23 +47,28 @@ impl Store {
             .collect();
         if !dry_run {
             self.forget_half_built_indexes().await?;
-            // One by one, so that each stays that was applied; the last look compares the texts of all.
-            let missing = migrator.iter().map(|migration| migration.version).filter(|version| !applied.contains(version));
-            for target in missing.map(Some).chain([None]) {
-                self.migrate_to(&migrator, target).await.map_err(|error| explain(error, self))?;
-                abort::point("migration_applied");
+            match self {
+                Self::Postgres { pool, .. } => self.migrate_postgres(pool, &migrator, &applied).await?,
+                Self::Sqlite { pool, .. } => {
+                    let mut connection = pool.acquire().await.map_err(classify)?;
+                    apply(&migrator, &mut *connection, &applied).await.map_err(|error| explain(error, self))?;
+                }
             }
         }
         Ok(plan)
     }
 
-    async fn migrate_to(&self, migrator: &Migrator, target: Option<i64>) -> Result<(), MigrateError> {
-        match (self, target) {
-            (Self::Postgres { pool, .. }, Some(target)) => migrator.run_to(target, pool).await,
-            (Self::Postgres { pool, .. }, None) => migrator.run(pool).await,
-            (Self::Sqlite { pool, .. }, Some(target)) => migrator.run_to(target, pool).await,
-            (Self::Sqlite { pool, .. }, None) => migrator.run(pool).await,
-        }
+    /// Applies migrations with the application's schema first, where they look for and make the tables that applications know; then
+    /// makes the functions.
+    async fn migrate_postgres(&self, pool: &PgPool, migrator: &Migrator, applied: &[i64]) -> Result<()> {
+        let application_schema = self.application_schema().await?;
+        // A connection of its own: what is set, and a lock that an error leaves, ends with it.
+        let mut connection = pool.acquire().await.map_err(classify)?.detach();
+        let search_path = format!("SET search_path = {}, tallyroll", quote_identifier(&application_schema));
+        connection.execute(AssertSqlSafe(search_path)).await.map_err(classify)?;
+        apply(migrator, &mut connection, applied).await.map_err(|error| explain(error, self))?;
+        functions::create(&mut connection, &application_schema, &self.location()).await?;
+        connection.close().await.map_err(classify)
     }
 
     /// Makes the roles, rights and row-level security of `sql/roles.sql`, in one transaction; there already, they stay.
@@ -85,13 +93,13 @@ impl Store {
         tx.commit().await.map_err(classify)
     }
 
-    /// Whether every migration of this version is there.
+    /// Whether every migration of this version is there, and its functions.
     ///
     /// # Errors
     /// What the database says.
     pub async fn is_migrated(&self) -> Result<bool> {
         let applied = self.applied_migrations().await?;
-        Ok(self.pick(&POSTGRES, &SQLITE).iter().all(|migration| applied.contains(&migration.version)))
+        Ok(self.pick(&POSTGRES, &SQLITE).iter().all(|migration| applied.contains(&migration.version)) && self.has_functions().await?)
     }
 
     /// Fails with the next step where the schema is not this version's.
@@ -140,6 +148,16 @@ fn migrator(migrations: &Migrator) -> Migrator {
     migrator
 }
 
+/// Applies what is missing one by one, so that each stays that was applied; the last look compares the texts of all.
+async fn apply<C: Migrate>(migrator: &Migrator, connection: &mut C, applied: &[i64]) -> Result<(), MigrateError> {
+    let missing = migrator.iter().map(|migration| migration.version).filter(|version| !applied.contains(version));
+    for target in missing.map(Some).chain([None]) {
+        migrator.run_direct(target, connection, false).await?;
+        abort::point("migration_applied");
+    }
+    Ok(())
+}
+
 fn explain(error: MigrateError, store: &Store) -> anyhow::Error {
     match error {
         MigrateError::VersionMismatch(version) => {
@@ -147,17 +165,20 @@ fn explain(error: MigrateError, store: &Store) -> anyhow::Error {
                 .hint("use the version of tallyroll that upgraded the database, or a newer one")
                 .into()
         }
-        MigrateError::ExecuteMigration(source, version) => {
-            let text = super::what_it_says(&source);
-            let classified = classify(source);
-            if crate::failure::find(&classified).is_some() {
-                return classified.context(format!("Migration {version} failed"));
-            }
-            Failure::config(format!("Migration {version} does not fit the tables that `{}` holds: {text}", store.location()))
-                .hint("rename or mend the table in the way, then run `tallyroll migrate` again; what was applied stays")
-                .into()
-        }
+        MigrateError::ExecuteMigration(source, version) => refused(source, &format!("Migration {version}"), &store.location()),
         MigrateError::Execute(source) => classify(source),
         other => anyhow::Error::new(other).context("The schema could not be upgraded"),
     }
+}
+
+/// What to do about a migration or a file of functions that the database refused.
+pub(super) fn refused(error: sqlx::Error, what: &str, location: &str) -> anyhow::Error {
+    let text = super::what_it_says(&error);
+    let classified = classify(error);
+    if crate::failure::find(&classified).is_some() {
+        return classified.context(format!("{what} failed"));
+    }
+    Failure::config(format!("{what} does not fit the tables that `{location}` holds: {text}"))
+        .hint("rename or mend the table in the way, then run `tallyroll migrate` again; what was applied stays")
+        .into()
 }

@@ -26,6 +26,24 @@ use crate::failure::Failure;
 const SESSION_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET row_security = off; \
      SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
 
+/// Where unqualified names are looked for: our own schema, then the application's, then what the session had. Names alone are read
+/// before, from the catalog: a role that may not read our schema is told so by the statement that needs it.
+const SEARCH_PATH: &str = "DO $$
+DECLARE
+    v_application TEXT;
+BEGIN
+    IF EXISTS (
+        SELECT 1 FROM pg_catalog.pg_class AS setting JOIN pg_catalog.pg_namespace AS own ON own.oid = setting.relnamespace
+        WHERE own.nspname = 'tallyroll' AND setting.relname = 'tallyroll_setting'
+            AND pg_catalog.has_schema_privilege(own.oid, 'USAGE') AND pg_catalog.has_table_privilege(setting.oid, 'SELECT')
+    ) THEN
+        SELECT pg_catalog.quote_ident(value) INTO v_application FROM tallyroll.tallyroll_setting WHERE name = 'application_schema';
+    END IF;
+    PERFORM pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'tallyroll', v_application,
+        NULLIF(pg_catalog.current_setting('search_path'), ''), 'pg_temp'), FALSE);
+END;
+$$";
+
 /// Has a statement whose client is gone end within seconds. Servers before 14, and some that are not on Linux, refuse it.
 const CHECK_CLIENT: &str = "SET client_connection_check_interval = '5s'";
 
@@ -54,6 +72,7 @@ pub(super) async fn connect(url: &PostgresUrl, connections: u32) -> Result<PgPoo
         .after_connect(|connection, _| {
             Box::pin(async move {
                 connection.execute(SESSION_SETTINGS).await?;
+                connection.execute(SEARCH_PATH).await?;
                 let _ = connection.execute(CHECK_CLIENT).await;
                 Ok(())
             })

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, PgConnection};
 use tallyroll::clock::Clock;
 use tallyroll::config::{self, Config};
 use tallyroll::job::Jobs;
@@ -56,6 +58,17 @@ impl Fixture {
     pub async fn new(engine: Engine) -> Self {
         let fixture = Self::empty(engine).await;
         fixture.store.migrate(false).await.unwrap();
+        fixture
+    }
+
+    /// A PostgreSQL database as migrations up to `version` left it.
+    pub async fn of_before(version: i64) -> Self {
+        let fixture = Self::empty(Engine::Postgres).await;
+        let mut migrator = Migrator::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/migrations/postgres"))).await.unwrap();
+        migrator.dangerous_set_table_name("tallyroll_migration");
+        let mut connection = PgConnection::connect(&fixture.url).await.unwrap();
+        migrator.run_to(version, &mut connection).await.unwrap();
+        connection.close().await.unwrap();
         fixture
     }
 

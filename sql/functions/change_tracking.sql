@@ -1,0 +1,38 @@
+-- Change tracking (docs/semantics.md section 5): the triggers' functions. An update or delete of a raw row marks the quarter of an hour
+-- that the row was or is in. A quarter of an hour lies in one day of every time zone of today, whatever reporting.timezone is.
+
+-- The writer needs no right on usage_dirty_day: the marks are set as the owner. Extracting the epoch makes the slot
+-- independent of the writer's session time zone, also where created_at is a timestamp without zone.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_mark_dirty() RETURNS TRIGGER
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        INSERT INTO tallyroll.usage_dirty_day (source, slot_start)
+        SELECT TG_TABLE_NAME, to_timestamp(floor(extract(EPOCH FROM created_at) / 900) * 900) FROM old_rows
+        UNION
+        SELECT TG_TABLE_NAME, to_timestamp(floor(extract(EPOCH FROM created_at) / 900) * 900) FROM new_rows;
+    ELSE
+        INSERT INTO tallyroll.usage_dirty_day (source, slot_start)
+        SELECT DISTINCT TG_TABLE_NAME, to_timestamp(floor(extract(EPOCH FROM created_at) / 900) * 900) FROM old_rows;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
+-- An analytics row changes the usage event of its chat request.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_mark_dirty_analytics() RETURNS TRIGGER
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO tallyroll.usage_dirty_day (source, slot_start)
+        SELECT DISTINCT 'chat_requests', to_timestamp(floor(extract(EPOCH FROM request.created_at) / 900) * 900)
+        FROM old_rows AS changed JOIN {app}.chat_requests AS request ON request.id = changed.request_id;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO tallyroll.usage_dirty_day (source, slot_start)
+        SELECT DISTINCT 'chat_requests', to_timestamp(floor(extract(EPOCH FROM request.created_at) / 900) * 900)
+        FROM new_rows AS changed JOIN {app}.chat_requests AS request ON request.id = changed.request_id;
+    END IF;
+    RETURN NULL;
+END;
+$$;

@@ -1,0 +1,28 @@
+-- The writing function of the usage-tracking seed: all that an application needs.
+
+CREATE OR REPLACE FUNCTION {app}.log_ai_usage(
+    p_user_id UUID,
+    p_user_email TEXT DEFAULT NULL,
+    p_customer_id INTEGER DEFAULT NULL,
+    p_customer_name TEXT DEFAULT NULL,
+    p_request_type TEXT DEFAULT 'report',
+    p_session_id TEXT DEFAULT NULL,
+    p_input_tokens INTEGER DEFAULT 0,
+    p_output_tokens INTEGER DEFAULT 0,
+    p_model_used TEXT DEFAULT 'claude-sonnet-4-20250514',
+    p_latency_ms INTEGER DEFAULT NULL,
+    p_tool_turns INTEGER DEFAULT 0,
+    p_status TEXT DEFAULT 'success',
+    p_error_message TEXT DEFAULT NULL
+) RETURNS UUID
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO {app}.ai_usage_log (
+        user_id, user_email, customer_id, customer_name, request_type, session_id, input_tokens, output_tokens, model_used, latency_ms,
+        tool_turns, status, error_message
+    ) VALUES (
+        p_user_id, p_user_email, p_customer_id, p_customer_name, COALESCE(p_request_type, 'report'), p_session_id,
+        COALESCE(p_input_tokens, 0), COALESCE(p_output_tokens, 0), p_model_used, p_latency_ms, p_tool_turns,
+        COALESCE(p_status, 'success'), p_error_message
+    )
+    RETURNING id;
+$$;

@@ -1,0 +1,70 @@
+-- Who asks a function, and whether it may see everyone.
+
+-- Who asks. The role that SET ROLE chose, else the one that logged in: inside a function that runs as its owner, CURRENT_USER
+-- would be the owner.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_asking_role() RETURNS NAME
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE(NULLIF(current_setting('role', TRUE), 'none'), SESSION_USER::TEXT)::NAME;
+$$;
+
+-- The user that asks: auth.uid() where the database has it (the seed's) and the asking role is the one that its gateway chooses, else
+-- the user whose id or email is the name of the role. A role that logs in by itself could set what auth.uid() reads.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_known_user_id() RETURNS UUID
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_role TEXT := tallyroll.tallyroll_asking_role();
+    v_user_id UUID;
+BEGIN
+    IF to_regprocedure('auth.uid()') IS NOT NULL AND v_role = 'authenticated' AND SESSION_USER <> 'authenticated' THEN
+        EXECUTE 'SELECT auth.uid()' INTO v_user_id;
+        RETURN v_user_id;
+    END IF;
+    SELECT id INTO v_user_id
+    FROM {app}.users
+    WHERE id::TEXT = v_role OR email::TEXT = v_role
+    ORDER BY id::TEXT = v_role DESC
+    LIMIT 1;
+    RETURN v_user_id;
+END;
+$$;
+
+-- What policies and functions call. Replace this one where users are known otherwise: `migrate` makes it where there is none, and leaves
+-- one of yours alone. Nothing that a session can set for itself must decide it.
+DO $$
+BEGIN
+    IF COALESCE((
+        -- As the release before this one made it.
+        SELECT md5(prosrc) = '3e9669f7e98085bce43cca75d10afdf3'
+        FROM pg_proc
+        WHERE oid = to_regprocedure('tallyroll.tallyroll_current_user_id()')
+    ), TRUE) THEN
+        CREATE OR REPLACE FUNCTION tallyroll.tallyroll_current_user_id() RETURNS UUID
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS 'SELECT tallyroll.tallyroll_known_user_id()';
+    END IF;
+END;
+$$;
+
+-- Who sees everyone: whoever owns the summaries or reads them as tallyroll_reader or tallyroll_runner, and the seed's admins.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_admin() RETURNS BOOLEAN
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_is_admin BOOLEAN;
+BEGIN
+    SELECT BOOL_OR(pg_has_role(tallyroll.tallyroll_asking_role(), role.oid, 'MEMBER')) INTO v_is_admin
+    FROM pg_roles AS role
+    WHERE role.rolname IN ('tallyroll_reader', 'tallyroll_runner')
+        OR role.oid = (SELECT relowner FROM pg_class WHERE oid = 'tallyroll.usage_daily_user'::REGCLASS);
+    -- The application's own table alone, of the log's owner: what somebody else calls by that name is neither asked nor run.
+    IF NOT v_is_admin AND EXISTS (
+        SELECT 1
+        FROM pg_class AS log
+        JOIN pg_class AS asked ON asked.relnamespace = log.relnamespace AND asked.relowner = log.relowner
+        WHERE log.oid = '{app}.ai_usage_log'::REGCLASS AND asked.relname = 'user_roles' AND asked.relkind IN ('r', 'p')
+    ) THEN
+        EXECUTE 'SELECT EXISTS (SELECT 1 FROM {app}.user_roles WHERE user_id = $1 AND user_role::TEXT = ''admin'')'
+        INTO v_is_admin USING tallyroll.tallyroll_current_user_id();
+    END IF;
+    RETURN v_is_admin;
+END;
+$$;

@@ -1,0 +1,100 @@
+//! The functions of PostgreSQL, from `sql/functions/`: made anew by each `migrate`, so that none is ever of another version.
+//!
+//! `{app}` in a file is the application's schema. Everything else is qualified: the functions run with a search path on which
+//! nobody but the server's owner can create anything.
+
+use anyhow::Result;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use super::migrate::refused;
+use super::{Store, classify};
+use crate::failure::Failure;
+use crate::fingerprint;
+use crate::sql_text::quote_identifier;
+
+/// In this order: a function comes after those that it calls.
+const FILES: [(&str, &str); 8] = [
+    ("sql/functions/change_tracking.sql", include_str!("../../sql/functions/change_tracking.sql")),
+    ("sql/functions/seat_recording.sql", include_str!("../../sql/functions/seat_recording.sql")),
+    ("sql/functions/who_asks.sql", include_str!("../../sql/functions/who_asks.sql")),
+    ("sql/functions/figures.sql", include_str!("../../sql/functions/figures.sql")),
+    ("sql/functions/dashboards.sql", include_str!("../../sql/functions/dashboards.sql")),
+    ("sql/functions/logging.sql", include_str!("../../sql/functions/logging.sql")),
+    ("sql/functions/chat.sql", include_str!("../../sql/functions/chat.sql")),
+    ("sql/functions/rights.sql", include_str!("../../sql/functions/rights.sql")),
+];
+
+/// One `migrate` at a time replaces functions: two would stop each other.
+const BEGIN: &str =
+    "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock(8241560137722291)";
+
+const REMEMBER: &str = "INSERT INTO tallyroll.tallyroll_setting (name, value) VALUES ('functions', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+/// Makes all functions anew, all or none.
+///
+/// # Errors
+/// [`Failure`] of kind config where the tables or the rights do not fit.
+pub(super) async fn create(connection: &mut PgConnection, application_schema: &str, location: &str) -> Result<()> {
+    let schema = quote_identifier(application_schema);
+    let mut tx = connection.begin().await.map_err(classify)?;
+    sqlx::raw_sql(BEGIN).execute(&mut *tx).await.map_err(classify)?;
+    for (file, text) in FILES {
+        let sql = text.replace("{app}", &schema);
+        let made = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await;
+        made.map_err(|error| refused(error, &format!("`{file}`"), location))?;
+    }
+    sqlx::query(REMEMBER).bind(digest()).execute(&mut *tx).await.map_err(classify)?;
+    tx.commit().await.map_err(classify)
+}
+
+/// Says which text the functions have.
+fn digest() -> String {
+    fingerprint::of(FILES.map(|(_, text)| text))
+}
+
+impl Store {
+    /// Whether the functions of this version are there; SQLite has none.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(super) async fn has_functions(&self) -> Result<bool> {
+        if let Self::Sqlite { .. } = self {
+            return Ok(true);
+        }
+        let rows = self.query("SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'functions'", &[]).await?;
+        Ok(rows.first().is_some_and(|row| row.text("value").is_ok_and(|made| made == digest())))
+    }
+
+    /// The schema that the application's tables are in: where they were when this database was first migrated.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config where there is none.
+    pub(super) async fn application_schema(&self) -> Result<String> {
+        let is_recorded = "SELECT 1 AS one WHERE to_regclass('tallyroll.tallyroll_setting') IS NOT NULL";
+        let sql = if self.query(is_recorded, &[]).await?.is_empty() {
+            // Of a release before this table: where its history is; of a new database: where the session creates.
+            "SELECT COALESCE((SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+             WHERE pg_class.oid = to_regclass('tallyroll_migration')), \
+             (SELECT name FROM unnest(current_schemas(FALSE)) WITH ORDINALITY AS path (name, place) \
+             WHERE name <> 'tallyroll' AND name NOT LIKE 'pg\\_%' ORDER BY place LIMIT 1), '')::TEXT AS name"
+        } else {
+            "SELECT COALESCE((SELECT nspname FROM tallyroll.tallyroll_setting LEFT JOIN pg_namespace ON nspname = value \
+             WHERE name = 'application_schema'), '')::TEXT AS name"
+        };
+        let name = self.query(sql, &[]).await?.first().map_or_else(|| Ok(String::new()), |row| row.text("name"))?;
+        if name.is_empty() {
+            return Err(Failure::config(format!("The schema of the application's tables is not there at `{}`", self.location()))
+                .hint(
+                    "before the first `migrate`, the session's `search_path` must begin with it; after it has been renamed, \
+                     set `value` of 'application_schema' in tallyroll.tallyroll_setting",
+                )
+                .into());
+        }
+        if name.contains(['\'', '$', '\\']) {
+            return Err(Failure::config(format!("The schema `{name}` has a name that functions cannot be written for"))
+                .hint("rename it to one without quotation marks, backslashes and dollar signs")
+                .into());
+        }
+        Ok(name)
+    }
+}
