@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The long campaigns whole: 50 kills on each database, 4,000 random logs, five minutes of schedulers side by side. `scripts/test.sh` runs them short.
+# The long campaigns whole: kills at random, at every abort point and at pairs of them, cuts at every moment of the wire, thousands of lies of the
+# storage, random sequences against a model, 4,000 random logs, five minutes of schedulers side by side. `scripts/test.sh` runs them short.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --quiet --tests --locked --features abort-points
-TALLYROLL_CAMPAIGN=1 exec scripts/python.sh scripts/postgres.sh cargo test --locked --features abort-points --test main -- --nocapture interrupted differential publishing concurrent schedulers "$@"
+TALLYROLL_CAMPAIGN=1 exec scripts/python.sh scripts/postgres.sh cargo test --locked --features abort-points --test main -- --nocapture \
+  interrupted abort_points wire lying_storage model differential publishing concurrent schedulers "$@"

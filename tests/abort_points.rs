@@ -1,11 +1,96 @@
 //! Killed at every abort point, on both databases, and run again: the same tables and files as those of a run that nobody disturbed.
 
-use std::collections::BTreeMap;
+mod scenarios;
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use tallyroll::abort::POINTS;
 
+use self::stage::Stage;
 use crate::style;
+use crate::support::repetitions;
+
+// Which scenario kills at which points; together they are all.
+const RUNNING: &[&str] = &[
+    "lock_taken_over",
+    "lock_before_commit",
+    "lock_acquired",
+    "plan_kept",
+    "plan_committed",
+    "run_before_finish",
+    "run_finished",
+    "lock_released",
+    "log_kept",
+    "table_made",
+    "window_computed",
+    "rows_deleted",
+    "rows_written",
+    "quarantine_written",
+    "window_recorded",
+    "window_before_commit",
+    "window_committed",
+    "derived_deleted",
+    "derived_written",
+    "usage_monthly_put",
+    "dashboards_deleted",
+    "dashboards_written",
+    "reconciliation_written",
+];
+const FAILING: &[&str] = &["quarantine_committed", "failure_before_commit", "failure_committed"];
+const BILLING: &[&str] = &[
+    "revision_put",
+    "revision_read_back",
+    "csv_put",
+    "manifest_put",
+    "success_put",
+    "month_sealed",
+    "peaks_deleted",
+    "peaks_written",
+    "snapshot_recorded",
+    "current_put",
+    "file_before_rename",
+];
+const IMPORTING: &[&str] = &["import_batch", "import_before_commit", "import_committed"];
+const RECORDING: &[&str] = &["seats_before_commit", "seats_recorded"];
+const MIGRATING: &[&str] = &["migration_applied"];
+const SCHEDULING: &[&str] =
+    &["slots_before_commit", "slots_claimed", "slots_taken_over", "slot_begun", "slot_before_finish", "slot_finished", "history_tidied"];
+
+/// Kills each stage at each of the scenario's `own` points that it passes: the first time, and in the first stage also the last time.
+/// The campaign kills at every point that is passed, more often, and at pairs of the scenario's own.
+async fn kill_everywhere(reached_in_pairs: &[&str], own: &[&str], stages: Vec<Stage>) {
+    require_points();
+    let is_campaign = repetitions(0, 1) == 1;
+    let mut reached: BTreeSet<String> = reached_in_pairs.iter().map(|name| (*name).to_owned()).collect();
+    let mut kills = 0;
+    for (index, stage) in stages.into_iter().enumerate() {
+        reached.extend(stage.passed.keys().cloned());
+        for (point, passed) in &stage.passed {
+            let mut times: BTreeSet<usize> = BTreeSet::new();
+            if is_campaign {
+                times.extend((1..=3.min(*passed)).chain([*passed]));
+            } else if own.contains(&point.as_str()) {
+                times.insert(1);
+                times.extend((index == 0).then_some(*passed));
+            }
+            for time in times {
+                assert!(stage.killed(&[(point, time)]).await);
+                kills += 1;
+            }
+        }
+        let passed_own: Vec<&str> = own.iter().copied().filter(|point| stage.passed.contains_key(*point)).collect();
+        let pairs = passed_own.iter().flat_map(|first| passed_own.iter().map(move |second| [(*first, 1), (*second, 1)]));
+        for pair in pairs.filter(|_| is_campaign) {
+            kills += 1 + usize::from(stage.killed(&pair).await);
+        }
+        stage.remove().await;
+    }
+    let missed: Vec<_> = own.iter().filter(|point| !reached.contains(**point)).collect();
+    assert!(missed.is_empty(), "the scenario does not come to {missed:?}");
+    println!("{kills} kills: no difference");
+}
 
 /// A test without the points would kill nothing and pass.
 #[allow(clippy::assertions_on_constants, reason = "it holds in one of two builds")]
@@ -52,4 +137,13 @@ fn only_the_feature_of_tests_has_points() {
     let features = manifest["features"].as_table().unwrap();
     assert_eq!(features.keys().collect::<Vec<_>>(), ["abort-points"], "another feature, `default` among them, may switch it on");
     assert!(include_str!("../src/abort.rs").contains("#[cfg(all(feature = \"abort-points\", not(debug_assertions)))]\ncompile_error!"));
+}
+
+#[test]
+fn every_point_has_a_scenario_that_kills_there() {
+    let mut killed = [RUNNING, FAILING, BILLING, IMPORTING, RECORDING, MIGRATING, SCHEDULING].concat();
+    let mut all = POINTS.to_vec();
+    killed.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(killed, all);
 }

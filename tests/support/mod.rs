@@ -3,6 +3,7 @@
 pub mod schedules;
 pub mod seats;
 pub mod site;
+pub mod template;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -77,7 +78,7 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let url = match engine {
             Engine::Sqlite => "sqlite://tallyroll.db".to_owned(),
-            Engine::Postgres => new_postgres_database().await,
+            Engine::Postgres => new_postgres_database(None).await,
         };
         let project = Project::new(dir.path());
         let store = Store::open(&project, &config_of(&project, &url), Create::IfMissing).await.unwrap();
@@ -237,15 +238,28 @@ pub fn postgres_url() -> String {
     std::env::var("TALLYROLL_TEST_POSTGRES").expect("TALLYROLL_TEST_POSTGRES names no server: run the tests with scripts/test.sh")
 }
 
-async fn new_postgres_database() -> String {
-    let admin = postgres_url();
+/// The URL of a new database: empty, or a copy of another that nobody is connected to.
+async fn new_postgres_database(template: Option<&str>) -> String {
     let name = format!("test_{}", Uuid::new_v4().simple());
+    let template = template.map(|url| format!(" TEMPLATE {}", postgres_database_name(url))).unwrap_or_default();
+    as_postgres_admin(&format!("CREATE DATABASE {name}{template}")).await;
+    postgres_url().replace("/postgres?", &format!("/{name}?"))
+}
+
+async fn drop_postgres_database(url: &str) {
+    as_postgres_admin(&format!("DROP DATABASE {} WITH (FORCE)", postgres_database_name(url))).await;
+}
+
+fn postgres_database_name(url: &str) -> &str {
+    url.split('?').next().unwrap().rsplit('/').next().unwrap()
+}
+
+async fn as_postgres_admin(sql: &str) {
     let dir = tempfile::tempdir().unwrap();
     let project = Project::new(dir.path());
-    let store = Store::open(&project, &config_of(&project, &admin), Create::Never).await.unwrap();
-    store.execute(&format!("CREATE DATABASE {name}"), &[]).await.unwrap();
+    let store = Store::open(&project, &config_of(&project, &postgres_url()), Create::Never).await.unwrap();
+    store.execute(sql, &[]).await.unwrap();
     store.close().await;
-    admin.replace("/postgres?", &format!("/{name}?"))
 }
 
 /// How often a campaign repeats: short in the test command, whole through `scripts/campaign.sh`.

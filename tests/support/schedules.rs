@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tallyroll::clock::Clock;
 use tallyroll::job::Jobs;
 use tallyroll::project::Project;
@@ -22,6 +22,17 @@ pub fn schedules(settings: &str) -> BTreeMap<String, Schedule> {
     let (schedules, problems) = schedule::read(&project, &Jobs::load(&project).unwrap()).unwrap();
     assert!(problems.is_empty(), "{problems:?}");
     schedules
+}
+
+impl Fixture {
+    /// Has the slots of a job count from 70 days ago: two or three firsts of a month.
+    pub async fn first_seen(&self, job: &str) {
+        let at = tallyroll::store::format_instant(Utc::now() - TimeDelta::days(70));
+        let sql = format!(
+            "INSERT INTO schedule_state (job, scheduled_for, state, claimed_at, finished_at) VALUES ('{job}', '{at}', 'first_seen', '{at}', '{at}')"
+        );
+        self.execute(&sql).await;
+    }
 }
 
 /// A clock that a test sets.
