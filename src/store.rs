@@ -241,13 +241,19 @@ impl Tx {
     /// Makes everything since the beginning permanent, all at once.
     ///
     /// # Errors
-    /// As [`Store::query`]; then nothing is.
+    /// As [`Store::query`]; then nothing is. Where the connection broke meanwhile nobody knows, and the error says so.
     pub async fn commit(self) -> Result<()> {
-        match self {
+        let committed = match self {
             Self::Postgres(tx) => tx.commit().await,
             Self::Sqlite(tx) => tx.commit().await,
-        }
-        .map_err(classify)
+        };
+        committed.map_err(|error| match error {
+            sqlx::Error::Io(_) => Failure::try_again("The connection broke while the database was committing; whether it did is not known")
+                .caused_by(error)
+                .hint("run the same command again: it finds what was committed, and does the rest")
+                .into(),
+            error => classify(error),
+        })
     }
 }
 

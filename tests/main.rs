@@ -33,3 +33,4 @@ mod style;
 mod upgrade;
 mod usage_dashboard;
 mod user_dashboard;
+mod wire;
