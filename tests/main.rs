@@ -17,6 +17,7 @@ mod interrupted;
 mod journal;
 mod license;
 mod locking;
+mod model;
 mod pages;
 mod peak_seats;
 mod publishing;
