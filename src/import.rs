@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
 use hashbrown::HashMap;
 use serde::Serialize;
 use serde_json::json;
@@ -27,8 +28,9 @@ use crate::failure::{self, Failure};
 use crate::license::License;
 use crate::money;
 use crate::seats::MAX_SEATS;
+use crate::seats::calendar::implausible;
 use crate::source::ledger::INSTANTS;
-use crate::store::{Store, Tx, Value};
+use crate::store::{Store, Tx, Value, format_instant};
 
 /// Identities of rows without an id of their own are names in this space (RFC 9562, version 5).
 const ROW_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_5d7e_91c3_4a6b_8e0d_7461_6c6c_7972);
@@ -178,7 +180,7 @@ pub async fn import_file(
                     report.ignored_columns = mapping.ignored(&record.headers);
                 }
                 let given = mapping.given(&record.headers);
-                match row(mapping, &record, &mut seen) {
+                match row(mapping, &record, &mut seen, clock.now()) {
                     Ok(values) => {
                         if chunk.is_full_for(&given) {
                             crate::run::check_stop(stop)?;
@@ -241,7 +243,7 @@ fn check_constants(mapping: &Mapping) -> Result<()> {
 }
 
 /// The values of one record, in the order of the target's fields.
-fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Vec<Value>> {
+fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>, now: DateTime<Utc>) -> Result<Vec<Value>> {
     let fields = mapping.target.fields;
     let mut values = Vec::with_capacity(fields.len());
     for field in fields {
@@ -255,7 +257,12 @@ fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Res
         "ai_usage_log" => check_tokens(named("input_tokens"), named("output_tokens"), &values)?,
         "seat_usage_event" => check_instants(&values)?,
         "subscription" => {
-            check_instants(&values)?;
+            for name in ["start_at", "end_at"] {
+                let Some(Value::Instant(at)) = named(name) else { continue };
+                if let Some(problem) = implausible(at.timestamp_micros(), now.timestamp_micros()) {
+                    anyhow::bail!("`{name}` ({}) {problem}", format_instant(*at));
+                }
+            }
             if let Some(Value::Text(id)) = named("id")
                 && seen.insert(Uuid::new_v5(&ROW_NAMESPACE, id.as_bytes()), 1).is_some()
             {
@@ -372,18 +379,20 @@ async fn quarantine(tx: &mut Tx, clock: &Clock, path: &Path, bad: &[(BadRow, Str
 /// changed.
 ///
 /// # Errors
-/// [`Failure`] of kind bad-data for a licence without a start date; what the database says.
-pub async fn import_license(store: &Store, license: &License, org_id: &str) -> Result<bool> {
-    let Some(start_date) = &license.start_date else {
+/// [`Failure`] of kind bad-data for a licence without a start date, or one that has expired at `now`: its months would come as
+/// corrections of closed ones, and the file is most likely last year's. What the database says.
+pub async fn import_license(store: &Store, license: &License, org_id: &str, now: DateTime<Utc>) -> Result<bool> {
+    let term = license.term(now)?;
+    let Some(start_at) = term.start_at else {
         return Err(Failure::bad_data(format!("Licence `{}` has no `startDate`, so nothing says when its months begin", license.id))
             .hint("ask for a licence with a start date, or import the subscription from a file with `start_at`")
             .into());
     };
-    let bad = |what: &str| Failure::bad_data(format!("Licence `{}`: {what}", license.id)).hint("ask whoever signed it for another");
-    let instant = |name: &str, text: &str| parse_instant(text).map_err(|error| bad(&format!("`{name}` is `{text}`")).caused_by(error));
-    let (start_at, end_at) = (instant("startDate", start_date)?, instant("expiryDate", &license.expiry_date)?);
-    if end_at <= start_at {
-        return Err(bad("it expires before it starts").into());
+    if term.is_expired(now) {
+        return Err(license
+            .expired()
+            .hint("import the one that follows it; months that have passed come by a file with `start_at` and `end_at`")
+            .into());
     }
     let values = vec![
         license.id.as_str().into(),
@@ -391,10 +400,9 @@ pub async fn import_license(store: &Store, license: &License, org_id: &str) -> R
         Value::Null,
         license.seats.into(),
         start_at.into(),
-        end_at.into(),
+        term.end_at.into(),
         license.id.as_str().into(),
     ];
-    check_instants(&values).map_err(|error| bad("its dates cannot be used").caused_by(error))?;
     let columns: Vec<&str> = SUBSCRIPTIONS.fields.iter().map(|field| field.column).collect();
     // A licence says nothing of a plan.
     let given: Vec<&str> = columns.iter().copied().filter(|column| *column != "plan").collect();

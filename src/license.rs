@@ -7,11 +7,14 @@ use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::{alphabet, engine::DecodePaddingMode};
+use chrono::{DateTime, Utc};
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::import::parse_instant;
+use crate::seats::calendar::implausible;
 
 /// What a licence says, in the order in which it is signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,50 @@ impl License {
     /// Never: every value is plain.
     pub fn signed_text(&self) -> Result<String> {
         Ok(serde_json::to_string(self)?)
+    }
+
+    /// The instants that it begins and ends at.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind bad-data where one is none, or lies outside of what a subscription can have as of `now`, or both are reversed.
+    pub fn term(&self, now: DateTime<Utc>) -> Result<Term> {
+        let bad = |what: String| Failure::bad_data(format!("Licence `{}`: {what}", self.id)).hint(ASK);
+        let read = |name: &str, text: &str| {
+            let at = parse_instant(text).map_err(|error| bad(format!("`{name}` is `{text}`")).caused_by(error))?;
+            match implausible(at.timestamp_micros(), now.timestamp_micros()) {
+                Some(problem) => Err(anyhow::Error::from(bad(format!("`{name}` ({text}) {problem}")))),
+                None => Ok(at),
+            }
+        };
+        let start_at = self.start_date.as_ref().map(|text| read("startDate", text)).transpose()?;
+        let end_at = read("expiryDate", &self.expiry_date)?;
+        if start_at.is_some_and(|start_at| end_at <= start_at) {
+            return Err(bad("it expires before it starts".to_owned()).into());
+        }
+        Ok(Term { start_at, end_at })
+    }
+
+    /// The failure that an expired licence is.
+    #[must_use]
+    pub fn expired(&self) -> Failure {
+        Failure::bad_data(format!("Licence `{}` has expired: it ended at {}", self.id, self.expiry_date)).hint(ASK)
+    }
+}
+
+const ASK: &str = "ask whoever signed it for another";
+
+/// When a licence is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term {
+    /// Older licences say none.
+    pub start_at: Option<DateTime<Utc>>,
+    pub end_at: DateTime<Utc>,
+}
+
+impl Term {
+    #[must_use]
+    pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
+        self.end_at <= now
     }
 }
 

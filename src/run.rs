@@ -69,6 +69,14 @@ pub enum Operator {
     UsageDashboard,
 }
 
+impl Operator {
+    /// Why its last plan left something out that no window shows, if it did.
+    #[must_use]
+    pub fn left_out(&self) -> Option<Failure> {
+        if let Self::PeakSeats(peak_seats) = self { peak_seats.left_out() } else { None }
+    }
+}
+
 /// What a run of one job did.
 #[derive(Debug, Serialize)]
 pub struct JobReport {
@@ -209,6 +217,7 @@ async fn run_one(
     // A look first: where nothing is due, nothing is locked and nothing is written.
     let mut tx = context.store.begin_read().await?;
     if Plan::make(context, &mut tx, job, &operator, request).await?.windows.is_empty() {
+        report.failure = operator.left_out().map(Into::into);
         return Ok(report);
     }
     drop(tx);
@@ -377,7 +386,10 @@ async fn run_windows(
     // The one that ended the run, if any did, says most.
     let chosen = failures.iter().find(|(_, error)| is_final(error)).or_else(|| failures.iter().next()).map(|(window, _)| *window);
     match chosen.and_then(|window| failures.remove(&window).map(|error| (window, error))) {
-        None => check_stop(&context.stop),
+        None => {
+            check_stop(&context.stop)?;
+            operator.left_out().map_or(Ok(()), |failure| Err(failure.into()))
+        }
         Some((_, error)) if matches!(failure::find(&error).map(|failure| failure.kind), Some(Kind::Interrupted(_))) => Err(error),
         Some((window, error)) => {
             Err(error.context(format!("{failed_count} of {} windows failed, the first {window}", report.windows.len())))

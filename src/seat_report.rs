@@ -56,11 +56,12 @@ impl SubscriptionMonths {
     /// # Errors
     /// [`Failure`] of kind usage for a subscription or a seat type that there is not.
     pub async fn read(store: &Store, source: &SeatSource, id: &str, seat_type: &str, as_of: DateTime<Utc>) -> Result<Self> {
-        let Some(subscription) = source.subscriptions(store, Some(id)).await?.pop() else {
+        let Some(read) = source.subscription(store, id, as_of).await? else {
             return Err(Failure::usage(format!("There is no subscription `{id}`"))
                 .hint("`tallyroll import subscriptions` takes them in; the table is `subscription`")
                 .into());
         };
+        let subscription = read.map_err(|bad| bad.failure())?;
         let rows = source.rows_of_org(store, &subscription.org_id, seat_type, as_of).await?;
         if rows.is_empty() && seat_type != TOTAL {
             let known = source.types_of_org(store, &subscription.org_id).await?;

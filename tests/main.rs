@@ -35,3 +35,4 @@ mod upgrade;
 mod usage_dashboard;
 mod user_dashboard;
 mod wire;
+mod wrong_years;

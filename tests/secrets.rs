@@ -289,7 +289,9 @@ async fn look_at_everything(fixture: &Fixture, told: &Arc<Mutex<Vec<String>>>) {
     let tables = fixture.rows(tables).await;
     assert!(tables.len() > 20, "{tables:?}");
     for table in tables {
-        let row = fixture.store.pick("CAST(line.* AS TEXT)", "*");
+        let columns = fixture.store.table_columns(&table).await.unwrap_or_default();
+        let quoted: Vec<String> = columns.iter().map(|column| format!("quote(\"{column}\")")).collect();
+        let row = fixture.store.pick("CAST(line.* AS TEXT)".to_owned(), quoted.join(", "));
         clean(&table, &fixture.rows(&format!("SELECT {row} FROM {table} AS line")).await.join("\n"));
     }
     for (path, bytes) in tree(fixture.path()) {

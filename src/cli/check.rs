@@ -50,12 +50,20 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     }
 }
 
+/// Subscriptions that cannot be billed, of which so many are named.
+const SHOWN_SUBSCRIPTIONS: usize = 20;
+
 async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<String>) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     for job in jobs.iter() {
         let checked = match run::load_operator(&session.project, &session.loaded.config, &store, job).await {
             Ok(Operator::Sql(select)) => select.check_table(&store, job).await,
+            Ok(Operator::PeakSeats(peak_seats)) => {
+                let (_, bad) = peak_seats.source.subscriptions(&store, Clock::system().now()).await?;
+                problems.extend(bad.into_iter().take(SHOWN_SUBSCRIPTIONS).map(|bad| explained(&bad.failure().into())));
+                Ok(())
+            }
             other => other.map(|_| ()),
         };
         if let Err(error) = checked {

@@ -83,7 +83,7 @@ async fn from_license(session: &Session, license: &Path, public_key: &Path, org:
     let license = license::verify(&read_license(license)?, &read_text(public_key)?)?;
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
-    let is_changed = import_license(&store, &license, org).await?;
+    let is_changed = import_license(&store, &license, org, Clock::system().now()).await?;
     store.close().await;
     if session.json {
         return output::json(&json!({ "subscription_id": license.id, "org_id": org, "is_changed": is_changed, "license": license }));

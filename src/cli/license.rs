@@ -10,8 +10,7 @@ use super::output;
 use super::session::read_text;
 use crate::clock::Clock;
 use crate::failure::Failure;
-use crate::import::parse_instant;
-use crate::license;
+use crate::license::{self, License};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
@@ -40,16 +39,24 @@ pub(super) fn read_license(path: &Path) -> Result<String> {
 pub(super) fn run(what: &What, is_json: bool) -> Result<()> {
     let What::Verify(arguments) = what;
     let license = license::verify(&read_license(&arguments.file)?, &read_text(&arguments.public_key)?)?;
-    let is_expired = parse_instant(&license.expiry_date).ok().map(|expiry| expiry <= Clock::system().now());
+    let now = Clock::system().now();
+    let is_expired = license.term(now)?.is_expired(now);
     if is_json {
-        return output::json(&json!({ "is_signed": true, "is_expired": is_expired, "license": license }));
+        output::json(&json!({ "is_signed": true, "is_expired": is_expired, "license": license }))?;
+    } else {
+        show(&license, is_expired)?;
     }
+    // What it says is signed all the same; that it counts no longer must not be overlooked.
+    if is_expired { Err(license.expired().into()) } else { Ok(()) }
+}
+
+fn show(license: &License, is_expired: bool) -> Result<()> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let rows = vec![
         row("licence", license.id.clone()),
         row("seats", license.seats.map_or("no limit".to_owned(), output::grouped)),
         row("months begin at", license.start_date.clone().unwrap_or_else(|| "not said".to_owned())),
-        row("expires at", format!("{}{}", license.expiry_date, if is_expired == Some(true) { " (expired)" } else { "" })),
+        row("expires at", format!("{}{}", license.expiry_date, if is_expired { " (expired)" } else { "" })),
         row("signature", "holds".to_owned()),
     ];
     output::line(&output::table(&["", ""], &[], &rows))

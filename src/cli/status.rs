@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::output;
 use super::session::Session;
-use crate::failure;
+use crate::failure::{self, Failure};
 use crate::job::Job;
 use crate::plan::{Plan, Request};
 use crate::run::{self, Context};
@@ -69,7 +69,7 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
     for job in context.jobs.iter() {
         // A job that cannot be planned says so; the others are shown all the same.
         let (plan, problem) = match plan(&context, job, &request).await {
-            Ok(plan) => (plan, None),
+            Ok((plan, left_out)) => (plan, left_out.map(|failure| failure::text(&failure.into()))),
             Err(error) => {
                 let mut plan = Plan::default();
                 plan.states = context.store.windows(&job.name).await?;
@@ -99,8 +99,9 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
     Ok(statuses)
 }
 
-async fn plan(context: &Context, job: &Job, request: &Request) -> Result<Plan> {
+async fn plan(context: &Context, job: &Job, request: &Request) -> Result<(Plan, Option<Failure>)> {
     let operator = run::load_operator(&context.project, &context.config, &context.store, job).await?;
     let mut tx = context.store.begin_read().await?;
-    Plan::make(context, &mut tx, job, &operator, request).await
+    let plan = Plan::make(context, &mut tx, job, &operator, request).await?;
+    Ok((plan, operator.left_out()))
 }

@@ -23,7 +23,7 @@ use crate::snapshot::parquet_file::{self, ReadBack};
 use crate::snapshot::peak_row::{self, PeakRow};
 use crate::snapshot::storage::Storage;
 use crate::snapshot::{self, CURRENT_FOLDER, FINAL_FOLDER, PublishedFile};
-use crate::source::ledger::SeatSource;
+use crate::source::ledger::{BadSubscription, SeatSource};
 use crate::store::lock::JobLock;
 use crate::store::state::WindowState;
 use crate::store::{Store, Tx, Value};
@@ -221,6 +221,7 @@ impl PeakSeats {
             input_fingerprint: month.digest.clone(),
             ledger_ids: month.ledger_ids,
             takes_commitment,
+            isolated: folded.isolated_ids(),
         };
         let sql = "SELECT path, sha256 FROM snapshot_file WHERE billing_month = $1 AND state = 'final'";
         let recorded = store.query(sql, &[billing_month.to_string().into()]).await?;
@@ -283,6 +284,43 @@ impl PeakSeats {
         Ok(billed.current.row_count())
     }
 
+    /// Why the last plan left subscriptions out, if it did: a run that bills the others must not pass for one that bills all.
+    #[must_use]
+    pub fn left_out(&self) -> Option<Failure> {
+        BadSubscription::failure_of_all(&self.planned().ok()?.isolated)
+    }
+
+    /// The rows that a month has in the table of subscriptions that cannot be billed now, and the sum of their peaks.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn isolated_rows(&self, store: &Store, window: Window) -> Result<(i64, i64)> {
+        let isolated = self.planned()?.isolated_ids();
+        if isolated.is_empty() {
+            return Ok((0, 0));
+        }
+        let sql = "SELECT subscription_id, COUNT(*) AS row_count, CAST(SUM(peak_seats) AS BIGINT) AS peak_seats FROM peak_seats \
+             WHERE billing_month = $1 GROUP BY subscription_id";
+        let (mut row_count, mut peak_seats) = (0, 0);
+        for row in store.query(sql, &[window.to_string().into()]).await? {
+            if isolated.contains(&row.text("subscription_id")?) {
+                row_count += row.int("row_count")?;
+                peak_seats += row.int("peak_seats")?;
+            }
+        }
+        Ok((row_count, peak_seats))
+    }
+
+    /// Whether the journal of a month says what the ledger does, but for subscriptions that cannot be billed now.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub async fn agrees_but_for_isolated(&self, window: Window) -> Result<bool> {
+        let folded = self.planned()?;
+        let journal = Journal::read(&self.storage, BillingMonth::of(window.start_date)).await?;
+        Ok(!folded.isolated.is_empty() && journal.digest_without(&folded.isolated_ids()) == folded.month(window)?.digest)
+    }
+
     /// What a run would correct in a closed month: the rows of the next revision.
     ///
     /// # Errors
@@ -295,7 +333,7 @@ impl PeakSeats {
             return Ok((0, Vec::new()));
         }
         let rows = peak_row::rows(&parquet_file::read(folded.file(window)?)?.batches)?;
-        let corrections = journal.corrections(&rows, folded.as_of_micros(), takes_commitment);
+        let corrections = journal.corrections(&rows, folded.as_of_micros(), takes_commitment, &folded.isolated_ids());
         Ok((journal.revisions.len(), corrections.into_iter().map(PeakRow::into_owned).collect()))
     }
 }

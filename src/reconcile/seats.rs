@@ -23,7 +23,8 @@ pub(super) async fn peaks(context: &Context, findings: &mut Findings) -> Result<
     for (window, month) in &folded.months {
         let rows = context.store.query(sql, &[window.to_string().into()]).await?;
         let Some(row) = rows.first() else { continue };
-        for (subject, expected) in [("row_count", month.row_count), ("peak_seats", month.peak_seats)] {
+        let (isolated_rows, isolated_seats) = peak_seats.isolated_rows(&context.store, *window).await?;
+        for (subject, expected) in [("row_count", month.row_count + isolated_rows), ("peak_seats", month.peak_seats + isolated_seats)] {
             findings.compare("peaks", &window.to_string(), subject, &expected, &row.int(subject)?, || {
                 format!("tallyroll run-job peak_seats --month {window} --dry-run")
             });

@@ -162,10 +162,9 @@ impl Work {
                 Failure::bad_data(format!("{gone} of the {had} ledger rows of {first} are gone; the old result of {window} stays"));
             return Err(anyhow::Error::from(failure.hint(hint)).context(RawRowsGone));
         }
-        if let Some(before) =
-            before.filter(|before| folded.has_ended(window) && month.row_count * 2 < before.rows_out && !self.request.force)
-        {
-            let left = month.row_count;
+        // What cannot be billed now is not gone.
+        let left = month.row_count + peak_seats.isolated_rows(store, window).await?.0;
+        if let Some(before) = before.filter(|before| folded.has_ended(window) && left * 2 < before.rows_out && !self.request.force) {
             let gone =
                 format!("Only {left} of the {} rows of {window} are left: subscriptions are gone; its old result stays", before.rows_out);
             let hint = format!("restore them; to bill without them: `tallyroll run-job {} --month {window} --force`", self.job.name);

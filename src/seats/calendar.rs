@@ -14,8 +14,14 @@ pub const MICROS_PER_SECOND: i64 = 1_000_000;
 /// Months of a yearly term.
 pub const TERM_MONTHS: i32 = 12;
 
-/// Most months that a subscription may have run: a thousand years, so that no wrong date keeps a run busy for ever.
-const MAX_MONTHS: u32 = 12_000;
+/// The first instant at which a subscription or a licence may begin or end, 1970-01-01: an earlier one is a mistake.
+pub const EARLIEST: i64 = 0;
+
+/// Years ahead of the present in which one may begin or end: a later one is a mistake.
+pub const YEARS_AHEAD: u32 = 10;
+
+/// Most months that a subscription may have run: two hundred years.
+const MAX_MONTHS: u32 = 2_400;
 
 /// One month of a subscription, `[start, end)` in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +48,7 @@ impl Period {
 /// cuts the last one short.
 ///
 /// # Errors
-/// When there are more than a thousand years of them.
+/// When there are more than two hundred years of them.
 pub fn subscription_months(start: i64, end: Option<i64>, as_of: i64) -> Result<Vec<Period>> {
     let anchor = instant(start)?;
     let mut months = Vec::new();
@@ -58,6 +64,19 @@ pub fn subscription_months(start: i64, end: Option<i64>, as_of: i64) -> Result<V
         month_start = next;
     }
     Ok(months)
+}
+
+/// Why no subscription or licence begins or ends at an instant, if so, as of `now`.
+#[must_use]
+pub fn implausible(at: i64, now: i64) -> Option<String> {
+    let latest = instant(now).ok().and_then(|now| now.checked_add_months(Months::new(12 * YEARS_AHEAD)));
+    if at < EARLIEST {
+        Some("lies before 1970".to_owned())
+    } else if latest.is_some_and(|latest| at > latest.timestamp_micros()) {
+        Some(format!("lies more than {YEARS_AHEAD} years ahead"))
+    } else {
+        None
+    }
 }
 
 /// How far the billing of a month is.

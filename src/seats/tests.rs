@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use proptest::prelude::*;
 
-use super::calendar::{instant, subscription_months};
+use super::calendar::{EARLIEST, implausible, instant, subscription_months};
 use super::*;
 
 /// The largest count of a month, asked at every instant that matters: the start, and each row. At an instant that has rows, every
@@ -129,12 +129,38 @@ proptest! {
 }
 
 #[test]
-fn a_thousand_years_are_refused_and_an_end_cuts_the_last_month() {
+fn two_hundred_years_are_refused_and_an_end_cuts_the_last_month() {
     let start = "2026-01-31T12:00:00Z".parse::<DateTime<Utc>>().unwrap();
     let end = "2026-03-15T00:00:00Z".parse::<DateTime<Utc>>().unwrap().timestamp_micros();
     let months = subscription_months(start.timestamp_micros(), Some(end), i64::MAX).unwrap();
     assert_eq!(months.len(), 2);
     assert_eq!(months[1].end, end);
     assert_eq!(months[1].last_date().unwrap().to_string(), "2026-03-14");
-    assert!(subscription_months(start.timestamp_micros() - 1_100 * 366 * 24 * HOUR, None, end).is_err());
+    assert!(subscription_months(start.timestamp_micros() - 201 * 366 * 24 * HOUR, None, end).is_err());
+}
+
+#[test]
+fn a_subscription_begins_and_ends_between_1970_and_ten_years_ahead() {
+    let micros = |text: &str| text.parse::<DateTime<Utc>>().unwrap().timestamp_micros();
+    let now = micros("2026-02-28T12:00:00Z");
+    for at in [EARLIEST, now, micros("2036-02-28T12:00:00Z")] {
+        assert_eq!(implausible(at, now), None, "{at}");
+    }
+    for at in [i64::MIN, micros("0001-01-01T00:00:00Z"), micros("1027-05-05T00:00:00Z"), EARLIEST - 1] {
+        assert_eq!(implausible(at, now).unwrap(), "lies before 1970", "{at}");
+    }
+    for at in [micros("2036-02-28T12:00:00.000001Z"), micros("9999-12-31T00:00:00Z"), i64::MAX] {
+        assert_eq!(implausible(at, now).unwrap(), "lies more than 10 years ahead", "{at}");
+    }
+}
+
+proptest! {
+    /// What passes the bounds never keeps a run busy: at most twelve months a year since 1970, and none fails.
+    #[test]
+    fn a_plausible_start_has_few_months(start in any::<i64>(), now in 0_i64..2_000_000_000_000_000) {
+        if implausible(start, now).is_none() {
+            let months = subscription_months(start, None, now).unwrap();
+            prop_assert!(months.len() <= 12 * 64);
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! revision of its own. A revision's Parquet file is created once, whole; CSV, manifest and `_SUCCESS` follow from it, so that any
 //! run can complete what a killed one began.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -60,6 +60,8 @@ pub struct Computed {
     pub ledger_ids: Option<(i64, i64)>,
     /// Whether what was committed may change in a closed month; else it stays as it was sealed.
     pub takes_commitment: bool,
+    /// Ids of subscriptions that cannot be billed now: what was sealed of them stays.
+    pub isolated: BTreeSet<String>,
 }
 
 /// The run that publishes, and what its database knows of sealed files: path and SHA-256.
@@ -154,7 +156,13 @@ impl Journal {
     ///
     /// What was committed stays as it was sealed, unless `takes_commitment`: the month was billed by it.
     #[must_use]
-    pub fn corrections<'a>(&'a self, computed: &'a [PeakRow<'_>], as_of: i64, takes_commitment: bool) -> Vec<PeakRow<'a>> {
+    pub fn corrections<'a>(
+        &'a self,
+        computed: &'a [PeakRow<'_>],
+        as_of: i64,
+        takes_commitment: bool,
+        isolated: &BTreeSet<String>,
+    ) -> Vec<PeakRow<'a>> {
         let mut truth = self.truth();
         let number = self.next_number();
         let mut corrections = Vec::new();
@@ -169,7 +177,7 @@ impl Journal {
             let reason = before.map_or_else(|| "subscription month added after closing".to_owned(), |before| reason(before, &now));
             corrections.push(correction(before, now, number, as_of, reason));
         }
-        for before in truth.into_values() {
+        for before in truth.into_values().filter(|before| !isolated.contains(before.subscription_id.as_ref())) {
             corrections.push(correction(Some(before), nothing_of(before), number, as_of, NO_LONGER_THERE.to_owned()));
         }
         corrections.sort_by(|left, right| file_order(left).cmp(&file_order(right)));
@@ -183,7 +191,13 @@ impl Journal {
     /// The digest of what the journal says, to be compared with that of the ledger.
     #[must_use]
     pub fn digest(&self) -> String {
-        let mut rows: Vec<_> = self.truth().into_values().collect();
+        self.digest_without(&BTreeSet::new())
+    }
+
+    /// The same without some subscriptions.
+    #[must_use]
+    pub fn digest_without(&self, isolated: &BTreeSet<String>) -> String {
+        let mut rows: Vec<_> = self.truth().into_values().filter(|row| !isolated.contains(row.subscription_id.as_ref())).collect();
         rows.sort_by(|left, right| file_order(left).cmp(&file_order(right)));
         let mut digest = Sha256::new();
         for row in rows {
@@ -235,7 +249,7 @@ pub async fn seal(storage: &Storage, computed: &Computed, publisher: &Publisher<
             (1, computed.file.clone())
         } else {
             let rows = peak_row::rows(&parquet_file::read(computed.file.clone())?.batches)?;
-            let corrections = journal.corrections(&rows, computed.as_of, computed.takes_commitment);
+            let corrections = journal.corrections(&rows, computed.as_of, computed.takes_commitment, &computed.isolated);
             if corrections.is_empty() {
                 let mut files = Vec::new();
                 for revision in &journal.revisions {

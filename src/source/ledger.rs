@@ -4,7 +4,7 @@ mod few;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use rusqlite::{Connection, OpenFlags};
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::copy_binary;
 use crate::failure::Failure;
 use crate::project::{Project, ProjectFile};
+use crate::seats::calendar::implausible;
 use crate::seats::{LedgerRow, MAX_SEATS, Series, Subscription};
 use crate::sql_text;
 use crate::store::{Row, Store, Value, classify, format_instant};
@@ -37,6 +38,39 @@ pub struct ReadRow {
     pub occurred_at: DateTime<Utc>,
     pub reason: Option<String>,
 }
+
+/// A subscription that cannot be billed, and why. It stops no other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BadSubscription {
+    pub id: String,
+    pub org_id: Option<String>,
+    pub reason: String,
+}
+
+/// A subscription as its row gives it.
+pub type ReadSubscription = std::result::Result<Subscription, BadSubscription>;
+
+/// Bad subscriptions that an error names.
+const NAMED: usize = 10;
+
+impl BadSubscription {
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure::bad_data(format!("Subscription `{}` cannot be billed: {}", shortened(&self.id), self.reason)).hint(MEND)
+    }
+
+    /// What a run says that billed all others; none where there is none.
+    #[must_use]
+    pub fn failure_of_all(bad: &[Self]) -> Option<Failure> {
+        let named = bad.iter().take(NAMED).map(|bad| format!("`{}`: {}", shortened(&bad.id), bad.reason));
+        let more = (bad.len() > NAMED).then(|| format!("… and {} more", bad.len() - NAMED));
+        let failure = Failure::bad_data(format!("{} subscription(s) cannot be billed; all others are", bad.len()));
+        (!bad.is_empty()).then(|| failure.listing(named.chain(more)).hint(MEND))
+    }
+}
+
+const MEND: &str =
+    "mend its row where `sql/sources/subscription.sql` reads it: the table `subscription`, unless changed; the next run bills it";
 
 /// The two SQL files that say where ledger and subscriptions are.
 #[derive(Debug, Clone)]
@@ -84,20 +118,48 @@ impl SeatSource {
         Ok(())
     }
 
-    /// Every subscription, by org and id in byte order, or the one of an id.
+    /// Every subscription that can be billed as of `now`, by org and id in byte order; and those that cannot.
     ///
     /// # Errors
-    /// [`Failure`] of kind bad-data for an instant out of the calendar; what the database says.
-    pub async fn subscriptions(&self, store: &Store, id: Option<&str>) -> Result<Vec<Subscription>> {
-        let filter = if id.is_some() { "WHERE id = $1" } else { "" };
-        let parameters: Vec<Value> = id.map(Value::from).into_iter().collect();
-        let sql = format!("SELECT {} FROM ({}) AS subscriptions {filter}", SUBSCRIPTION_COLUMNS.join(", "), statement(&self.subscription));
-        let rows = store.query(&sql, &parameters).await.map_err(|error| explain(error, &self.subscription))?;
-        let mut subscriptions = rows.iter().map(subscription_of).collect::<Result<Vec<_>>>().map_err(|error| {
-            Failure::bad_data(format!("`{}` gives a subscription that cannot be billed", self.subscription.origin)).caused_by(error)
-        })?;
+    /// What the database says.
+    pub async fn subscriptions(&self, store: &Store, now: DateTime<Utc>) -> Result<(Vec<Subscription>, Vec<BadSubscription>)> {
+        let (mut subscriptions, mut bad) = (Vec::new(), Vec::new());
+        for read in self.read_subscriptions(store, "", &[], now).await? {
+            match read {
+                Ok(subscription) => subscriptions.push(subscription),
+                Err(row) => bad.push(row),
+            }
+        }
         subscriptions.sort_unstable_by(|left, right| (&left.org_id, &left.id).cmp(&(&right.org_id, &right.id)));
-        Ok(subscriptions)
+        bad.sort_unstable();
+        Ok((subscriptions, bad))
+    }
+
+    /// The subscription of an id.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn subscription(&self, store: &Store, id: &str, now: DateTime<Utc>) -> Result<Option<ReadSubscription>> {
+        Ok(self.read_subscriptions(store, "WHERE id = $1", &[id.into()], now).await?.pop())
+    }
+
+    async fn read_subscriptions(
+        &self,
+        store: &Store,
+        clauses: &str,
+        parameters: &[Value],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<ReadSubscription>> {
+        // PostgreSQL has instants that no calendar here reaches, and infinite ones: an end there is none, and a start is missing.
+        let columns = SUBSCRIPTION_COLUMNS.map(|column| match column {
+            "start_at" | "end_at" if store.pick(true, false) => {
+                format!("CASE WHEN {column} <= '9999-12-31 23:59:59+00' THEN GREATEST({column}, '0001-01-01 00:00:00+00') END AS {column}")
+            }
+            _ => column.to_owned(),
+        });
+        let sql = format!("SELECT {} FROM ({}) AS subscriptions {clauses}", columns.join(", "), statement(&self.subscription));
+        let rows = store.query(&sql, parameters).await.map_err(|error| explain(error, &self.subscription))?;
+        Ok(rows.iter().map(|row| subscription_of(row, now)).collect())
     }
 
     /// The ledger up to `as_of`, a few orgs at a time, in byte order of their ids.
@@ -186,18 +248,22 @@ fn explain(error: anyhow::Error, file: &ProjectFile) -> anyhow::Error {
     error.context(format!("Failed to read `{}`", file.origin))
 }
 
-fn subscription_of(row: &Row) -> Result<Subscription> {
-    let id = row.text("id")?;
+fn subscription_of(row: &Row, now: DateTime<Utc>) -> ReadSubscription {
+    let text = |column: &str| row.opt_text(column).ok().flatten();
+    let id = text("id").unwrap_or_default();
     let read = || -> Result<Subscription> {
+        ensure!(!id.is_empty(), "it has no id");
         let committed_seats = match row.get("committed_seats")? {
             Value::Null => None,
             _ => Some(row.int("committed_seats")?),
         };
-        let start_at = row.instant("start_at")?.timestamp_micros();
-        let end_at = row.opt_instant("end_at")?.map(|end| end.timestamp_micros());
-        if !INSTANTS.contains(&start_at) || end_at.is_some_and(|end| !INSTANTS.contains(&end)) {
-            bail!("it starts or ends outside of the years 1 to 9999");
+        let started_at = row.opt_instant("start_at")?.context("`start_at` is missing, or lies past the year 9999")?;
+        let start_at = started_at.timestamp_micros();
+        if let Some(problem) = implausible(start_at, now.timestamp_micros()) {
+            bail!("`start_at` ({}) {problem}", format_instant(started_at));
         }
+        // However far ahead: until it comes it ends nothing.
+        let end_at = row.opt_instant("end_at")?.map(|end| end.timestamp_micros());
         Ok(Subscription {
             id: id.clone(),
             org_id: row.text("org_id")?,
@@ -208,7 +274,12 @@ fn subscription_of(row: &Row) -> Result<Subscription> {
             end_at,
         })
     };
-    read().with_context(|| format!("Subscription `{}`", id.chars().take(80).collect::<String>()))
+    read().map_err(|error| BadSubscription { id: id.clone(), org_id: text("org_id"), reason: format!("{error:#}") })
+}
+
+/// An id that somebody may have made long.
+fn shortened(id: &str) -> String {
+    id.chars().take(80).collect()
 }
 
 /// Chunks of orgs being read, a few ahead.

@@ -21,7 +21,7 @@ use crate::seats::{self, Coverage, Series, Subscription, TOTAL};
 use crate::snapshot::manifest::PeakFacts;
 use crate::snapshot::parquet_file;
 use crate::snapshot::peak_row::{self, Entry, PeakBatch, PeakRow};
-use crate::source::ledger::{Ledger, OrgLedger, SeatSource};
+use crate::source::ledger::{BadSubscription, Ledger, OrgLedger, SeatSource};
 use crate::store::state::WindowState;
 use crate::store::{Store, format_instant};
 use crate::window::Window;
@@ -36,6 +36,8 @@ pub struct Folded {
     pub sealed: BTreeSet<Window>,
     /// The first month that had more ledger rows when it was written, and how many: rows that are gone.
     pub vanished: Option<(Window, i64)>,
+    /// Subscriptions that cannot be billed: what was sealed of them stays as it is.
+    pub isolated: Vec<BadSubscription>,
     files: BTreeMap<Window, Mutex<SpooledTempFile>>,
     made_from: MadeFrom,
 }
@@ -113,6 +115,11 @@ impl Folded {
         self.made_from.is_asked_for(window)
     }
 
+    /// The ids of what could not be billed.
+    pub(super) fn isolated_ids(&self) -> BTreeSet<String> {
+        self.isolated.iter().map(|bad| bad.id.clone()).collect()
+    }
+
     pub(super) fn is_from(&self, made_from: &MadeFrom) -> bool {
         self.made_from == *made_from
     }
@@ -164,13 +171,14 @@ pub(super) struct Order<'a> {
 /// Folds the whole ledger; the rows of windows that `keep` names are collected.
 pub(super) async fn fold(source: &SeatSource, store: &Store, order: &Order<'_>, keep: impl Fn(Window) -> bool) -> Result<Folded> {
     let as_of = order.made_from.as_of;
-    let subscriptions = source.subscriptions(store, None).await?;
+    let (subscriptions, isolated) = source.subscriptions(store, as_of.max(order.now)).await?;
     let mut ledger = source.read(store, as_of);
     let mut folded = Folded {
         as_of,
         months: BTreeMap::new(),
         sealed: order.sealed.clone(),
         vanished: None,
+        isolated,
         files: BTreeMap::new(),
         made_from: order.made_from.clone(),
     };

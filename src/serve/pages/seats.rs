@@ -21,9 +21,9 @@ use crate::serve::app::App;
 use crate::serve::asked::{Asked, shortened};
 use crate::serve::auth::Session;
 use crate::serve::layout::{self, encode};
-use crate::serve::parts::{grouped, instant, linked, name, none, state};
+use crate::serve::parts::{grouped, linked, name, none, opt_instant, state};
 use crate::serve::problem::Problem;
-use crate::source::ledger::SeatSource;
+use crate::source::ledger::{BadSubscription, SeatSource};
 
 /// Subscriptions of a page.
 const PAGE_SUBSCRIPTIONS: usize = 50;
@@ -38,10 +38,13 @@ struct Line {
     plan: Option<String>,
     license_id: Option<String>,
     committed_seats: Option<i64>,
-    start_at: DateTime<Utc>,
+    /// None where it cannot be billed.
+    start_at: Option<DateTime<Utc>>,
     end_at: Option<DateTime<Utc>>,
     /// Its latest month as the last run wrote it; none before the first run, or before it begins.
     latest_month: Option<LatestMonth>,
+    /// Why it cannot be billed, if so.
+    problem: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,7 +100,7 @@ fn table(lines: &[Line]) -> Markup {
                 td { (linked("/seats/", &line.subscription_id, &name(&line.subscription_id))) }
                 td { (name(&line.org_id)) }
                 td { @if let Some(plan) = &line.plan { (name(plan)) } @else { (none()) } }
-                td { (instant(line.start_at)) }
+                td { (opt_instant(line.start_at)) }
                 @match &line.latest_month {
                     Some(month) => {
                         td class="number" { (month.month_number) }
@@ -109,7 +112,7 @@ fn table(lines: &[Line]) -> Markup {
                     None => {
                         td class="number" { "-" } td class="number" { "-" }
                         td class="number" { (opt_number(line.committed_seats)) } td class="number" { "-" }
-                        td { span class="soft" { "not written yet" } }
+                        td { @if let Some(problem) = &line.problem { "cannot be billed: " (name(problem)) } @else { span class="soft" { "not written yet" } } }
                     }
                 }
             } } }
@@ -123,15 +126,18 @@ async fn list<'a>(app: &App, asked: &'a Asked) -> Result<Listed<'a>, Problem> {
     let source = SeatSource::load(&app.context.project, store.engine())?;
     let size = i64::try_from(PAGE_SUBSCRIPTIONS).unwrap_or(i64::MAX);
     let skip = i64::try_from(page - 1).unwrap_or(0) * size;
-    let mut subscriptions = source.some_subscriptions(store, search, skip, size + 1).await?;
+    let now = app.context.clock.now();
+    let mut subscriptions = source.some_subscriptions(store, search, (skip, size + 1), now).await?;
     let is_more = subscriptions.len() > PAGE_SUBSCRIPTIONS;
     subscriptions.truncate(PAGE_SUBSCRIPTIONS);
-    let now = app.context.clock.now();
     let mut latest: Vec<Option<Period>> = Vec::with_capacity(subscriptions.len());
     for subscription in &subscriptions {
-        latest.push(read::periods(subscription.start_at, subscription.end_at, now)?.pop());
+        latest.push(match subscription {
+            Ok(subscription) => read::periods(subscription.start_at, subscription.end_at, now)?.pop(),
+            Err(_) => None,
+        });
     }
-    let ids: Vec<&str> = subscriptions.iter().map(|subscription| subscription.id.as_str()).collect();
+    let ids: Vec<&str> = subscriptions.iter().flatten().map(|subscription| subscription.id.as_str()).collect();
     let periods: Vec<Period> = latest.iter().flatten().copied().collect();
     let written = read::written(store, &ids, &periods).await?;
     let month = |id: &str, period: Option<Period>| {
@@ -149,7 +155,10 @@ async fn list<'a>(app: &App, asked: &'a Asked) -> Result<Listed<'a>, Problem> {
     };
     let mut lines = Vec::with_capacity(subscriptions.len());
     for (subscription, period) in subscriptions.iter().zip(latest) {
-        lines.push(line(subscription, month(&subscription.id, period))?);
+        lines.push(match subscription {
+            Ok(subscription) => line(subscription, month(&subscription.id, period))?,
+            Err(bad) => bad_line(bad),
+        });
     }
     Ok(Listed { search, lines, page, is_more })
 }
@@ -161,10 +170,25 @@ fn line(subscription: &Subscription, latest_month: Option<LatestMonth>) -> Resul
         plan: subscription.plan.clone(),
         license_id: subscription.license_id.clone(),
         committed_seats: subscription.committed_seats,
-        start_at: instant_of(subscription.start_at)?,
+        start_at: Some(instant_of(subscription.start_at)?),
         end_at: subscription.end_at.map(instant_of).transpose()?,
         latest_month,
+        problem: None,
     })
+}
+
+fn bad_line(bad: &BadSubscription) -> Line {
+    Line {
+        subscription_id: bad.id.clone(),
+        org_id: bad.org_id.clone().unwrap_or_default(),
+        plan: None,
+        license_id: None,
+        committed_seats: None,
+        start_at: None,
+        end_at: None,
+        latest_month: None,
+        problem: Some(bad.reason.clone()),
+    }
 }
 
 fn unknown(id: &str) -> Problem {

@@ -3,17 +3,22 @@
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::{SUBSCRIPTION_COLUMNS, SeatSource, collate, explain, statement, subscription_of};
-use crate::failure::Failure;
-use crate::seats::{LedgerRow, Subscription};
+use super::{ReadSubscription, SeatSource, collate, explain, statement};
+use crate::seats::LedgerRow;
 use crate::store::{Row, Store, Value};
 
 impl SeatSource {
-    /// Subscriptions by id, from the `skip`th on; `search` is looked for in id, org and plan.
+    /// Subscriptions by id as of `now`, from the `skip`th on; `search` is looked for in id, org and plan.
     ///
     /// # Errors
     /// As [`SeatSource::subscriptions`].
-    pub async fn some_subscriptions(&self, store: &Store, search: Option<&str>, skip: i64, limit: i64) -> Result<Vec<Subscription>> {
+    pub async fn some_subscriptions(
+        &self,
+        store: &Store,
+        search: Option<&str>,
+        (skip, limit): (i64, i64),
+        now: DateTime<Utc>,
+    ) -> Result<Vec<ReadSubscription>> {
         let mut parameters: Vec<Value> = vec![limit.into(), skip.into()];
         let filter = match search {
             None => String::new(),
@@ -24,15 +29,7 @@ impl SeatSource {
                 format!("WHERE {} OR {} OR {}", found("id"), found("org_id"), found("plan"))
             }
         };
-        let sql = format!(
-            "SELECT {} FROM ({}) AS subscriptions {filter} ORDER BY id LIMIT $1 OFFSET $2",
-            SUBSCRIPTION_COLUMNS.join(", "),
-            statement(&self.subscription)
-        );
-        let rows = store.query(&sql, &parameters).await.map_err(|error| explain(error, &self.subscription))?;
-        rows.iter().map(subscription_of).collect::<Result<Vec<_>>>().map_err(|error| {
-            Failure::bad_data(format!("`{}` gives a subscription that cannot be billed", self.subscription.origin)).caused_by(error).into()
-        })
+        self.read_subscriptions(store, &format!("{filter} ORDER BY id LIMIT $1 OFFSET $2"), &parameters, now).await
     }
 
     /// The latest counts of one org and seat type in `[from, until]`, at most `limit`, in order; and the one in force before them.

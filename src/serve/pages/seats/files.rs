@@ -10,7 +10,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::read::{self, Written};
-use super::unknown;
 use crate::seat_report::SubscriptionMonths;
 use crate::seats::TOTAL;
 use crate::serve::app::App;
@@ -27,7 +26,7 @@ pub(in crate::serve::pages) async fn file(State(app): State<Arc<App>>, Named(id)
     let store = &app.context.store;
     let now = app.context.clock.now();
     let source = SeatSource::load(&app.context.project, store.engine())?;
-    let Some(subscription) = read::subscription(store, &source, &id).await? else { return Err(unknown(&id)) };
+    let subscription = read::subscription(store, &source, &id, now).await?;
     if format == "json" {
         let rows = source.count_rows(store, &subscription.org_id, TOTAL, now, LEDGER_ROWS_MAX + 1).await?;
         if rows > LEDGER_ROWS_MAX {

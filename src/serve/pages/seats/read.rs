@@ -1,11 +1,14 @@
 //! What the last run of `peak_seats` wrote of a subscription, found by the billing months that it has.
 
 use anyhow::{Context, Result};
+use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 
+use super::unknown;
 use crate::seats::calendar::{BillingMonth, Period, State};
-use crate::seats::{Coverage, MonthPeak, overage};
+use crate::seats::{Coverage, MonthPeak, Subscription, overage};
 use crate::serve::data;
+use crate::serve::problem::Problem;
 use crate::snapshot::peak_row::{Entry, PeakRow};
 use crate::source::ledger::SeatSource;
 use crate::store::{Row, Store, Value};
@@ -99,9 +102,15 @@ fn written_row(row: &Row) -> Result<Written> {
 }
 
 /// The subscription of an id, which a stranger may have sent.
-pub(super) async fn subscription(store: &Store, source: &SeatSource, id: &str) -> Result<Option<crate::seats::Subscription>> {
-    if !data::can_hold(store, id) {
-        return Ok(None);
-    }
-    Ok(source.subscriptions(store, Some(id)).await?.pop())
+pub(super) async fn subscription(
+    store: &Store,
+    source: &SeatSource,
+    id: &str,
+    now: DateTime<Utc>,
+) -> std::result::Result<Subscription, Problem> {
+    let read = if data::can_hold(store, id) { source.subscription(store, id, now).await? } else { None };
+    read.ok_or_else(|| unknown(id))?.map_err(|bad| {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("This subscription cannot be billed: {}", bad.reason))
+            .hint("mend its row; the next run bills it, and until then it bills all others")
+    })
 }

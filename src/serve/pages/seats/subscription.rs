@@ -9,8 +9,8 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
+use super::opt_number;
 use super::read::{self, Written};
-use super::{opt_number, unknown};
 use crate::money::div_half_even;
 use crate::seats::calendar::{Period, instant as instant_of};
 use crate::seats::{Coverage, LedgerRow, Subscription, TOTAL};
@@ -39,7 +39,7 @@ pub(in crate::serve::pages) async fn page(
     let now = app.context.clock.now();
     let chart_months = usize::try_from(asked.number("months", 1..=read::MONTHS_MAX as u64, CHART_MONTHS)?).unwrap_or(usize::MAX);
     let source = SeatSource::load(&app.context.project, store.engine())?;
-    let Some(subscription) = read::subscription(store, &source, &id).await? else { return Err(unknown(&id)) };
+    let subscription = read::subscription(store, &source, &id, now).await?;
     let periods = read::periods(subscription.start_at, subscription.end_at, now)?;
     let mut written = read::written(store, &[&id], &periods).await?;
     let mut types: Vec<String> = written.iter().map(|written| written.row.seat_type.clone().into_owned()).collect();
