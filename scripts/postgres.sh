@@ -3,18 +3,24 @@
 # set to its URL, and removes the cluster afterwards. Server programs are Debian's; as root they run as user `nobody`.
 set -euo pipefail
 
-bin=""
-for candidate in /usr/lib/postgresql/*/bin "$(dirname "$(command -v postgres || echo /nonexistent/x)")"; do
-  [ -x "$candidate/initdb" ] && bin=$candidate
-done
-if [ -z "$bin" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  echo "PostgreSQL's server is not installed: installing Debian's package" >&2
-  apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql >&2
-  for candidate in /usr/lib/postgresql/*/bin; do [ -x "$candidate/initdb" ] && bin=$candidate; done
+find_server() {
+  bin=""
+  for candidate in /usr/lib/postgresql/*/bin "$(dirname "$(command -v postgres || echo /nonexistent/x)")"; do
+    [ -x "$candidate/initdb" ] && bin=$candidate
+  done
+  [ -n "$bin" ]
+}
+# The tests also go through a pooler.
+missing=()
+find_server || missing+=(postgresql)
+[ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "Installing Debian's ${missing[*]}" >&2
+  apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >&2
 fi
-if [ -z "$bin" ]; then
-  echo "error: PostgreSQL's server programs are not installed" >&2
-  echo "hint: apt-get install postgresql (13 or newer), then run this again" >&2
+if ! find_server || [ ! -x /usr/sbin/pgbouncer ]; then
+  echo "error: PostgreSQL's server programs or pgbouncer are not installed" >&2
+  echo "hint: apt-get install postgresql pgbouncer (PostgreSQL 13 or newer), then run this again" >&2
   exit 1
 fi
 

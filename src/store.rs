@@ -272,6 +272,13 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
             .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
     } else if matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) {
         Failure::bad_data("The database holds a value that cannot be read").hint("mend the row that holds it")
+    } else if sqlite_code(&code).is_some_and(|code| matches!(code, 11 | 26)) {
+        return damaged(&text).into();
+    } else if is_full(&code) {
+        Failure::try_again("There is no room left for the database").hint("make room on its disk; this command can be repeated as it is")
+    } else if matches!(code.as_str(), "26000" | "42P05") {
+        // A prepared statement that is gone, or that another session's client has prepared.
+        pooler_of_transactions()
     } else if code == "42501" && text.contains("row-level security") {
         Failure::config("Row-level security would hide rows from this database role").hint(
             "a run must see every row: connect as a role with BYPASSRLS (`tallyroll_runner` of sql/roles.sql), or as the tables' owner",
@@ -309,8 +316,47 @@ fn what_it_says(error: &sqlx::Error) -> String {
 
 fn is_read_only(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
-    // 25006: PostgreSQL's read_only_sql_transaction. 8: SQLITE_READONLY, with its extended codes 8 + 256 n.
-    code == "25006" || (code.len() < 5 && code.parse::<u32>().is_ok_and(|code| code & 0xff == 8))
+    // 25006: PostgreSQL's read_only_sql_transaction. 8: SQLITE_READONLY.
+    code == "25006" || sqlite_code(&code) == Some(8)
+}
+
+/// SQLite's primary result code: its extended ones are the primary one + 256 n. PostgreSQL's codes have five characters.
+fn sqlite_code(code: &str) -> Option<u32> {
+    (code.len() < 5).then(|| code.parse::<u32>().ok()).flatten().map(|code| code & 0xff)
+}
+
+/// 53100: PostgreSQL's disk_full. 13: SQLITE_FULL.
+fn is_full(code: &str) -> bool {
+    code == "53100" || sqlite_code(code) == Some(13)
+}
+
+fn pooler_of_transactions() -> Failure {
+    Failure::config("The database is reached through a pooler that changes sessions between transactions")
+        .hint("connect to the server itself, or to a pool that keeps a session for each connection (pgbouncer: `pool_mode = session`)")
+}
+
+fn damaged(text: &str) -> Failure {
+    Failure::bad_data("The database file is damaged")
+        .caused_by(anyhow::anyhow!(text.to_owned()))
+        .hint("restore it from a copy; `PRAGMA integrity_check` of sqlite3(1) says what is broken")
+}
+
+/// As [`classify`], of an error of the connection that reads SQLite's log.
+#[must_use]
+pub fn classify_sqlite(error: rusqlite::Error) -> anyhow::Error {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => damaged(&error.to_string()).into(),
+        Some(
+            rusqlite::ErrorCode::DatabaseBusy
+            | rusqlite::ErrorCode::DatabaseLocked
+            | rusqlite::ErrorCode::CannotOpen
+            | rusqlite::ErrorCode::OutOfMemory,
+        ) => Failure::try_again("The database could not do it this time")
+            .caused_by(error)
+            .hint("this command can be repeated as it is")
+            .into(),
+        _ => error.into(),
+    }
 }
 
 /// Whether another try may pass: lost connections, serialization failures, a server that starts or is full, a busy file.
@@ -319,10 +365,12 @@ fn may_pass(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default();
-            let sqlite_busy = code.len() < 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
-            sqlite_busy
+            // 5 and 6: busy, locked. 14: SQLITE_CANTOPEN of a file that was open a moment ago: no descriptor is left. 7: no memory.
+            sqlite_code(&code).is_some_and(|code| matches!(code, 5 | 6 | 7 | 14))
+                // 08: connections. 53: disk, memory, connections used up.
                 || code.starts_with("08")
-                || matches!(code.as_ref(), "40001" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "53300" | "25P03")
+                || code.starts_with("53")
+                || matches!(code.as_ref(), "40001" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "25P03")
         }
         _ => false,
     }

@@ -11,6 +11,7 @@ mod clock_changes;
 mod custom_job;
 mod differential;
 mod edges;
+mod faults;
 mod golden;
 mod import;
 mod interrupted;

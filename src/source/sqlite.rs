@@ -6,12 +6,13 @@ use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use chrono::DateTime;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::mpsc::Sender;
 
 use super::batch::{self, BatchBuilder, Target};
 use crate::failure::Failure;
 use crate::money;
+use crate::store::classify_sqlite;
 
 pub(super) async fn read(file: &Path, sql: String, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
     let (file, origin, sender) = (file.to_owned(), origin.to_owned(), sender.clone());
@@ -20,18 +21,21 @@ pub(super) async fn read(file: &Path, sql: String, origin: &str, batch_rows: usi
 
 fn read_blocking(file: &Path, sql: &str, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
     let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(classify_sqlite)
         .with_context(|| format!("Failed to open `{}`", file.display()))?;
     connection.busy_timeout(std::time::Duration::from_secs(30))?;
-    let mut statement = connection.prepare(sql).map_err(|error| {
-        Failure::config(format!("The events statement of `{origin}` does not fit the database"))
+    let mut statement = connection.prepare(sql).map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::Unknown) | None => Failure::config(format!("The events statement of `{origin}` does not fit the database"))
             .caused_by(error)
             .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
+            .into(),
+        _ => classify_sqlite(error),
     })?;
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let targets = batch::targets(&names, origin)?;
     let mut builder = BatchBuilder::new();
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+    let mut rows = statement.query([]).map_err(classify_sqlite)?;
+    while let Some(row) = rows.next().map_err(classify_sqlite)? {
         for (index, target) in targets.iter().enumerate() {
             let Some(target) = *target else { continue };
             put(&mut builder, target, &names[index], row.get_ref(index)?)

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::PgPool;
+use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 use super::{Store, classify, functions};
@@ -49,13 +50,23 @@ impl Store {
             self.forget_half_built_indexes().await?;
             match self {
                 Self::Postgres { pool, .. } => self.migrate_postgres(pool, &migrator, &applied).await?,
-                Self::Sqlite { pool, .. } => {
-                    let mut connection = pool.acquire().await.map_err(classify)?;
-                    apply(&migrator, &mut *connection, &applied).await.map_err(|error| explain(error, self))?;
-                }
+                Self::Sqlite { pool, .. } => self.migrate_sqlite(pool, &migrator, applied).await?,
             }
         }
         Ok(plan)
+    }
+
+    /// SQLite has no lock for this. Where another process was first with a migration, ours fails, and there is one more.
+    async fn migrate_sqlite(&self, pool: &SqlitePool, migrator: &Migrator, mut applied: Vec<i64>) -> Result<()> {
+        let mut connection = pool.acquire().await.map_err(classify)?;
+        while let Err(error) = apply(migrator, &mut *connection, &applied).await {
+            let now_applied = self.applied_migrations().await?;
+            if now_applied.len() <= applied.len() {
+                return Err(explain(error, self));
+            }
+            applied = now_applied;
+        }
+        Ok(())
     }
 
     /// Applies migrations with the application's schema first, where they look for and make the tables that applications know; then

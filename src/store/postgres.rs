@@ -9,7 +9,7 @@ use sqlx::Connection as _;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnection, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
 use sqlx::query::Query;
 use sqlx::types::Decimal;
 use sqlx::{
@@ -21,9 +21,12 @@ use super::url::PostgresUrl;
 use super::value::{Row, Value};
 use crate::failure::Failure;
 
-/// What every session is told: results must not depend on the server's or the role's settings; a role that row-level security
-/// would show fewer rows gets an error instead; a run that hangs inside a transaction is cut off and cannot keep a window.
+/// What every session is told: results must not depend on the settings of the server, the database or the role; a role that
+/// row-level security would show fewer rows gets an error instead; a run that hangs inside a transaction is cut off and cannot keep
+/// a window. How long a run may take is said by `timeout` in `schedules.toml`, not by a timeout meant for web requests.
 const SESSION_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET row_security = off; \
+     SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off; \
+     SET statement_timeout = 0; SET lock_timeout = 0; SET standard_conforming_strings = on; \
      SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
 
 /// Where unqualified names are looked for: our own schema, then the application's, then what the session had. Names alone are read
@@ -85,7 +88,7 @@ pub(super) async fn connect(url: &PostgresUrl, connections: u32) -> Result<PgPoo
         let connected = connected.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
         match connected {
             Ok(connection) => {
-                connection.close().await.map_err(super::classify)?;
+                require_own_session(connection, &pool).await?;
                 return Ok(pool);
             }
             Err(error) if attempt < CONNECT_ATTEMPTS && super::may_pass(&error) => {
@@ -118,6 +121,21 @@ fn words(error: &sqlx::Error, url: &PostgresUrl) -> String {
         sqlx::Error::Tls(_) => "TLS failed; check the key and the certificates that the URL names".to_owned(),
         _ => "the words are not shown: they may quote the URL".to_owned(),
     }
+}
+
+/// Refuses a pooler that hands sessions from one transaction to the next: settings and locks of a session would be somebody else's.
+/// Behind one, a second connection gets the session that the first has just used.
+async fn require_own_session(mut first: PgConnection, pool: &PgPool) -> Result<()> {
+    let mut second = pool.acquire().await.map_err(super::classify)?;
+    let sql = "SELECT pg_backend_pid()";
+    let of_first: i32 = sqlx::raw_sql(sql).fetch_one(&mut first).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::classify)?;
+    let of_second: i32 =
+        sqlx::raw_sql(sql).fetch_one(&mut *second).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::classify)?;
+    first.close().await.map_err(super::classify)?;
+    if of_first == of_second {
+        return Err(super::pooler_of_transactions().into());
+    }
+    Ok(())
 }
 
 pub(super) async fn query(executor: impl PgExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, sqlx::Error> {

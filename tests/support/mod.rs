@@ -1,5 +1,6 @@
 //! A project folder and a database of its own for each test.
 
+pub mod cluster;
 pub mod schedules;
 pub mod seats;
 pub mod site;
