@@ -51,8 +51,8 @@ BEGIN
         tallyroll.usage_daily, tallyroll.usage_daily_user, tallyroll.usage_daily_customer, tallyroll.usage_daily_total,
         tallyroll.usage_daily_type, tallyroll.usage_monthly_user, tallyroll.usage_monthly_customer, tallyroll.usage_dashboard,
         tallyroll.peak_seats, tallyroll.reconciliation, tallyroll.snapshot_file, tallyroll.quarantined_event, tallyroll.job_run,
-        tallyroll.job_window, tallyroll.job_lock, tallyroll.schedule_state, tallyroll.schedule_notice, tallyroll.usage_dirty_day,
-        tallyroll.usage_watermark
+        tallyroll.job_window, tallyroll.job_lock, tallyroll.schedule_state, tallyroll.schedule_notice, tallyroll.session_revoked,
+        tallyroll.usage_dirty_day, tallyroll.usage_watermark
     TO tallyroll_runner;
     GRANT SELECT, INSERT, UPDATE ON tallyroll.seat_org TO tallyroll_runner;
     GRANT SELECT ON tallyroll.usage_requests_by_category TO tallyroll_runner;

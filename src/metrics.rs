@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -19,18 +20,28 @@ use crate::store::Row;
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 
+/// What only `serve` knows.
+#[derive(Debug)]
+pub struct Served {
+    pub heartbeat_at: DateTime<Utc>,
+    pub wrong_token_count: u64,
+}
+
 /// The metrics of every job, from the state tables, in the Prometheus text format.
 ///
 /// # Errors
 /// What the database says.
-pub async fn render(context: &Context, schedules: &BTreeMap<String, Schedule>, heartbeat_at: Option<DateTime<Utc>>) -> Result<String> {
+pub async fn render(context: &Context, schedules: &BTreeMap<String, Schedule>, served: Option<&Served>) -> Result<String> {
     let mut registry = Registry::with_prefix("tallyroll");
     let now = context.clock.now();
     let build = family(&mut registry, "build_info", "The version that runs");
     build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1.0);
-    if let Some(heartbeat_at) = heartbeat_at {
+    if let Some(served) = served {
         let help = "When the scheduler last showed that it lives";
-        gauge(&mut registry, "scheduler_heartbeat_timestamp_seconds", help, seconds(heartbeat_at));
+        gauge(&mut registry, "scheduler_heartbeat_timestamp_seconds", help, seconds(served.heartbeat_at));
+        let wrong_tokens = Counter::<u64>::default();
+        wrong_tokens.inc_by(served.wrong_token_count);
+        registry.register("wrong_tokens", "Wrong tokens that were tried since the server began", wrong_tokens);
     }
     runs(context, &mut registry).await?;
     windows(context, &mut registry).await?;

@@ -3,6 +3,7 @@
 //! A tick looks which slots are due ([`slot`]), claims them in `schedule_state` ([`claim`]) and has each job's slots run one after
 //! the other (`supervise`). Cron fire times only wake it: what is due follows from the table and the clock.
 
+pub mod asked;
 pub mod claim;
 pub mod runner;
 pub mod slot;
@@ -55,6 +56,8 @@ pub struct Scheduler {
     any_failed: AtomicBool,
     /// Claims that this process works on: it takes none of them over from itself.
     claims: std::sync::Mutex<BTreeSet<String>>,
+    /// Runs that people asked for and that have not ended, by job.
+    asked: std::sync::Mutex<BTreeMap<String, String>>,
     tidied_at: std::sync::Mutex<Option<DateTime<Utc>>>,
 }
 
@@ -91,6 +94,7 @@ impl Scheduler {
             at_work: Mutex::new(JoinSet::new()),
             any_failed: AtomicBool::new(false),
             claims: std::sync::Mutex::default(),
+            asked: std::sync::Mutex::default(),
             tidied_at: std::sync::Mutex::default(),
         }
     }
@@ -134,20 +138,6 @@ impl Scheduler {
             self.start(claim, ticked).await;
         }
         Ok(())
-    }
-
-    /// Runs what a person asked for. It is no slot: nobody takes it over, and what it leaves is still due.
-    pub async fn run_asked(&self, call: Call) {
-        let run = (self.runner)(call.clone());
-        self.at_work.lock().await.spawn(async move {
-            let failures = match run.await {
-                Ok(reports) => reports.into_iter().filter_map(|report| report.failure).collect(),
-                Err(error) => vec![error],
-            };
-            for failure in &failures {
-                tracing::error!(job = call.job, error = format!("{failure:#}"), "A run that was asked for failed");
-            }
-        });
     }
 
     /// Waits until nothing is at work; whether every slot that ran since the last call did so well.

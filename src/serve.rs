@@ -4,12 +4,15 @@ pub mod app;
 mod asked;
 pub mod auth;
 mod chart;
+pub mod connections;
 mod data;
 mod layout;
 mod login;
 mod pages;
 mod parts;
 mod problem;
+mod session;
+pub mod token;
 
 pub use self::app::{App, Starter, router};
 pub use self::auth::Auth;

@@ -335,7 +335,7 @@ async fn crontab_and_units_read_so() {
 }
 
 /// Every metric that `serve` and the text file have, with its labels.
-pub const METRICS: [(&str, &[&str]); 14] = [
+pub const METRICS: [(&str, &[&str]); 15] = [
     ("tallyroll_job_last_success_timestamp_seconds", &["job"]),
     ("tallyroll_job_last_run_duration_seconds", &["job"]),
     ("tallyroll_job_last_run_rows_in", &["job"]),
@@ -349,6 +349,7 @@ pub const METRICS: [(&str, &[&str]); 14] = [
     ("tallyroll_source_watermark_age_seconds", &["source"]),
     ("tallyroll_quarantined_events", &[]),
     ("tallyroll_scheduler_heartbeat_timestamp_seconds", &[]),
+    ("tallyroll_wrong_tokens_total", &[]),
     ("tallyroll_build_info", &["version"]),
 ];
 

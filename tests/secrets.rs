@@ -24,7 +24,7 @@ on_both_databases!(secrets_are_in_no_table_file_page_or_message);
 const CANARY: &str = "CaNaRy7Zq";
 
 /// As a token, long enough to be one.
-const TOKEN: &str = "CaNaRy7Zq-0123456789abcdef0123456789abcdef";
+const TOKEN: &str = "CaNaRy7Zq-7f3a9c1e5b2d8046f1c7a9e3b05d6284";
 
 /// Every command that reads the settings, and most that open the database.
 const COMMANDS: [&[&str]; 11] = [

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
-use tallyroll::serve::{App, Auth, router};
+use tallyroll::serve::{App, Auth, connections, router};
 use tokio::sync::watch;
 
 use crate::on_both_databases;
@@ -134,9 +134,6 @@ async fn serve_runs_schedules_and_stops_gracefully(engine: Engine) {
     let address = format!("127.0.0.1:{port}");
     let refused = fixture.run(&["serve", "--bind", "0.0.0.0:0"]);
     assert_eq!(refused.code, Some(78), "{refused:?}");
-    let mut short = fixture.command(&["serve", "--bind", &address]);
-    let short = Finished::of(&short.env("TALLYROLL__SERVE__TOKEN", "guess me").output().unwrap());
-    assert_eq!(short.code, Some(78), "{short:?}");
     let server = fixture.command(&["serve", "--bind", &address]).spawn().unwrap();
     until(&fixture, "the slot", "SELECT 1 FROM schedule_state WHERE state = 'success'").await;
     assert_eq!(get(&address, "/healthz").await, Some((200, "ok\n".to_owned())));
@@ -145,7 +142,8 @@ async fn serve_runs_schedules_and_stops_gracefully(engine: Engine) {
     assert_eq!(status, 200);
     // Those that alerts and dashboard ask for, with these labels, and no others.
     let found: BTreeSet<&str> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    assert_eq!(found, METRICS.iter().map(|(name, _)| *name).collect());
+    // The name of a counter's lines has a word more than its type.
+    assert_eq!(found, METRICS.iter().map(|(name, _)| name.trim_end_matches("_total")).collect());
     for (name, labels) in METRICS {
         let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
         assert!(labels.iter().all(|label| line.contains(&format!("{label}=\""))) && line.contains('{') != labels.is_empty(), "{line}");
@@ -175,7 +173,8 @@ async fn a_heartbeat_that_stopped_is_red() {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(axum::serve(listener, router(Arc::new(app))).into_future());
+    let (_end, answers_may_end) = watch::channel(false);
+    tokio::spawn(connections::answer(listener, router(Arc::new(app)), 10, answers_may_end));
     for (at, status) in [("10:00:00", 200), ("10:02:00", 200), ("10:02:01", 503), ("10:09:00", 503)] {
         hands.set(&format!("2026-03-10T{at}Z"));
         assert_eq!(get(&address, "/healthz").await.unwrap().0, status, "{at}");

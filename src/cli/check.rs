@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::session::Session;
@@ -10,6 +11,7 @@ use crate::clock::Clock;
 use crate::failure::{self, Failure};
 use crate::job::Jobs;
 use crate::run::{self, Operator};
+use crate::serve::token;
 use crate::store::Create;
 use crate::{config, schedule};
 
@@ -30,6 +32,12 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     problems.extend(schedule_problems);
     if let Err(error) = session.loaded.config.price_book(&session.project) {
         problems.push(explained(&error));
+    }
+    let token = session.loaded.config.serve.token.expose_secret();
+    if !token.is_empty()
+        && let Err(error) = token::check(token)
+    {
+        problems.push(explained(&error.into()));
     }
     if let Err(error) = check_database(&session, &jobs, &mut problems).await {
         problems.push(explained(&error));

@@ -11,18 +11,17 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_cron_scheduler::{Job as WakeUp, JobScheduler};
-use uuid::Uuid;
 
 use super::output;
 use super::session::Session;
 use crate::failure::Failure;
 use crate::run::{Context, check_stop};
 use crate::schedule;
+use crate::scheduler::Scheduler;
 use crate::scheduler::runner::runner;
-use crate::scheduler::{Call, Scheduler};
 use crate::serve::auth::Auth;
-use crate::serve::{App, Starter, router};
-use crate::store::state::Origin;
+use crate::serve::connections::{self, connections_max};
+use crate::serve::{App, Starter, router, token};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -33,9 +32,6 @@ pub(super) struct Arguments {
 
 /// How often the scheduler looks what is due, as the six fields of tokio-cron-scheduler, which wakes it and does nothing else.
 const WAKE_UP: &str = "*/5 * * * * *";
-
-/// Characters of a token that nobody tries in a lifetime.
-const SHORTEST_TOKEN: usize = 16;
 
 /// The longest time between two looks at the schedules, whatever the clock does.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
@@ -56,10 +52,8 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
             .hint("set `TALLYROLL__SERVE__TOKEN_FILE` to the path of a file that holds one, or listen on 127.0.0.1")
             .into());
     }
-    if !token.is_empty() && token.len() < SHORTEST_TOKEN {
-        return Err(Failure::config(format!("`serve.token` has fewer than {SHORTEST_TOKEN} characters: it could be guessed"))
-            .hint("`openssl rand -hex 32` makes one")
-            .into());
+    if !token.is_empty() {
+        token::check(token)?;
     }
     let listener =
         TcpListener::bind(address).await.map_err(|error| Failure::config(format!("`{address}` cannot be listened on")).caused_by(error))?;
@@ -73,11 +67,9 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
         starter: starter(&context, &scheduler),
         heartbeat_micros: Arc::clone(&heartbeat_micros),
     };
-    let (answers_end, mut answers_may_end) = watch::channel(false);
-    let answers = axum::serve(listener, router(Arc::new(app))).with_graceful_shutdown(async move {
-        let _ = answers_may_end.wait_for(|end| *end).await;
-    });
-    let answers = tokio::spawn(answers.into_future());
+    let (answers_end, answers_may_end) = watch::channel(false);
+    let address = listener.local_addr()?;
+    let answers = tokio::spawn(connections::answer(listener, router(Arc::new(app)), connections_max(), answers_may_end));
     output::line(&format!("Listening on http://{address}"))?;
 
     tick_until_stopped(&context, &scheduler, &heartbeat_micros).await?;
@@ -134,17 +126,6 @@ fn starter(context: &Arc<Context>, scheduler: &Arc<Scheduler>) -> Starter {
     let (context, scheduler) = (Arc::clone(context), Arc::clone(scheduler));
     Arc::new(move |job, downstream| {
         context.jobs.get(job)?;
-        let run_id = Uuid::now_v7().to_string();
-        let call = Call {
-            job: job.to_owned(),
-            downstream,
-            origin: Origin { trigger: "page", ..Origin::default() },
-            run_id: Some(run_id.clone()),
-            lock_wait: Duration::ZERO,
-            stop: context.stop.clone(),
-        };
-        let scheduler = Arc::clone(&scheduler);
-        tokio::spawn(async move { scheduler.run_asked(call).await });
-        Ok(run_id)
+        Ok(scheduler.ask(job, downstream))
     })
 }

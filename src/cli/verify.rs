@@ -36,7 +36,9 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     if months.iter().any(|month| !month.problems.is_empty())
         && let Some(holder) = lock::holder(&context.store, &context.clock, job, context.config.engine.lock_lease_seconds).await?
     {
-        return Err(Failure::try_again(format!("Job `{job}` is publishing now: {holder}")).hint("verify again when it has ended").into());
+        return Err(Failure::try_again(format!("Job `{job}` is publishing now: {}", holder.shown))
+            .hint("verify again when it has ended")
+            .into());
     }
     context.store.close().await;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::Result;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -14,12 +14,15 @@ use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::auth::{self, Auth};
+use super::connections::{self, BODY_BYTES_MAX};
 use super::{layout, login, pages, problem};
+use crate::metrics::Served;
 use crate::run::Context;
 use crate::schedule::Schedule;
+use crate::scheduler::asked::Asked;
 
-/// Starts a run of a job, with what reads it where asked; gives the run's id, under which it will be found.
-pub type Starter = Arc<dyn Fn(&str, bool) -> Result<String> + Send + Sync>;
+/// Starts a run of a job, with what reads it where asked.
+pub type Starter = Arc<dyn Fn(&str, bool) -> Result<Asked> + Send + Sync>;
 
 /// Shared by all requests.
 pub struct App {
@@ -52,6 +55,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/login", get(login::login_page).post(login::log_in))
         .merge(guarded)
         .fallback(layout::not_found)
+        .layer(middleware::from_fn(connections::receive))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(problem::render))
         .layer(middleware::map_response(layout::secure))
         .with_state(app)
@@ -59,7 +64,8 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Guarded as the pages are; `metrics.textfile` is the way past a token.
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    match crate::metrics::render(&app.context, &app.schedules, Some(app.heartbeat_at())).await {
+    let served = Served { heartbeat_at: app.heartbeat_at(), wrong_token_count: app.auth.wrong_token_count() };
+    match crate::metrics::render(&app.context, &app.schedules, Some(&served)).await {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
         Err(error) => {
             tracing::warn!(error = format!("{error:#}"), "The metrics could not be read");

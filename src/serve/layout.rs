@@ -40,7 +40,7 @@ pub(super) fn refreshing(title: &str, session: Option<&Session>, refresh_seconds
                             a href="/usage" { "Usage" }
                             a href="/seats" { "Seats" }
                         }
-                        @if session.is_logged_in {
+                        @if session.login.is_some() {
                             form method="post" action="/logout" class="logout" {
                                 input type="hidden" name="csrf" value=(session.csrf);
                                 button class="quiet" { "Log out" }

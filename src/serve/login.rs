@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::Form;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Extension, Form};
 use maud::html;
 use serde::Deserialize;
 
 use super::app::App;
 use super::asked::Asked;
-use super::auth::{COOKIE, NEXT_MAX, SESSION_HOURS, Session};
+use super::auth::{COOKIE, NEXT_MAX, SESSION_HOURS, Session, Tried};
+use super::connections::Client;
 use super::layout;
 use super::problem::Problem;
 
@@ -43,16 +44,19 @@ pub(super) struct Login {
     next: String,
 }
 
-pub(super) async fn log_in(State(app): State<Arc<App>>, headers: HeaderMap, Form(login): Form<Login>) -> Response {
+pub(super) async fn log_in(
+    State(app): State<Arc<App>>,
+    client: Option<Extension<Client>>,
+    headers: HeaderMap,
+    Form(login): Form<Login>,
+) -> Response {
     let now = app.context.clock.now();
-    if !app.auth.admits(&login.token, now) {
-        return match app.auth.wrong_token(now) {
-            Some(wait) => {
-                tokio::time::sleep(wait).await;
-                form(&app, &login.next, Some("This token is not the right one."), StatusCode::UNAUTHORIZED)
-            }
-            None => form(&app, &login.next, Some("Too many wrong tokens. Wait a minute."), StatusCode::TOO_MANY_REQUESTS),
-        };
+    match app.auth.try_token(&login.token, client.as_deref(), now).await {
+        Tried::Right => {}
+        Tried::Wrong => return form(&app, &login.next, Some("This token is not the right one."), StatusCode::UNAUTHORIZED),
+        Tried::TooMany => {
+            return form(&app, &login.next, Some("Too many wrong tokens. Wait a minute."), StatusCode::TOO_MANY_REQUESTS);
+        }
     }
     let Some(session) = app.auth.open_session(now) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     // Behind a proxy that speaks TLS the cookie is for TLS only.
@@ -73,11 +77,24 @@ pub(super) struct Logout {
     csrf: String,
 }
 
-pub(super) async fn log_out(axum::Extension(session): axum::Extension<Session>, Form(logout): Form<Logout>) -> Response {
+pub(super) async fn log_out(
+    State(app): State<Arc<App>>,
+    Extension(session): Extension<Session>,
+    Form(logout): Form<Logout>,
+) -> Result<Response, Problem> {
     if !session.may_post(&logout.csrf) {
-        return Problem::forbidden().into_response();
+        return Err(Problem::forbidden());
     }
-    ([(header::SET_COOKIE, format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))], Redirect::to("/login")).into_response()
+    if let Some(login) = &session.login {
+        // The browser keeps its cookie until the session has ended everywhere: then it can be tried again.
+        login.revoke(&app.context.store, app.context.clock.now()).await.map_err(|error| {
+            tracing::error!(error = format!("{error:#}"), "A session could not be ended");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The session could not be ended: the database does not take it")
+                .hint(format!("log out again; it ends by itself {SESSION_HOURS} hours after the login"))
+        })?;
+    }
+    let cookie = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
+    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response())
 }
 
 #[cfg(test)]

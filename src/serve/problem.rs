@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use maud::html;
 use serde_json::json;
 
-use super::layout;
+use super::layout::{self, encode};
 use super::parts::cut;
 use crate::failure::{self, Kind};
 
@@ -18,11 +18,13 @@ pub(super) struct Problem {
     status: StatusCode,
     message: String,
     hint: Option<String>,
+    /// The run that is in the way, and its job.
+    run: Option<(String, String)>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), hint: None }
+        Self { status, message: message.into(), hint: None, run: None }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -44,6 +46,12 @@ impl Problem {
         self.hint = Some(hint.into());
         self
     }
+
+    #[must_use]
+    pub(super) fn run(mut self, run_id: String, job: &str) -> Self {
+        self.run = Some((run_id, job.to_owned()));
+        self
+    }
 }
 
 impl From<anyhow::Error> for Problem {
@@ -51,9 +59,7 @@ impl From<anyhow::Error> for Problem {
         let found = failure::find(&error);
         match found.map(|failure| failure.kind) {
             // What was asked for is not there: the words are made for who asked.
-            Some(Kind::Usage) => {
-                Self { status: StatusCode::NOT_FOUND, message: error.to_string(), hint: found.and_then(|failure| failure.hint.clone()) }
-            }
+            Some(Kind::Usage) => Self { hint: found.and_then(|failure| failure.hint.clone()), ..Self::not_found(error.to_string()) },
             Some(Kind::TryAgain | Kind::Locked) => {
                 tracing::warn!(error = format!("{error:#}"), "A request could not be answered this time");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "This could not be read this time").hint("try it again")
@@ -98,7 +104,10 @@ fn unworded(response: &Response, is_api: bool) -> Option<Problem> {
 }
 
 fn json(problem: &Problem) -> Response {
-    let body = json!({ "error": { "message": problem.message, "hint": problem.hint } });
+    let mut body = json!({ "error": { "message": problem.message, "hint": problem.hint } });
+    if let Some((run_id, _)) = &problem.run {
+        body["run_id"] = run_id.as_str().into();
+    }
     (problem.status, Json(body)).into_response()
 }
 
@@ -108,6 +117,9 @@ fn page(problem: &Problem) -> Response {
     let content = html! {
         h1 { (message) }
         @if let Some(hint) = &problem.hint { p { (cut(hint, 400)) } }
+        @if let Some((run_id, job)) = &problem.run {
+            p { a href={ "/runs/" (encode(run_id)) "?started=" (encode(job)) } { "To its run" } }
+        }
         p { a href="/" { "To the jobs" } }
     };
     (problem.status, layout::page(&message, None, &content)).into_response()

@@ -128,11 +128,19 @@ impl JobLock {
     }
 }
 
+/// Who works on a job.
+#[derive(Debug)]
+pub struct Holder {
+    pub run_id: String,
+    /// The run, its process and since when, in words.
+    pub shown: String,
+}
+
 /// Who works on a job now, if anyone does.
 ///
 /// # Errors
 /// What the database says.
-pub async fn holder(store: &Store, clock: &Clock, job: &str, lease_seconds: u32) -> Result<Option<String>> {
+pub async fn holder(store: &Store, clock: &Clock, job: &str, lease_seconds: u32) -> Result<Option<Holder>> {
     let mut tx = store.begin_read().await?;
     let rows = tx.query("SELECT run_id, acquired_at FROM job_lock WHERE job = $1 AND run_id IS NOT NULL", &[job.into()]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
@@ -140,7 +148,8 @@ pub async fn holder(store: &Store, clock: &Clock, job: &str, lease_seconds: u32)
     let since = row.opt_instant("acquired_at")?.map(format_instant).unwrap_or_default();
     let running = state::running(&mut tx, &run_id).await?;
     let lease = TimeDelta::seconds(lease_seconds.into());
-    Ok(running.filter(|running| is_alive(running, &run_id, clock.now(), lease)).map(|running| shown(&running, &run_id, &since)))
+    let alive = running.filter(|running| is_alive(running, &run_id, clock.now(), lease));
+    Ok(alive.map(|running| Holder { shown: shown(&running, &run_id, &since), run_id }))
 }
 
 fn is_alive(holder: &state::Running, run_id: &str, now: DateTime<Utc>, lease: TimeDelta) -> bool {

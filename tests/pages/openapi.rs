@@ -16,11 +16,12 @@ on_both_databases!(every_answer_is_as_described);
 const USER: &str = "00000000-0000-4000-8000-000000000001";
 
 /// Method, path as the document names it, path as it is asked for, status.
-const ASKED: [(&str, &str, &str, u16); 34] = [
+const ASKED: [(&str, &str, &str, u16); 35] = [
     ("get", "/api/openapi.json", "", 200),
     ("get", "/api/jobs", "", 200),
     ("post", "/api/jobs/{job}/run", "/api/jobs/usage_daily/run", 202),
     ("post", "/api/jobs/{job}/run", "/api/jobs/nothing/run", 404),
+    ("post", "/api/jobs/{job}/run", "/api/jobs/reconcile/run", 409),
     ("get", "/api/runs", "", 200),
     ("get", "/api/runs", "/api/runs?failed=1&job=usage_daily", 200),
     ("get", "/api/runs", "/api/runs?before=x", 400),
@@ -75,6 +76,15 @@ async fn every_answer_is_as_described(engine: Engine) {
     assert_eq!(fixture.run(&["run-job", "usage_daily", "--downstream", "--as-of", NOW]).code, Some(65));
     let run = fixture.rows("SELECT run_id FROM job_run WHERE job = 'usage_daily' AND state = 'success'").await.remove(0);
     let failed = fixture.rows("SELECT run_id FROM job_run WHERE state = 'failed'").await.remove(0);
+    // One job is at work, on another machine.
+    fixture
+        .execute(&format!(
+            "INSERT INTO job_run (run_id, job, \"trigger\", attempt, state, request, as_of, started_at, heartbeat_at, windows_planned, windows_done, \
+             rows_in, rows_out, quarantined_count, host, pid, version) VALUES ('at-work', 'reconcile', 'manual', 1, 'running', '{{}}', '{NOW}', '{NOW}', \
+             '{NOW}', 0, 0, 0, 0, 0, 'another', 1, '0')"
+        ))
+        .await;
+    fixture.execute("UPDATE job_lock SET run_id = 'at-work' WHERE job = 'reconcile'").await;
     let site = Site::new(&fixture, TOKEN, NOW).await;
     let (stranger, open) = (site.with(&[]), Site::new(&fixture, "", NOW).await);
     let mut lines = Vec::new();

@@ -149,7 +149,9 @@ async fn a_reader_reads_every_result_and_writes_nothing() {
         let seen = try_rows(&mut reader, &format!("SELECT COUNT(*)::TEXT FROM {table}")).await.unwrap();
         assert_eq!(seen, fixture.rows(&format!("SELECT COUNT(*) FROM {table}")).await, "{table}");
     }
-    assert!(is_refused(&try_rows(&mut reader, "SELECT COUNT(*)::TEXT FROM ai_usage_log").await));
+    for table in ["ai_usage_log", "session_revoked"] {
+        assert!(is_refused(&try_rows(&mut reader, &format!("SELECT COUNT(*)::TEXT FROM {table}")).await), "{table}");
+    }
     try_rows(&mut reader, "SELECT get_ai_cost_summary()::TEXT").await.unwrap();
     for function in [format!("log_ai_usage('{ANN}')"), "upsert_seat_assignment(1, '{3}', '{base}')".to_owned()] {
         assert!(is_refused(&try_rows(&mut reader, &format!("SELECT {function}::TEXT")).await), "{function}");

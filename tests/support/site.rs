@@ -10,14 +10,18 @@ use tallyroll::job::Jobs;
 use tallyroll::project::Project;
 use tallyroll::run::Context;
 use tallyroll::schedule;
-use tallyroll::serve::{App, Auth, router};
+use tallyroll::scheduler::asked::Asked;
+use tallyroll::serve::{App, Auth, connections, router};
 use tallyroll::snapshot::storage::Storage;
 use tokio::sync::watch;
 
 use super::Fixture;
 
 /// Long enough that nobody guesses it.
-pub const TOKEN: &str = "a-token-of-the-tests-0123456789abcdef";
+pub const TOKEN: &str = "7f3a9c1e5b2d8046f1c7a9e3b05d6284";
+
+/// Connections at once, so many that the tests of a flood find room.
+const CONNECTIONS: usize = 1_100;
 
 /// A run that was started: the job, and whether with what reads it.
 pub type Started = Arc<Mutex<Vec<(String, bool)>>>;
@@ -81,13 +85,17 @@ impl Site {
             auth: Auth::new(token, true),
             starter: Arc::new(move |job, downstream| {
                 told.lock().unwrap().push((job.to_owned(), downstream));
-                Ok(STARTED_RUN.to_owned())
+                Ok(Asked::Starts(STARTED_RUN.to_owned()))
             }),
             heartbeat_micros: Arc::new(now.timestamp_micros().into()),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router(Arc::new(app))).await });
+        let (end, answers_may_end) = watch::channel(false);
+        tokio::spawn(async move {
+            connections::answer(listener, router(Arc::new(app)), CONNECTIONS, answers_may_end).await;
+            drop(end);
+        });
         let mut headers = HeaderMap::new();
         if !token.is_empty() {
             headers.insert("authorization", format!("Bearer {token}").parse().unwrap());

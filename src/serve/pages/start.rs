@@ -13,6 +13,7 @@ use maud::html;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::scheduler::asked::Asked;
 use crate::serve::app::App;
 use crate::serve::asked::Named;
 use crate::serve::auth::Session;
@@ -20,6 +21,7 @@ use crate::serve::data;
 use crate::serve::layout::{self, encode};
 use crate::serve::parts::{instant, run_link};
 use crate::serve::problem::Problem;
+use crate::store::lock;
 use crate::window::WindowKind;
 
 pub(super) async fn page(
@@ -40,7 +42,7 @@ pub(super) async fn page(
             ". Where nothing is due, it changes nothing."
         }
         @if let Some(run) = running {
-            p class="warn" { "A run has been under way since " (instant(run.started_at)) " UTC: " (run_link(&run.run_id)) ". Another one waits for it, or is refused." }
+            p class="warn" { "A run has been under way since " (instant(run.started_at)) " UTC: " (run_link(&run.run_id)) ". Another one is refused until it has ended." }
         }
         @if session.can_run {
             form method="post" action={ "/jobs/" (encode(&job.name)) "/run" } class="card" {
@@ -85,8 +87,26 @@ pub(super) async fn start(
         return Err(Problem::forbidden());
     }
     let job = app.context.jobs.get(&name)?;
-    let run_id = (app.starter)(&job.name, form.downstream)?;
+    let run_id = start_run(&app, &job.name, form.downstream).await?;
     Ok(Redirect::to(&format!("/runs/{}?started={}", encode(&run_id), encode(&job.name))).into_response())
+}
+
+/// Starts a run, unless one is at work, here or elsewhere; then nothing is opened for this one.
+async fn start_run(app: &App, job: &str, downstream: bool) -> Result<String, Problem> {
+    let context = &app.context;
+    let holder = lock::holder(&context.store, &context.clock, job, context.config.engine.lock_lease_seconds).await?;
+    let asked = match holder {
+        Some(holder) => Asked::AtWork(holder.run_id),
+        None => (app.starter)(job, downstream)?,
+    };
+    match asked {
+        Asked::Starts(run_id) => Ok(run_id),
+        Asked::AtWork(run_id) => Err(Problem::new(StatusCode::CONFLICT, format!("Job `{job}` is at work"))
+            .hint("it takes what is due; ask again when it has ended")
+            .run(run_id, job)),
+        Asked::TooMany => Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many runs that were asked for are at work")
+            .hint("ask again when one has ended")),
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,7 +128,7 @@ pub(super) async fn start_json(
     }
     let job = app.context.jobs.get(&name)?;
     let wanted = wanted(&body).map_err(|error| unreadable(&error))?;
-    let run_id = (app.starter)(&job.name, wanted.downstream)?;
+    let run_id = start_run(&app, &job.name, wanted.downstream).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "run_id": run_id }))).into_response())
 }
 

@@ -1,0 +1,257 @@
+//! Connections: how many there are, how long a client may keep one waiting, and which is closed where there are too many.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{FromRequest as _, Request};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, getrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
+
+use super::problem::Problem;
+
+/// The longest wait for the head of a request, from the connection's begin or the end of the answer before it.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest wait for the body.
+const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest wait for a client that takes nothing of its answer.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes of a head: proxies add cookies and headers of their own.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a body: the largest is the login's form, with a path to lead back to.
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Connections at once, where descriptors allow.
+const CONNECTIONS_MAX: u64 = 512;
+/// Where there are too many, one that waits for its client is kept for so long: enough for a request that is on its way.
+const KEPT_MIN: Duration = Duration::from_millis(250);
+/// How often it is looked whether there is room.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait where no connection can be accepted: the process or the machine is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A quarter of the descriptors that the process may have: the rest is for the database, runs and files.
+#[must_use]
+pub fn connections_max() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((descriptors / 4).clamp(1, CONNECTIONS_MAX)).unwrap_or(1)
+}
+
+/// Answers with `site` until `end` becomes true, then ends as soon as the answers under way are given. HTTP/1 only.
+pub async fn answer(listener: TcpListener, site: Router, connections_max: usize, mut end: watch::Receiver<bool>) {
+    let clients = Arc::new(Clients { max: connections_max, open: Mutex::default() });
+    let mut tasks = JoinSet::new();
+    {
+        // Never dropped half-way: it may hold a client that waits for room.
+        let accepted = accept(&listener, &clients);
+        tokio::pin!(accepted);
+        loop {
+            tokio::select! {
+                (stream, peer) = &mut accepted => {
+                    clients.take_in(&mut tasks, stream, peer, &site, &end);
+                    accepted.set(accept(&listener, &clients));
+                }
+                Some(_) = tasks.join_next() => {}
+                () = until(&mut end) => break,
+            }
+        }
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// The next client, once there is room. Until then clients wait with the system, the first one first.
+async fn accept(listener: &TcpListener, clients: &Clients) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => {
+                clients.room().await;
+                return accepted;
+            }
+            Err(error) if is_of_the_client(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "A connection could not be accepted");
+                clients.close_longest_waiting();
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn until(end: &mut watch::Receiver<bool>) {
+    let _ = end.wait_for(|end| *end).await;
+}
+
+/// Whether a client was gone before it could be accepted.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn serve(stream: TcpStream, client: Client, site: Router, mut end: watch::Receiver<bool>) {
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(ANSWER_WAIT_MAX));
+    let site = TowerToHyperService::new(site);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(client.clone());
+        site.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = until(&mut end) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %client.peer, %error, "A connection ended early");
+    }
+}
+
+/// The connections that are open.
+struct Clients {
+    max: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// Of the client that came last.
+    last_id: u64,
+    clients: HashMap<u64, Held>,
+}
+
+struct Held {
+    /// Since when it waits for its client; none while a request is worked on.
+    waits_since: Option<Instant>,
+    task: AbortHandle,
+}
+
+impl Clients {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once another connection may be taken in, if need be in place of the one that has waited longest for its client.
+    async fn room(&self) {
+        while self.open().clients.len() >= self.max && !self.close_longest_waiting() {
+            sleep(ROOM_PAUSE).await;
+        }
+    }
+
+    /// Closes the connection that has waited longest for its client, if any has for long enough.
+    fn close_longest_waiting(&self) -> bool {
+        let mut open = self.open();
+        let waiting = open.clients.iter().filter_map(|(id, held)| Some((held.waits_since?, *id)));
+        let longest = waiting.min().filter(|(since, _)| since.elapsed() >= KEPT_MIN);
+        let closed = longest.and_then(|(_, id)| open.clients.remove(&id));
+        if let Some(held) = &closed {
+            held.task.abort();
+        }
+        closed.is_some()
+    }
+
+    fn take_in(self: &Arc<Self>, tasks: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, site: &Router, end: &watch::Receiver<bool>) {
+        // Locked until it is among those that are open: it cannot end before.
+        let mut open = self.open();
+        open.last_id += 1;
+        let id = open.last_id;
+        let client = Client { peer, id, all: Arc::clone(self) };
+        let leaving = Leaving(client.clone());
+        let (site, end) = (site.clone(), end.clone());
+        let task = tasks.spawn(async move {
+            serve(stream, leaving.0.clone(), site, end).await;
+            drop(leaving);
+        });
+        open.clients.insert(id, Held { waits_since: Some(Instant::now()), task });
+    }
+}
+
+/// Whose connection a request came by; among its extensions.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) peer: SocketAddr,
+    id: u64,
+    all: Arc<Clients>,
+}
+
+impl Client {
+    /// Keeps the connection open while this is held; none where it was closed to make room.
+    fn begin(self) -> Option<AtWork> {
+        self.all.open().clients.get_mut(&self.id)?.waits_since = None;
+        Some(AtWork(self))
+    }
+}
+
+/// A request is worked on.
+struct AtWork(Client);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.all.open().clients.get_mut(&self.0.id) {
+            held.waits_since = Some(Instant::now());
+        }
+    }
+}
+
+/// Takes a connection off the list, however it ends.
+struct Leaving(Client);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.all.open().clients.remove(&self.0.id);
+    }
+}
+
+/// Receives a request whole before anything works on it: what waits for its client can be closed, what is at work cannot.
+pub(super) async fn receive(request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<Client>().cloned();
+    let (parts, body) = request.into_parts();
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return unreceived(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    let body = match timeout(BODY_WAIT_MAX, Bytes::from_request(Request::from_parts(parts.clone(), body), &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return unreceived(rejection.status()),
+        Err(_) => return unreceived(StatusCode::REQUEST_TIMEOUT),
+    };
+    let at_work = client.map(Client::begin);
+    if matches!(at_work, Some(None)) {
+        return unreceived(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+fn unreceived(status: StatusCode) -> Response {
+    let why = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "The body of the request is too large",
+        StatusCode::REQUEST_TIMEOUT => "The body of the request did not come in time",
+        StatusCode::SERVICE_UNAVAILABLE => "There are too many connections",
+        _ => "The body of the request cannot be read",
+    };
+    Problem::new(status, why).into_response()
+}

@@ -1,0 +1,134 @@
+//! The token: whether it is too plain to be one, and what becomes of those who try wrong ones.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::failure::Failure;
+
+/// Characters of a token. A limit on tries would keep out the one who holds the right token as well, so no number of tries may find it.
+const CHARACTERS_MIN: usize = 32;
+/// Characters of them that do not follow from those before. Of 32 random hexadecimal digits 24 do, give or take 3.
+const NEW_CHARACTERS_MIN: usize = 16;
+
+/// Checks that a token is long, and not plainly the same over and over. No program can tell whether it was made at random.
+///
+/// # Errors
+/// [`Failure`] of kind config.
+pub fn check(token: &str) -> Result<(), Failure> {
+    let problem = if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "has a space or another character that no header can carry".to_owned()
+    } else if token.len() < CHARACTERS_MIN {
+        format!("has fewer than {CHARACTERS_MIN} characters: it could be guessed")
+    } else if new_characters(token.as_bytes()) < NEW_CHARACTERS_MIN {
+        "repeats itself or goes on as the alphabet does: it could be guessed".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Failure::config(format!("`serve.token` {problem}")).hint("`openssl rand -hex 32` makes one"))
+}
+
+/// Characters that are neither the one before, nor its neighbour in the alphabet, nor follow one that they have followed already.
+fn new_characters(token: &[u8]) -> usize {
+    let mut seen = BTreeSet::new();
+    token.windows(2).filter(|pair| seen.insert([pair[0], pair[1]]) && pair[0].abs_diff(pair[1]) > 1).count()
+}
+
+/// Wrong tokens in a minute after which every further one waits for its answer, whoever tries it.
+const FREE_TRIES: usize = 5;
+const PENALTY: Duration = Duration::from_secs(2);
+/// Wrong tokens in a minute that are told so at all; more are refused at once, so that few wait.
+const MAX_TRIES: usize = 20;
+
+/// The wrong tokens that were tried, at either door.
+#[derive(Default)]
+pub(super) struct WrongTokens(Mutex<Tried>);
+
+#[derive(Default)]
+struct Tried {
+    lately: VecDeque<DateTime<Utc>>,
+    count: u64,
+}
+
+impl WrongTokens {
+    /// How many there were since the server began.
+    pub(super) fn count(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// Counts one; how long its answer has to wait, or none where too many were tried lately.
+    pub(super) fn add(&self, peer: Option<SocketAddr>, now: DateTime<Utc>) -> Option<Duration> {
+        let mut tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tried.count += 1;
+        // A clock that was set back forgets them as well.
+        tried.lately.retain(|at| (now - *at).abs() < TimeDelta::minutes(1));
+        if tried.lately.len() >= MAX_TRIES {
+            return None;
+        }
+        tried.lately.push_back(now);
+        let peer = peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
+        let is_last = tried.lately.len() == MAX_TRIES;
+        tracing::warn!(
+            peer,
+            count = tried.count,
+            "A wrong token{}",
+            if is_last { "; more are counted, not logged, for a minute" } else { "" }
+        );
+        Some(if tried.lately.len() > FREE_TRIES { PENALTY } else { Duration::ZERO })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_could_be_guessed_is_none() {
+        for weak in [
+            "",
+            "guess me",
+            "0123456789abcde",
+            "short-but-random-7f3a9c1e",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "0000000000000000000000000000000000000000000000000000000000000001",
+            "abababababababababababababababababababab",
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz",
+            "0123456789abcdef0123456789abcdef0123456789abcdef",
+            "passwordpasswordpasswordpassword",
+            "changeme-changeme-changeme-changeme",
+            "letmeinletmeinletmeinletmeinletmein",
+            "secret token of more than thirty-two characters",
+            "ünd-siebenundzwanzig-andere-zeichen",
+        ] {
+            let problem = check(weak).unwrap_err();
+            assert!(problem.hint.as_deref().is_some_and(|hint| hint.contains("openssl rand -hex 32")), "{weak}: {problem}");
+            assert!(weak.is_empty() || !problem.to_string().contains(weak), "the token is not told");
+        }
+    }
+
+    #[test]
+    fn a_random_token_is_one() {
+        let mut random = [0_u8; 32];
+        for _ in 0..1_000 {
+            getrandom::fill(&mut random).unwrap();
+            check(&crate::fingerprint::hex(&random)).unwrap();
+        }
+        for made in ["8b6f0b1e-5d0b-4a36-9d5e-2f7c1a4be093", "J7cH/2mKq0Zx+vRt9YwLdP3sEuNb5gAf", "Xk2$9!vQz@7#Lm&4wR%tB^8nJ*pC5yHd"] {
+            check(made).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_flood_is_answered_slowly_then_refused_and_ends_with_its_minute() {
+        let (wrong, now) = (WrongTokens::default(), DateTime::UNIX_EPOCH + TimeDelta::days(1));
+        let waits: Vec<Option<Duration>> = (0..1_000).map(|_| wrong.add(None, now)).collect();
+        assert!(waits[..5].iter().all(|wait| *wait == Some(Duration::ZERO)) && waits[5..20].iter().all(|wait| *wait == Some(PENALTY)));
+        assert!(waits[20..].iter().all(Option::is_none));
+        assert_eq!(wrong.count(), 1_000);
+        assert!(wrong.add(None, now + TimeDelta::minutes(1)).is_some());
+        assert!(wrong.add(None, now - TimeDelta::hours(1)).is_some(), "a clock set back does not make the minute an hour");
+    }
+}
