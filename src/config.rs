@@ -4,8 +4,6 @@ mod environment;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use chrono_tz::Tz;
@@ -16,7 +14,7 @@ use serde::Deserialize;
 
 use crate::failure::{self, Failure};
 use crate::price::{PriceBook, Pricing};
-use crate::project::Project;
+use crate::project::{Project, read_text};
 use crate::store::url as database_url;
 
 /// Effective settings of one process.
@@ -194,7 +192,7 @@ pub fn load(
     let mut builder = config::Config::builder().add_source(File::from_str(&defaults()?, FileFormat::Toml));
 
     let path = project.dir.join(CONFIG_FILE);
-    if let Some(text) = read_optional(&path)? {
+    if let Some(text) = read_text(&path)? {
         let origin = path.display().to_string();
         let table: toml::Table = toml::from_str(&text)
             .map_err(|error| Failure::config(format!("`{origin}` is not TOML: {}", failure::toml_text(&text, &error))))?;
@@ -229,7 +227,7 @@ impl Config {
     /// As [`PriceBook::parse`]; and where `usage.pricing` needs a book that is not there.
     pub fn price_book(&self, project: &Project) -> Result<PriceBook> {
         let path = project.dir.join(&self.usage.price_book);
-        match read_optional(&path)? {
+        match read_text(&path)? {
             Some(text) => PriceBook::parse(&text, &path.display().to_string()),
             None if self.usage.pricing == Pricing::PriceBook => {
                 Err(Failure::config(format!("`usage.pricing` is `price_book`, but there is no `{}`", path.display()))
@@ -252,14 +250,6 @@ fn defaults() -> Result<String> {
         }
     }
     Ok(table.to_string())
-}
-
-fn read_optional(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::config(format!("Failed to read `{}`", path.display())).caused_by(error).into()),
-    }
 }
 
 fn leaf_keys(table: &toml::Table) -> Vec<String> {
@@ -359,6 +349,7 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
         ("history.keep_days", !(1..=36_500).contains(&config.history.keep_days), "must lie between 1 and 36500"),
         ("serve.grace_seconds", config.serve.grace_seconds > 3_600, "must be at most 3600"),
         ("usage.sources", config.usage.sources.is_empty(), "must name at least one source"),
+        ("usage.sources", config.usage.sources.iter().any(|source| source.contains(['/', '\\'])), "must each be a name, not a path"),
         ("usage.lookback_days", config.usage.lookback_days > 3_660, "must be at most 3660"),
     ];
     match problems.into_iter().find(|(_, wrong, _)| *wrong) {
@@ -372,6 +363,8 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn load_with(file: &str, environment: &[(&str, &str)]) -> Result<Loaded> {

@@ -35,5 +35,6 @@ pub mod snapshot;
 pub mod source;
 pub mod sql_text;
 pub mod store;
+pub mod text_file;
 pub mod usage_dashboard;
 pub mod window;

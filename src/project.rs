@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::failure::Failure;
+use crate::text_file;
+
 /// Every built-in file, by its path in a project folder. `tallyroll init` writes these out.
 macro_rules! built_in_files {
     ($($path:literal),* $(,)?) => {
@@ -67,29 +70,28 @@ impl Project {
     /// The first of `paths` that the folder holds, else the first that is built in; `None` when neither has any.
     ///
     /// # Errors
-    /// When a file is there and cannot be read as UTF-8 text.
+    /// [`Failure`] of kind config when a file is there and cannot be read: [`text_file::read`].
     pub fn read_first(&self, paths: &[String]) -> Result<Option<ProjectFile>> {
         for path in paths {
             let file = self.dir.join(path);
-            match fs::read_to_string(&file) {
-                Ok(text) => return Ok(Some(ProjectFile { text, origin: file.display().to_string() })),
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(error).with_context(|| format!("Failed to read `{}`", file.display())),
+            if let Some(text) = read_text(&file)? {
+                return Ok(Some(ProjectFile { text, origin: file.display().to_string() }));
             }
         }
         let built_in = paths.iter().find_map(|path| BUILT_IN_FILES.iter().find(|(known, _)| known == path));
         Ok(built_in.map(|(path, text)| ProjectFile { text: (*text).to_owned(), origin: format!("{path} (built in)") }))
     }
 
-    /// Every file `folder/<stem>.<extension>`, the folder's own in place of the built-in of the same name, sorted by stem.
+    /// Every file `folder/<stem>.<extension>`, the folder's own in place of the built-in of the same name, sorted by stem; an error
+    /// in place of one that cannot be read.
     ///
     /// # Errors
-    /// When the folder or one of its files cannot be read.
-    pub fn read_all(&self, folder: &str, extension: &str) -> Result<BTreeMap<String, ProjectFile>> {
+    /// When the folder cannot be read.
+    pub fn read_all(&self, folder: &str, extension: &str) -> Result<BTreeMap<String, Result<ProjectFile>>> {
         let mut files = BTreeMap::new();
         for (path, text) in BUILT_IN_FILES {
             if let Some(stem) = stem_in(Path::new(path), folder, extension) {
-                files.insert(stem, ProjectFile { text: (*text).to_owned(), origin: format!("{path} (built in)") });
+                files.insert(stem, Ok(ProjectFile { text: (*text).to_owned(), origin: format!("{path} (built in)") }));
             }
         }
         let dir = self.dir.join(folder);
@@ -102,12 +104,22 @@ impl Project {
             let path = entry.with_context(|| format!("Failed to list `{}`", dir.display()))?.path();
             let relative = Path::new(folder).join(path.file_name().unwrap_or_default());
             if let Some(stem) = stem_in(&relative, folder, extension) {
-                let text = fs::read_to_string(&path).with_context(|| format!("Failed to read `{}`", path.display()))?;
-                files.insert(stem, ProjectFile { text, origin: path.display().to_string() });
+                let origin = path.display().to_string();
+                let file =
+                    read_text(&path).and_then(|text| Ok(ProjectFile { text: text.context("The file is gone")?, origin: origin.clone() }));
+                files.insert(stem, file);
             }
         }
         Ok(files)
     }
+}
+
+/// The text of a file that the project names, if there is such a file.
+///
+/// # Errors
+/// [`Failure`] of kind config: [`text_file::read`].
+pub fn read_text(path: &Path) -> Result<Option<String>> {
+    text_file::read(path).map_err(|error| Failure::config(format!("Failed to read `{}`", path.display())).caused_by(error).into())
 }
 
 fn stem_in(path: &Path, folder: &str, extension: &str) -> Option<String> {

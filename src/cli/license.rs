@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -11,6 +11,7 @@ use super::session::read_text;
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::license::{self, License};
+use crate::text_file;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
@@ -30,7 +31,7 @@ pub(super) struct Arguments {
 
 /// The text of a licence's file. Its path is not shown: somebody may have given the licence itself.
 pub(super) fn read_license(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| {
+    text_file::read(path).and_then(|text| text.context("there is no such file")).map_err(|error| {
         let failure = Failure::usage("The licence's file cannot be read").caused_by(error);
         failure.hint("name the file that holds the licence, not the licence itself").into()
     })

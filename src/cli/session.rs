@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use crate::run::Context;
 use crate::run::log::RunLog;
 use crate::snapshot::storage::Storage;
 use crate::store::{Create, Store};
+use crate::text_file;
 
 /// A loaded project.
 pub(super) struct Session {
@@ -70,7 +71,9 @@ impl Session {
 
 /// The text of a file that the command line names.
 pub(super) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("Failed to read `{}`", path.display())).caused_by(error).into())
+    text_file::read(path)
+        .and_then(|text| text.context("there is no such file"))
+        .map_err(|error| Failure::usage(format!("Failed to read `{}`", path.display())).caused_by(error).into())
 }
 
 /// Becomes the number of the first SIGINT or SIGTERM; a second one ends the process at once.

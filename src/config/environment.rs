@@ -2,19 +2,19 @@
 //! the value. No error quotes a value, nor the path: a value that was meant for the plain name may stand there.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read as _;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::ENV_PREFIX;
 use crate::failure::Failure;
+use crate::text_file;
 
 /// A setting's key, its value, and the variable it came from.
 pub(super) type Override = (String, String, String);
 
-/// Bytes of a file that holds a value: a secret is short, and `/dev/zero` never ends.
-const VALUE_MAX_BYTES: u64 = 64 << 10;
+/// Bytes of a file that holds a value: a secret is short.
+const VALUE_MAX_BYTES: usize = 64 << 10;
 
 /// The settings among the variables of a process; the more specific ones last.
 pub(super) fn overrides(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Vec<Override>> {
@@ -41,11 +41,10 @@ pub(super) fn overrides(environment: impl IntoIterator<Item = (OsString, OsStrin
 }
 
 fn read_value(name: &str, path: &OsString) -> Result<String> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(VALUE_MAX_BYTES + 1).read_to_string(&mut text));
     let failure = || Failure::config(format!("The file that `{name}` names cannot be read"));
-    match read {
-        Ok(_) if text.len() as u64 <= VALUE_MAX_BYTES => Ok(text.trim_end().to_owned()),
+    let text = text_file::read(Path::new(path)).and_then(|text| text.context("there is no such file"));
+    match text {
+        Ok(text) if text.len() <= VALUE_MAX_BYTES => Ok(text.trim_end().to_owned()),
         Ok(_) => Err(failure().hint(format!("it has more than {VALUE_MAX_BYTES} bytes; it holds the value and nothing else")).into()),
         Err(error) => Err(failure().caused_by(error).hint("it is the path of a file that holds the value, readable for this user").into()),
     }

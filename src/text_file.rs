@@ -1,0 +1,49 @@
+//! Files that people write: settings, jobs, SQL, prices, licences, keys, secrets. Each is read whole, so each has to be a regular file
+//! of a bounded size: a pipe would hang the run, a device would fill the memory.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
+use std::path::Path;
+
+/// Far more than anybody writes by hand.
+pub const LARGEST_MIB: u64 = 16;
+
+/// The text of a file, without a byte order mark; `None` where there is no file.
+///
+/// # Errors
+/// Says what the file is instead: no regular file, too large, no text.
+pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    anyhow::ensure!(metadata.is_file(), "it is no regular file");
+    let mut bytes = Vec::new();
+    // The size that the metadata names is not trusted: files of /proc have none.
+    File::open(path)?.take((LARGEST_MIB << 20) + 1).read_to_end(&mut bytes)?;
+    anyhow::ensure!(bytes.len() as u64 <= LARGEST_MIB << 20, "it is larger than {LARGEST_MIB} MiB");
+    let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not UTF-8 text"))?;
+    anyhow::ensure!(!text.contains('\0'), "it holds a NUL character, so it is no text");
+    Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_text_and_the_largest_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert!(read(&path).unwrap().is_none());
+        fs::write(&path, "\u{feff}a").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), "a");
+        for (bytes, is_read) in [(16 << 20, true), ((16 << 20) + 1, false)] {
+            fs::write(&path, vec![b'a'; bytes]).unwrap();
+            assert_eq!(read(&path).is_ok(), is_read);
+        }
+        fs::write(&path, [b'a', 0]).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("NUL"));
+    }
+}
