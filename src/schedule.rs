@@ -202,8 +202,12 @@ fn schedule(job: &str, value: toml::Value, jobs: &Jobs) -> Result<Schedule, Stri
     };
     let (jitter, timeout) = (duration("jitter", &settings.jitter)?, duration("timeout", &settings.timeout)?);
     let backoff = duration("retries.backoff", &settings.retries.backoff)?;
-    // Slots that overtake one another would be taken for missed ones.
+    // croner looks as far as the year 5000, so this ends; whatever fires at all does so in 400 years.
     let fires: Vec<_> = cron.iter_after(DateTime::<Utc>::default()).take(FIRES_COMPARED).collect();
+    if fires.is_empty() {
+        return Err(format!("`cron = \"{}\"` never fires: no month that it names has such a day", settings.cron));
+    }
+    // Slots that overtake one another would be taken for missed ones.
     if fires.windows(2).any(|pair| (pair[1] - pair[0]).to_std().is_ok_and(|gap| gap <= jitter)) {
         return Err(format!("`jitter = \"{}\"` is not shorter than the time between two runs", settings.jitter));
     }
@@ -276,6 +280,20 @@ mod tests {
             ["`cron = \"61 * * * *\"`", "did you mean `usage_daily`?", "has 6 fields", "no IANA time zone", "`jitter = \"soon\"`"]
         {
             assert!(all.contains(expected), "{expected} in {all}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_never_fires_is_refused_and_a_leap_day_is_not() {
+        for line in ["0 0 31 2 *", "0 0 30 2 *", "0 0 31 4,6,9,11 *"] {
+            let (schedules, problems) = read_text(&format!("[usage_daily]\ncron = \"{line}\"\n"));
+            assert!(schedules.is_empty());
+            assert!(problems.join("").contains(&format!("`cron = \"{line}\"` never fires")), "{problems:?}");
+        }
+        // The 29th of February as a Monday comes every 28 years.
+        for line in ["0 0 29 2 *", "0 0 29 2 +1", "0 0 L 2 *"] {
+            let (_, problems) = read_text(&format!("[usage_daily]\ncron = \"{line}\"\n"));
+            assert!(problems.is_empty(), "{line} {problems:?}");
         }
     }
 }
