@@ -15,9 +15,9 @@ campaign:
 bench ROWS="10000000":
     scripts/bench.sh {{ROWS}}
 
-# Licences, bans, sources
+# Advisories (fetched from GitHub), licences, bans, sources
 deny:
-    cargo deny --locked check licenses bans sources
+    cargo deny --locked check advisories licenses bans sources
 
 # Accept changed snapshots and golden files, after reading them
 accept:
