@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use crate::failure::{self, Failure};
-use crate::project::Project;
+use crate::project::{BUILT_IN_FILES, Project};
+use crate::store::own_tables;
 use crate::window::WindowKind;
 
 /// What one job does: reads these, writes that, one window at a time.
@@ -19,6 +20,9 @@ pub struct Job {
     /// The file it was read from, as an error should name it.
     #[serde(skip)]
     pub origin: String,
+    /// Its table comes with the schema; another job's is made by that job, and `result_table` says so.
+    #[serde(skip)]
+    pub has_table_of_the_schema: bool,
     pub description: String,
     pub operator: OperatorKind,
     /// Tables and sources that it reads; those that another job writes make it due.
@@ -68,6 +72,19 @@ impl OperatorKind {
     }
 }
 
+/// PostgreSQL cuts longer names off, so that two of them could be one table.
+const LONGEST_NAME_BYTES: usize = 63;
+/// What the databases call their own.
+const TAKEN_PREFIXES: [&str; 2] = ["pg_", "sqlite_"];
+
+/// The table of the built-in job of a name.
+fn built_in_table(name: &str) -> Option<String> {
+    let path = format!("jobs/{name}.toml");
+    let (_, text) = BUILT_IN_FILES.iter().find(|(known, _)| *known == path)?;
+    let job: Job = toml::from_str(text).ok()?;
+    Some(if job.writes.is_empty() { name.to_owned() } else { job.writes })
+}
+
 /// Every job of a project.
 #[derive(Debug, Clone)]
 pub struct Jobs {
@@ -91,7 +108,15 @@ impl Jobs {
     pub fn read(project: &Project) -> Result<(Self, Vec<String>)> {
         let mut jobs = BTreeMap::new();
         let mut problems = Vec::new();
+        let own_tables = own_tables();
         for (name, file) in project.read_all("jobs", "toml")? {
+            let file = match file {
+                Ok(file) => file,
+                Err(error) => {
+                    problems.push(format!("{error:#}"));
+                    continue;
+                }
+            };
             match toml::from_str::<Job>(&file.text) {
                 Ok(mut job) => {
                     job.name.clone_from(&name);
@@ -102,7 +127,8 @@ impl Jobs {
                     if job.window_column.is_empty() {
                         job.window_column = job.grain.first().cloned().unwrap_or_default();
                     }
-                    problems.extend(job.problems());
+                    job.has_table_of_the_schema = built_in_table(&name).as_ref() == Some(&job.writes);
+                    problems.extend(job.problems(&own_tables));
                     jobs.insert(name, job);
                 }
                 Err(error) => problems.push(format!("`{}`: {}", file.origin, failure::toml_text(&file.text, &error))),
@@ -181,9 +207,10 @@ impl Jobs {
                 second.origin, first.origin
             ));
         }
-        let mut writers: BTreeMap<&str, &Job> = BTreeMap::new();
+        // SQLite takes two names that differ in case for one.
+        let mut writers: BTreeMap<String, &Job> = BTreeMap::new();
         for job in self.jobs.values() {
-            if let Some(other) = writers.insert(&job.writes, job) {
+            if let Some(other) = writers.insert(job.writes.to_ascii_lowercase(), job) {
                 problems.push(format!("`{}`: `writes = \"{}\"` is also what `{}` writes", job.origin, job.writes, other.origin));
             }
             if self.reachable_from(job).contains(job.name.as_str()) {
@@ -195,7 +222,7 @@ impl Jobs {
 }
 
 impl Job {
-    fn problems(&self) -> Vec<String> {
+    fn problems(&self, own_tables: &BTreeSet<String>) -> Vec<String> {
         let mut problems = Vec::new();
         let mut say = |problem: String| problems.push(format!("`{}`: {problem}", self.origin));
         let plain = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -204,6 +231,18 @@ impl Job {
         }
         if !plain(&self.writes) {
             say(format!("`writes` must be a plain table name, not `{}`", self.writes));
+        }
+        if self.writes.len() > LONGEST_NAME_BYTES {
+            say(format!("`writes` has more than {LONGEST_NAME_BYTES} characters, which PostgreSQL would cut off"));
+        }
+        let lower = self.writes.to_ascii_lowercase();
+        let is_taken =
+            own_tables.contains(&lower) || lower == "information_schema" || TAKEN_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+        if is_taken && !self.has_table_of_the_schema {
+            say(format!(
+                "`writes = \"{}\"` is a table of Tallyroll's own or of the database; name another one, the job's name serves well",
+                self.writes
+            ));
         }
         if self.grain.is_empty() {
             say("`grain` must name at least one column".to_owned());
@@ -221,6 +260,9 @@ impl Job {
         }
         if self.operator == OperatorKind::UsageRollup && self.window != WindowKind::Day {
             say("`usage_rollup` works by day: `window = \"day\"`".to_owned());
+        }
+        if self.operator == OperatorKind::UsageRollup && self.writes != "usage_daily" {
+            say("`usage_rollup` writes the table `usage_daily`".to_owned());
         }
         if (self.window == WindowKind::BillingMonth) != (self.operator == OperatorKind::PeakSeats) {
             say("`window = \"billing_month\"` and `operator = \"peak_seats\"` go together; other jobs use `month`".to_owned());

@@ -81,6 +81,13 @@ impl Plan {
     /// What the database says; [`Failure`] of kind config when the windows were written in another time zone, or the database
     /// is a restored one.
     pub async fn make(context: &Context, tx: &mut Tx, job: &Job, operator: &Operator, request: &Request) -> Result<Self> {
+        tx.begin_reading().await?;
+        let plan = Self::find(context, tx, job, operator, request).await?;
+        tx.end_reading().await?;
+        Ok(plan)
+    }
+
+    async fn find(context: &Context, tx: &mut Tx, job: &Job, operator: &Operator, request: &Request) -> Result<Self> {
         let states = tx.windows(&job.name).await?;
         let mut plan = Self { states, ..Self::default() };
         plan.check_timezone(context, tx, job, request).await?;

@@ -52,7 +52,7 @@ pub(crate) async fn requests(
              CAST({cost} AS TEXT) AS cost, latency_ms, status FROM ({events}) AS events \
              WHERE user_id = $1 ORDER BY occurred_at DESC, event_id DESC LIMIT {limit}"
         );
-        for row in store.query(&sql, std::slice::from_ref(&user_id)).await.map_err(|error| source.explain(error))? {
+        for row in store.read(&sql, std::slice::from_ref(&user_id)).await.map_err(|error| source.explain(error))? {
             let cost = row.opt_text("cost")?;
             requests.push(LoggedRequest {
                 source: name.clone(),

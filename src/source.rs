@@ -9,7 +9,7 @@ mod sqlite;
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;
@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 
 use crate::failure::{self, Failure};
 use crate::project::Project;
-use crate::sql_text;
-use crate::store::Store;
+use crate::sql_text::{self, Numbered};
+use crate::store::{Store, reading};
 
 pub use batch::{EventColumns, event_schema};
 
@@ -29,6 +29,7 @@ pub struct Source {
     /// The SQL file, as an error should name it.
     pub origin: String,
     statements: BTreeMap<String, String>,
+    is_postgres: bool,
 }
 
 /// Rows of the raw log whose `occurred_at` lies in `[:window_start, :window_end)`, as event fields.
@@ -60,7 +61,12 @@ impl Source {
             }
             .into());
         };
-        let source = Self { name: name.to_owned(), origin: file.origin, statements: sql_text::statements(&file.text) };
+        let source = Self {
+            name: name.to_owned(),
+            origin: file.origin,
+            statements: sql_text::statements(&file.text),
+            is_postgres: engine == "postgres",
+        };
         for needed in [EVENTS, CHANGED, POSITION, NEXT_EVENT] {
             source.statement(needed)?;
         }
@@ -79,7 +85,7 @@ impl Source {
     ///
     /// # Errors
     /// A parameter other than this.
-    pub fn changed_sql(&self) -> Result<sql_text::Numbered> {
+    pub fn changed_sql(&self) -> Result<Numbered> {
         sql_text::number_typed_parameters(self.statement(CHANGED)?, &["seen"], |_| Some("TEXT"))
     }
 
@@ -87,7 +93,7 @@ impl Source {
     ///
     /// # Errors
     /// A parameter other than this.
-    pub fn position_sql(&self) -> Result<sql_text::Numbered> {
+    pub fn position_sql(&self) -> Result<Numbered> {
         sql_text::number_typed_parameters(self.statement(POSITION)?, &["seen"], |_| Some("TEXT"))
     }
 
@@ -95,8 +101,8 @@ impl Source {
     ///
     /// # Errors
     /// A parameter other than this.
-    pub fn next_event_sql(&self) -> Result<sql_text::Numbered> {
-        sql_text::number_parameters(self.statement(NEXT_EVENT)?, &["from"])
+    pub fn next_event_sql(&self) -> Result<Numbered> {
+        sql_text::number_typed_parameters(self.statement(NEXT_EVENT)?, &["from"], |_| self.is_postgres.then_some("TIMESTAMPTZ"))
     }
 
     /// The events statement with the window written into it.
@@ -110,14 +116,23 @@ impl Source {
         })
     }
 
-    /// Checks that the events statement gives every field of an event.
+    /// Checks that each statement only reads and that the events statement gives every field of an event.
     ///
     /// # Errors
-    /// [`Failure`] of kind config that lists the missing columns, with the file.
+    /// [`Failure`] of kind config: of [`Store::prove_select`], or one that lists the missing columns, with the file.
     pub async fn check(&self, store: &Store) -> Result<()> {
         let epoch = DateTime::<Utc>::default();
-        let given = store.columns_of(&self.events_sql(store, epoch, epoch)?).await.map_err(|error| self.explain(error))?;
-        batch::require_fields(&given, &self.origin)
+        let events = Numbered { sql: self.events_sql(store, epoch, epoch)?, names: Vec::new() };
+        batch::require_fields(&self.prove(store, EVENTS, &events).await?, &self.origin)?;
+        for (name, statement) in [(CHANGED, self.changed_sql()?), (POSITION, self.position_sql()?), (NEXT_EVENT, self.next_event_sql()?)] {
+            self.prove(store, name, &statement).await?;
+        }
+        Ok(())
+    }
+
+    async fn prove(&self, store: &Store, name: &str, statement: &Numbered) -> Result<Vec<String>> {
+        let proved = store.prove_select(statement, None).await.with_context(|| format!("The statement `{name}` does not fit the database"));
+        proved.map_err(|error| self.explain(error))
     }
 
     /// Reads the events of `[start, end)` in batches of at most `batch_rows` rows; a few are read ahead.
@@ -144,7 +159,7 @@ impl Source {
 
     /// Names the SQL file in what the database says of it.
     pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        error.context(format!("Failed to read source `{}` with `{}`", self.name, self.origin))
+        reading::only_reads(error).context(format!("Failed to read source `{}` with `{}`", self.name, self.origin))
     }
 }
 

@@ -22,12 +22,27 @@ pub fn statements(text: &str) -> BTreeMap<String, String> {
         }
     }
     for statement in found.values_mut() {
-        *statement = statement.trim().trim_end_matches(';').to_owned();
+        *statement = bare(statement).to_owned();
     }
     if found.len() > 1 {
         found.remove("");
     }
     found
+}
+
+/// A statement without the blanks around it and without the comments and semicolons behind it, so that it can be a part of another.
+#[must_use]
+pub fn bare(sql: &str) -> &str {
+    let (mut at, mut end) = (0, 0);
+    while let Some(first) = sql[at..].chars().next() {
+        let rest = &sql[at..];
+        let is_comment = rest.starts_with("--") || rest.starts_with("/*");
+        at += opaque_length(rest).max(first.len_utf8());
+        if !is_comment && !first.is_whitespace() && first != ';' {
+            end = at;
+        }
+    }
+    sql[..end].trim_start()
 }
 
 /// A statement with numbered parameters, and the values' order: `$1` is `names[0]`.
@@ -99,7 +114,7 @@ pub fn replace_parameters(sql: &str, known: &[&str], mut replacement: impl FnMut
     Ok(output)
 }
 
-/// Bytes of the string, quoted identifier, comment or `::` that `sql` begins with; 0 when it begins with none.
+/// Bytes of the string, identifier, comment or `::` that `sql` begins with; 0 when it begins with none.
 fn opaque_length(sql: &str) -> usize {
     let through = |open: usize, close: &str| sql[open..].find(close).map_or(sql.len(), |at| open + at + close.len());
     if sql.starts_with("::") {
@@ -107,17 +122,58 @@ fn opaque_length(sql: &str) -> usize {
     } else if sql.starts_with("--") {
         through(2, "\n")
     } else if sql.starts_with("/*") {
-        through(2, "*/")
-    } else if sql.starts_with('\'') {
-        through(1, "'")
-    } else if sql.starts_with('"') {
-        through(1, "\"")
+        comment_length(sql)
+    } else if sql.starts_with(['\'', '"', '`']) {
+        through(1, &sql[..1])
+    } else if sql.starts_with("E'") || sql.starts_with("e'") {
+        escaped_length(sql)
     } else if let Some(rest) = sql.strip_prefix('$') {
         let tag = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
         if sql[tag + 1..].starts_with('$') { through(tag + 2, &sql[..tag + 2]) } else { 0 }
+    } else if sql.starts_with(|first: char| first.is_alphabetic() || first == '_') {
+        // Whole, so that the E of DATE'2026-01-01' begins no string.
+        sql.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(sql.len())
     } else {
         0
     }
+}
+
+/// PostgreSQL's comments nest. Where SQLite's would end earlier, the rest is no SQL anyway.
+fn comment_length(sql: &str) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < sql.len() {
+        let step = match sql.as_bytes().get(at..at + 2) {
+            Some(b"/*") => {
+                depth += 1;
+                2
+            }
+            Some(b"*/") => {
+                depth -= 1;
+                2
+            }
+            _ => 1,
+        };
+        at += step;
+        if depth == 0 {
+            return at;
+        }
+    }
+    sql.len()
+}
+
+/// PostgreSQL's `E'…'`, in which a backslash escapes.
+fn escaped_length(sql: &str) -> usize {
+    let bytes = sql.as_bytes();
+    let mut at = 2;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' => at += 2,
+            b'\'' if bytes.get(at + 1) == Some(&b'\'') => at += 2,
+            b'\'' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    sql.len()
 }
 
 /// Puts `name` between double quotes, as an SQL identifier on either database.
@@ -138,6 +194,25 @@ mod tests {
         assert!(numbered.sql.ends_with("FROM t WHERE d >= $1 AND d < $2 AND e = $1"), "{}", numbered.sql);
         assert!(numbered.sql.contains("':a', \":a\", x::text, $$ :a $$, $t$ :a $t$ -- :a\n/* :a */"), "{}", numbered.sql);
         assert_eq!(number_parameters("SELECT 'it''s :a', :a", &["a"]).unwrap().sql, "SELECT 'it''s :a', $1");
+    }
+
+    #[test]
+    fn comments_and_semicolons_behind_a_statement_are_not_of_it() {
+        for (text, expected) in [
+            ("SELECT 1", "SELECT 1"),
+            (" -- why\nSELECT 1 ;; -- end", "-- why\nSELECT 1"),
+            ("SELECT ';' /* a /* nested */ ; */ ; \n", "SELECT ';'"),
+            ("SELECT E'it\\'s -- ' ; -- x'", "SELECT E'it\\'s -- '"),
+            ("SELECT DATE'2026-01-01'; --'", "SELECT DATE'2026-01-01'"),
+            ("SELECT 1; SELECT 2;", "SELECT 1; SELECT 2"),
+            ("SELECT 'ü' -- ü", "SELECT 'ü'"),
+            (";; -- x\n/* y */", ""),
+            ("", ""),
+        ] {
+            assert_eq!(bare(text), expected);
+        }
+        let known = |sql: &str| number_parameters(sql, &["a"]).unwrap().sql;
+        assert_eq!(known("E'\\':a' || :a || e:a /* /* */ :a */"), "E'\\':a' || $1 || e$1 /* /* */ :a */");
     }
 
     #[test]

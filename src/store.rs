@@ -8,6 +8,7 @@ mod functions;
 pub mod lock;
 mod migrate;
 mod postgres;
+pub mod reading;
 mod sqlite;
 pub mod state;
 pub(crate) mod url;
@@ -21,9 +22,9 @@ use anyhow::Result;
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
-use sqlx::{AssertSqlSafe, Column, Executor, Postgres, SqlSafeStr, Sqlite, Statement, Transaction};
+use sqlx::{Postgres, Sqlite, Transaction};
 
-pub use migrate::Migrated;
+pub use migrate::{Migrated, own_tables};
 pub use value::{Row, Value, format_instant};
 
 use self::url::DatabaseUrl;
@@ -54,6 +55,8 @@ pub enum Create {
 
 /// Connections beside those of the windows: the lock, its heartbeat, the run's record.
 const SPARE_CONNECTIONS: u32 = 3;
+
+const READ_ONLY: &str = "The database is read-only";
 
 impl Store {
     /// Opens the database that `database.url` names.
@@ -163,38 +166,13 @@ impl Store {
         .map_err(classify)
     }
 
-    /// The names of the columns that a SELECT gives, found without running it.
-    ///
-    /// # Errors
-    /// As [`Self::query`]: the statement does not parse, or names what is not there.
-    pub async fn columns_of(&self, sql: &str) -> Result<Vec<String>> {
-        let sql = AssertSqlSafe(sql.to_owned()).into_sql_str();
-        match self {
-            Self::Postgres { pool, .. } => {
-                let mut connection = pool.acquire().await.map_err(classify)?;
-                let statement = connection.prepare(sql).await.map_err(classify)?;
-                Ok(statement.columns().iter().map(|column| column.name().to_owned()).collect())
-            }
-            Self::Sqlite { pool, .. } => {
-                let mut connection = pool.acquire().await.map_err(classify)?;
-                let statement = connection.prepare(sql).await.map_err(classify)?;
-                Ok(statement.columns().iter().map(|column| column.name().to_owned()).collect())
-            }
-        }
-    }
-
     /// The columns of a table, or none when there is no such table.
     ///
     /// # Errors
     /// As [`Self::query`].
     pub async fn table_columns(&self, table: &str) -> Result<Vec<String>> {
-        let sql = self.pick(
-            "SELECT attname::TEXT AS name FROM pg_attribute \
-             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            "SELECT name FROM pragma_table_xinfo($1)",
-        );
-        let quoted = self.pick(crate::sql_text::quote_identifier(table), table.to_owned());
-        self.query(sql, &[quoted.into()]).await?.iter().map(|row| row.text("name")).collect()
+        let (sql, name) = if let Self::Postgres { .. } = self { postgres_columns(table) } else { sqlite_columns(table) };
+        self.query(sql, &[name]).await?.iter().map(|row| row.text("name")).collect()
     }
 
     /// Ends whatever its statements are at; none may follow. PostgreSQL finds by itself that a connection is gone.
@@ -238,6 +216,18 @@ impl Tx {
         .map_err(classify)
     }
 
+    /// As [`Store::table_columns`].
+    ///
+    /// # Errors
+    /// As [`Store::query`].
+    pub async fn table_columns(&mut self, table: &str) -> Result<Vec<String>> {
+        let (sql, name) = match self {
+            Self::Postgres(_) => postgres_columns(table),
+            Self::Sqlite(_) => sqlite_columns(table),
+        };
+        self.query(sql, &[name]).await?.iter().map(|row| row.text("name")).collect()
+    }
+
     /// Makes everything since the beginning permanent, all at once.
     ///
     /// # Errors
@@ -257,6 +247,16 @@ impl Tx {
     }
 }
 
+fn postgres_columns(table: &str) -> (&'static str, Value) {
+    let sql = "SELECT attname::TEXT AS name FROM pg_attribute \
+         WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+    (sql, crate::sql_text::quote_identifier(table).into())
+}
+
+fn sqlite_columns(table: &str) -> (&'static str, Value) {
+    ("SELECT name FROM pragma_table_xinfo($1)", table.into())
+}
+
 /// Turns what the database says into an error with a kind and the next step, where they are known.
 #[must_use]
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
@@ -264,12 +264,11 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned).unwrap_or_default();
     let text = what_it_says(&error);
     let failure = if is_read_only(&error) {
-        Failure::config("The database is read-only").hint("connect to the primary, as a role or user that may write")
+        Failure::config(READ_ONLY).hint("connect to the primary, as a role or user that may write")
     } else if code == "42P01" || text.contains("no such table") {
-        Failure::config("The database lacks a table").hint("`tallyroll migrate` creates or upgrades the schema")
+        lacks_table()
     } else if code == "42703" || text.contains("no such column") {
-        Failure::config("The database lacks a column")
-            .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
+        lacks_column()
     } else if matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) {
         Failure::bad_data("The database holds a value that cannot be read").hint("mend the row that holds it")
     } else if sqlite_code(&code).is_some_and(|code| matches!(code, 11 | 26)) {
@@ -299,6 +298,15 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
     failure.caused_by(anyhow::anyhow!(text)).into()
 }
 
+fn lacks_table() -> Failure {
+    Failure::config("The database lacks a table").hint("`tallyroll migrate` creates or upgrades the schema")
+}
+
+fn lacks_column() -> Failure {
+    Failure::config("The database lacks a column")
+        .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
+}
+
 fn hint_of(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()
 }
@@ -325,7 +333,7 @@ fn sqlite_code(code: &str) -> Option<u32> {
     (code.len() < 5).then(|| code.parse::<u32>().ok()).flatten().map(|code| code & 0xff)
 }
 
-/// 53100: PostgreSQL's disk_full. 13: SQLITE_FULL.
+/// 53100: PostgreSQL's `disk_full`. 13: `SQLITE_FULL`.
 fn is_full(code: &str) -> bool {
     code == "53100" || sqlite_code(code) == Some(13)
 }

@@ -16,6 +16,7 @@ mod faults;
 mod golden;
 mod import;
 mod interrupted;
+mod job_files;
 mod journal;
 mod license;
 mod locking;

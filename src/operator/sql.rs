@@ -1,5 +1,7 @@
 //! `sql`: a SELECT that runs inside the database; what it gives replaces the window's rows.
 
+mod result_table;
+
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -8,7 +10,8 @@ use crate::abort;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::project::{Project, ProjectFile};
-use crate::sql_text::{self, quote_identifier};
+use crate::sql_text::{self, Numbered, quote_identifier};
+use crate::store::reading::only_reads;
 use crate::store::{Store, Tx, Value, format_instant};
 use crate::window::{Window, WindowKind, day_of, first_of_month};
 
@@ -16,17 +19,25 @@ use crate::window::{Window, WindowKind, day_of, first_of_month};
 /// the month, of `reporting.timezone`, that it lies in.
 pub const PARAMETERS: [&str; 7] = ["window_start", "window_end", "window_start_at", "window_end_at", "as_of", "as_of_date", "as_of_month"];
 
+/// Where PostgreSQL keeps the rows of a window between reading and writing.
+const STAGED: &str = "pg_temp.tallyroll_staged_rows";
+/// Rows of a check that are counted.
+const MOST_FAILURES: usize = 1_000;
+/// Characters of a value that an error shows.
+const MOST_SHOWN: usize = 80;
+
 /// A job's SELECT, ready to run.
 #[derive(Debug, Clone)]
 pub struct SqlSelect {
-    file: ProjectFile,
+    origin: String,
+    statement: String,
     columns: Vec<String>,
     timezone: Tz,
     parameter_type: fn(&str) -> Option<&'static str>,
 }
 
 impl SqlSelect {
-    /// Loads `sql/<job>.<engine>.sql` or `sql/<job>.sql` and asks the database which columns it gives.
+    /// Loads `sql/<job>.<engine>.sql` or `sql/<job>.sql` and has the database prove that it and the job's checks only read.
     ///
     /// # Errors
     /// [`Failure`] of kind config: no such file, a statement that does not fit the database, or a grain column it does not give.
@@ -37,19 +48,36 @@ impl SqlSelect {
                 .hint("write the SELECT that gives the rows of one window; `:window_start` and `:window_end` say which")
                 .into());
         };
-        let statement = single_statement(&file)?;
         let parameter_type: fn(&str) -> Option<&'static str> = store.pick(postgres_type, |_| None);
-        let numbered = sql_text::number_typed_parameters(&statement, &PARAMETERS, parameter_type);
-        let numbered = numbered.with_context(|| format!("In `{}`", file.origin))?;
-        let columns = store.columns_of(&numbered.sql).await.with_context(|| format!("`{}` does not fit the database", file.origin))?;
+        let mut select = Self { statement: single_statement(&file)?, origin: file.origin, columns: Vec::new(), timezone, parameter_type };
+        let numbered = select.number(&select.statement).with_context(|| format!("In `{}`", select.origin))?;
+        let proved = store.prove_select(&numbered, None).await;
+        select.columns = proved.with_context(|| format!("`{}` does not fit the database", select.origin))?;
         let missing: Vec<&str> =
-            job.grain.iter().chain([&job.window_column]).filter(|column| !columns.contains(column)).map(String::as_str).collect();
+            job.grain.iter().chain([&job.window_column]).filter(|column| !select.columns.contains(column)).map(String::as_str).collect();
         if let Some(column) = missing.first() {
-            return Err(Failure::config(format!("`{}` gives no column `{column}`, which `{}` names", file.origin, job.origin))
-                .hint(format!("it gives {}", columns.join(", ")))
+            return Err(Failure::config(format!("`{}` gives no column `{column}`, which `{}` names", select.origin, job.origin))
+                .hint(format!("it gives {}", select.columns.join(", ")))
                 .into());
         }
-        Ok(Self { file, columns, timezone, parameter_type })
+        select.prove_checks(store, job).await?;
+        Ok(select)
+    }
+
+    /// The checks read a table that may not be there yet: then an empty one stands for it.
+    async fn prove_checks(&self, store: &Store, job: &Job) -> Result<()> {
+        let is_missing = !job.checks.is_empty() && store.table_columns(&job.writes).await?.is_empty();
+        let table = if is_missing { Some(self.create_table_sql("TEMP TABLE", job)?) } else { None };
+        for (name, check) in &job.checks {
+            let context = || format!("Check `{name}` of `{}`", job.origin);
+            let check = sql_text::bare(check);
+            if check.is_empty() {
+                return Err(Failure::config(format!("{} must hold one SELECT", context())).into());
+            }
+            let numbered = self.number(check).with_context(context)?;
+            store.prove_select(&numbered, table.as_deref()).await.with_context(context)?;
+        }
+        Ok(())
     }
 
     /// Makes the result table from the SELECT's columns where there is none, with the grain as its key.
@@ -57,42 +85,53 @@ impl SqlSelect {
     /// # Errors
     /// As [`Self::check_table`].
     pub async fn ensure_table(&self, store: &Store, job: &Job) -> Result<()> {
-        if store.table_columns(&job.writes).await?.is_empty() {
-            let epoch = DateTime::<Utc>::default();
-            let window = Window::containing(job.window, epoch.date_naive())?;
-            let select = sql_text::replace_parameters(&single_statement(&self.file)?, &PARAMETERS, |name| {
-                let literal = self.parameter(name, window, epoch).ok().and_then(|value| value.to_text()).unwrap_or_default();
-                match (self.parameter_type)(name) {
-                    Some(type_name) => format!("CAST('{literal}' AS {type_name})"),
-                    None => format!("'{literal}'"),
-                }
-            })?;
-            let table = quote_identifier(&job.writes);
-            let grain = job.grain.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
-            let index = quote_identifier(&format!("idx_{}_grain", job.writes));
-            let mut tx = store.begin().await?;
-            tx.execute(&format!("CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM ({select}) AS result LIMIT 0"), &[]).await?;
-            tx.execute(&format!("CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {table} ({grain})"), &[]).await?;
-            tx.commit().await?;
-            abort::point("table_made");
-            tracing::info!(table = job.writes, "Made the result table from the columns that the job's SQL gives");
-            return Ok(());
+        if !store.table_columns(&job.writes).await?.is_empty() {
+            return self.check_table(store, job).await;
         }
-        self.check_table(store, job).await
+        let table = quote_identifier(&job.writes);
+        let grain = job.grain.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
+        // PostgreSQL finds a name by itself, and would cut a long one.
+        let index = store.pick(String::new(), quote_identifier(&format!("idx_{}_grain", job.writes)));
+        let mut tx = store.begin().await?;
+        let record = "INSERT INTO result_table (table_name, job) VALUES ($1, $2) ON CONFLICT (table_name) DO UPDATE SET job = excluded.job";
+        tx.execute(record, &[job.writes.as_str().into(), job.name.as_str().into()]).await?;
+        // The record's row is locked: whoever made the table meanwhile has ended.
+        if !tx.table_columns(&job.writes).await?.is_empty() {
+            drop(tx);
+            return self.check_table(store, job).await;
+        }
+        tx.execute(&self.create_table_sql("TABLE", job)?, &[]).await?;
+        tx.execute(&format!("CREATE UNIQUE INDEX {index} ON {table} ({grain})"), &[]).await?;
+        tx.commit().await?;
+        abort::point("table_made");
+        tracing::info!(table = job.writes, "Made the result table from the columns that the job's SQL gives");
+        Ok(())
     }
 
-    /// Checks that the result table, where there is one, takes what the SELECT gives.
+    fn create_table_sql(&self, kind: &str, job: &Job) -> Result<String> {
+        let epoch = DateTime::<Utc>::default();
+        let window = Window::containing(job.window, epoch.date_naive())?;
+        let select = sql_text::replace_parameters(&self.statement, &PARAMETERS, |name| {
+            let literal = self.parameter(name, window, epoch).ok().and_then(|value| value.to_text()).unwrap_or_default();
+            match (self.parameter_type)(name) {
+                Some(type_name) => format!("CAST('{literal}' AS {type_name})"),
+                None => format!("'{literal}'"),
+            }
+        })?;
+        Ok(format!("CREATE {kind} {} AS SELECT * FROM (\n{select}\n) AS result LIMIT 0", quote_identifier(&job.writes)))
+    }
+
+    /// Checks that the result table, where there is one, is the job's and takes what the SELECT gives.
     ///
     /// # Errors
-    /// [`Failure`] of kind config that names the column it lacks.
+    /// [`Failure`] of kind config: [`result_table::require_own`], or one that names the column it lacks.
     pub async fn check_table(&self, store: &Store, job: &Job) -> Result<()> {
+        result_table::require_own(store, job).await?;
         let existing = store.table_columns(&job.writes).await?;
         match self.columns.iter().find(|column| !existing.is_empty() && !existing.contains(column)) {
-            Some(column) => {
-                Err(Failure::config(format!("`{}` gives column `{column}`, which table `{}` lacks", self.file.origin, job.writes))
-                    .hint(format!("add it with ALTER TABLE, or drop the table: the next run makes it anew; it has {}", existing.join(", ")))
-                    .into())
-            }
+            Some(column) => Err(Failure::config(format!("`{}` gives column `{column}`, which table `{}` lacks", self.origin, job.writes))
+                .hint(format!("add it with ALTER TABLE, or drop the table: the next run makes it anew; it has {}", existing.join(", ")))
+                .into()),
             None => Ok(()),
         }
     }
@@ -102,7 +141,7 @@ impl SqlSelect {
     /// # Errors
     /// Only at the end of the calendar.
     pub fn depends_on_day(&self, job: &Job, as_of: DateTime<Utc>) -> Result<Option<String>> {
-        let asks = job.window == WindowKind::All && self.file.text.contains(":as_of");
+        let asks = job.window == WindowKind::All && self.statement.contains(":as_of");
         if asks { Ok(Some(format!("as of {}", day_of(as_of, self.timezone)?))) } else { Ok(None) }
     }
 
@@ -120,33 +159,48 @@ impl SqlSelect {
             tx.execute(&sql, &[window.start_date.into(), window.end_date.into()]).await?;
         }
         abort::point("derived_deleted");
-        let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
-        let insert = format!("INSERT INTO {table} ({names}) {}", single_statement(&self.file)?);
-        let (sql, parameters) = self.bind(&insert, window, as_of)?;
-        let row_count = tx.execute(&sql, &parameters).await.with_context(|| format!("`{}` failed for {window}", self.file.origin))?;
+        let (select, parameters) = self.bind(&self.statement, window, as_of)?;
+        let row_count = self.insert(tx, &table, &select, &parameters).await;
+        let row_count = row_count.with_context(|| format!("`{}` failed for {window}", self.origin))?;
         abort::point("derived_written");
+        tx.begin_reading().await?;
         for (name, check) in &job.checks {
-            let (sql, parameters) = self.bind(check, window, as_of).with_context(|| format!("In check `{name}` of `{}`", job.origin))?;
-            let failures =
-                tx.query(&sql, &parameters).await.with_context(|| format!("Check `{name}` of `{}` failed to run", job.origin))?;
-            if let Some(first) = failures.first() {
-                let shown: Vec<String> = first
-                    .columns
-                    .iter()
-                    .zip(&first.values)
-                    .map(|(column, value)| format!("{column} = {}", value.to_text().unwrap_or_else(|| "NULL".to_owned())))
-                    .collect();
-                return Err(Failure::bad_data(format!(
-                    "Check `{name}` of job `{}` returned {} row(s) for {window}, first: {}",
-                    job.name,
-                    failures.len(),
-                    shown.join(", ")
-                ))
-                .hint(format!("the window's old rows stay; the check is in `{}`", job.origin))
-                .into());
-            }
+            self.check(tx, job, (name, check), window, as_of).await?;
         }
+        tx.end_reading().await?;
         Ok(i64::try_from(row_count)?)
+    }
+
+    /// Appends what a SELECT gives; how many rows. On PostgreSQL it runs where nothing can be written but a table of this
+    /// transaction's own.
+    async fn insert(&self, tx: &mut Tx, table: &str, select: &str, parameters: &[Value]) -> Result<u64> {
+        let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
+        if let Tx::Sqlite(_) = tx {
+            return tx.execute(&format!("INSERT INTO {table} ({names}) {select}"), parameters).await;
+        }
+        tx.execute(&format!("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {names} FROM {table} WITH NO DATA", &STAGED[8..]), &[]).await?;
+        tx.begin_reading().await?;
+        tx.execute(&format!("INSERT INTO {STAGED} ({names}) {select}"), parameters).await.map_err(only_reads)?;
+        tx.end_reading().await?;
+        tx.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {STAGED}"), &[]).await
+    }
+
+    /// Fails where a check returns rows.
+    async fn check(&self, tx: &mut Tx, job: &Job, check: (&str, &str), window: Window, as_of: DateTime<Utc>) -> Result<()> {
+        let (name, text) = check;
+        let (sql, parameters) =
+            self.bind(sql_text::bare(text), window, as_of).with_context(|| format!("In check `{name}` of `{}`", job.origin))?;
+        let sql = format!("SELECT * FROM (\n{sql}\n) AS failures LIMIT {MOST_FAILURES}");
+        let failures = tx.query(&sql, &parameters).await.map_err(only_reads);
+        let failures = failures.with_context(|| format!("Check `{name}` of `{}` failed to run", job.origin))?;
+        let Some(first) = failures.first() else { return Ok(()) };
+        let shown: Vec<String> =
+            first.columns.iter().zip(&first.values).map(|(column, value)| format!("{column} = {}", shown(value))).collect();
+        let count =
+            if failures.len() < MOST_FAILURES { format!("{} row(s)", failures.len()) } else { format!("{MOST_FAILURES} rows or more") };
+        Err(Failure::bad_data(format!("Check `{name}` of job `{}` returned {count} for {window}, first: {}", job.name, shown.join(", ")))
+            .hint(format!("the window's old rows stay; the check is in `{}`", job.origin))
+            .into())
     }
 
     /// Keeps others from writing the table of a job over everything until `tx` ends. In a snapshot's transaction it comes first.
@@ -167,20 +221,23 @@ impl SqlSelect {
     /// What the database says.
     pub async fn write_one(&self, store: &Store, job: &Job, column: &str, value: &Value, as_of: DateTime<Utc>) -> Result<()> {
         let (table, column) = (quote_identifier(&job.writes), quote_identifier(column));
-        let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
-        let insert = format!("INSERT INTO {table} ({names}) SELECT {names} FROM ({}) AS result", single_statement(&self.file)?);
-        let (sql, mut parameters) = self.bind(&insert, Window::containing(job.window, as_of.date_naive())?, as_of)?;
+        result_table::require_own(store, job).await?;
+        let (select, mut parameters) = self.bind(&self.statement, Window::containing(job.window, as_of.date_naive())?, as_of)?;
         parameters.push(value.clone());
+        let select = format!("SELECT * FROM (\n{select}\n) AS result WHERE {column} = ${}", parameters.len());
         let mut tx = store.begin().await?;
         self.lock_whole(store, &mut tx, job).await?;
         tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), std::slice::from_ref(value)).await?;
-        let sql = format!("{sql} WHERE {column} = ${}", parameters.len());
-        tx.execute(&sql, &parameters).await.with_context(|| format!("`{}` failed", self.file.origin))?;
+        self.insert(&mut tx, &table, &select, &parameters).await.with_context(|| format!("`{}` failed", self.origin))?;
         tx.commit().await
     }
 
+    fn number(&self, sql: &str) -> Result<Numbered> {
+        sql_text::number_typed_parameters(sql, &PARAMETERS, self.parameter_type)
+    }
+
     fn bind(&self, sql: &str, window: Window, as_of: DateTime<Utc>) -> Result<(String, Vec<Value>)> {
-        let numbered = sql_text::number_typed_parameters(sql, &PARAMETERS, self.parameter_type)?;
+        let numbered = self.number(sql)?;
         let parameters = numbered.names.iter().map(|name| self.parameter(name, window, as_of)).collect::<Result<_>>()?;
         Ok((numbered.sql, parameters))
     }
@@ -202,6 +259,14 @@ impl SqlSelect {
 #[expect(clippy::unnecessary_wraps, reason = "the same shape as for SQLite, which has no types to give")]
 fn postgres_type(parameter: &str) -> Option<&'static str> {
     Some(if parameter == "as_of" || parameter.ends_with("_at") { "TIMESTAMPTZ" } else { "DATE" })
+}
+
+fn shown(value: &Value) -> String {
+    let text = value.to_text().unwrap_or_else(|| "NULL".to_owned());
+    match text.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 fn single_statement(file: &ProjectFile) -> Result<String> {

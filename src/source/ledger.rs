@@ -18,8 +18,8 @@ use crate::failure::Failure;
 use crate::project::{Project, ProjectFile};
 use crate::seats::calendar::implausible;
 use crate::seats::{LedgerRow, MAX_SEATS, Series, Subscription};
-use crate::sql_text;
-use crate::store::{Row, Store, Value, classify, format_instant};
+use crate::sql_text::{self, Numbered};
+use crate::store::{Row, Store, Value, classify, format_instant, reading};
 
 /// The ledger of one org.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,7 +108,10 @@ impl SeatSource {
     /// [`Failure`] of kind config that names the file and the column.
     pub async fn check(&self, store: &Store) -> Result<()> {
         for (file, needed) in [(&self.ledger, &LEDGER_COLUMNS[..]), (&self.subscription, &SUBSCRIPTION_COLUMNS[..])] {
-            let given = store.columns_of(&statement(file)).await.with_context(|| format!("`{}` does not fit the database", file.origin))?;
+            let given = store
+                .prove_select(&Numbered { sql: statement(file), names: Vec::new() }, None)
+                .await
+                .with_context(|| format!("`{}` does not fit the database", file.origin))?;
             if let Some(missing) = needed.iter().find(|needed| given.iter().all(|given| given != *needed)) {
                 return Err(Failure::config(format!("`{}` gives no column `{missing}`", file.origin))
                     .hint(format!("it gives {}; needed are {}", given.join(", "), needed.join(", ")))
@@ -158,7 +161,7 @@ impl SeatSource {
             _ => column.to_owned(),
         });
         let sql = format!("SELECT {} FROM ({}) AS subscriptions {clauses}", columns.join(", "), statement(&self.subscription));
-        let rows = store.query(&sql, parameters).await.map_err(|error| explain(error, &self.subscription))?;
+        let rows = store.read(&sql, parameters).await.map_err(|error| explain(error, &self.subscription))?;
         Ok(rows.iter().map(|row| subscription_of(row, now)).collect())
     }
 
@@ -207,7 +210,7 @@ impl SeatSource {
             statement(&self.ledger)
         );
         let rows =
-            store.query(&sql, &[org_id.into(), seat_type.into(), as_of.into()]).await.map_err(|error| explain(error, &self.ledger))?;
+            store.read(&sql, &[org_id.into(), seat_type.into(), as_of.into()]).await.map_err(|error| explain(error, &self.ledger))?;
         rows.iter()
             .map(|row| {
                 Ok(ReadRow {
@@ -229,7 +232,7 @@ impl SeatSource {
         let collate = collate(store);
         let sql =
             format!("SELECT DISTINCT seat_type FROM ({}) AS ledger WHERE org_id{collate} = $1 ORDER BY seat_type", statement(&self.ledger));
-        let rows = store.query(&sql, &[org_id.into()]).await.map_err(|error| explain(error, &self.ledger))?;
+        let rows = store.read(&sql, &[org_id.into()]).await.map_err(|error| explain(error, &self.ledger))?;
         rows.iter().map(|row| row.text("seat_type")).collect()
     }
 }
@@ -245,7 +248,7 @@ fn statement(file: &ProjectFile) -> String {
 }
 
 fn explain(error: anyhow::Error, file: &ProjectFile) -> anyhow::Error {
-    error.context(format!("Failed to read `{}`", file.origin))
+    reading::only_reads(error).context(format!("Failed to read `{}`", file.origin))
 }
 
 fn subscription_of(row: &Row, now: DateTime<Utc>) -> ReadSubscription {
@@ -359,8 +362,8 @@ impl Orgs {
 type Sender = mpsc::Sender<Result<Vec<OrgLedger>>>;
 
 async fn read_postgres(pool: &PgPool, sql: &str, sender: &Sender) -> Result<()> {
-    let mut connection = pool.acquire().await.map_err(classify)?;
-    let mut stream = connection.copy_out_raw(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await.map_err(classify)?;
+    let mut tx = pool.begin_with("BEGIN READ ONLY").await.map_err(classify)?;
+    let mut stream = tx.copy_out_raw(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await.map_err(classify)?;
     let mut orgs = Orgs::default();
     let mut is_first = true;
     while let Some(message) = stream.try_next().await.map_err(classify)? {

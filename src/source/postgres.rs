@@ -12,9 +12,9 @@ use super::copy_binary::{self, Decoder};
 use crate::store::classify;
 
 pub(super) async fn read(pool: &PgPool, sql: &str, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
-    let mut connection = pool.acquire().await.map_err(classify)?;
+    let mut tx = pool.begin_with("BEGIN READ ONLY").await.map_err(classify)?;
     // The stream carries no names or types: the prepared statement does.
-    let statement = connection.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await.map_err(classify)?;
+    let statement = tx.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await.map_err(classify)?;
     let names: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let targets = batch::targets(&names, origin)?;
     let mut decoders = Vec::new();
@@ -24,8 +24,8 @@ pub(super) async fn read(pool: &PgPool, sql: &str, origin: &str, batch_rows: usi
         decoders.push(decoder.with_context(|| format!("`{origin}` gives `{}` as {type_name}", column.name()))?);
     }
 
-    let copy = format!("COPY ({sql}) TO STDOUT (FORMAT binary)");
-    let mut stream = connection.copy_out_raw(&copy).await.map_err(classify)?;
+    let copy = format!("COPY (\n{sql}\n) TO STDOUT (FORMAT binary)");
+    let mut stream = tx.copy_out_raw(&copy).await.map_err(classify)?;
     let mut builder = BatchBuilder::new();
     let mut is_first = true;
     while let Some(message) = stream.try_next().await.map_err(classify)? {

@@ -1,5 +1,7 @@
 //! Creating and upgrading the schema, by plain SQL under `sql/migrations/<engine>/`.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::PgPool;
@@ -152,6 +154,27 @@ impl Store {
     }
 }
 
+/// The tables and views that the schema of either database has: results, state, sources, and the history of migrations.
+#[must_use]
+pub fn own_tables() -> BTreeSet<String> {
+    let mut tables = BTreeSet::from([HISTORY_TABLE.to_owned()]);
+    for migration in POSTGRES.iter().chain(SQLITE.iter()) {
+        for line in migration.sql.as_str().lines() {
+            let mut words = line.split_whitespace();
+            if words.next() != Some("CREATE") {
+                continue;
+            }
+            let mut words = words.skip_while(|word| ["OR", "REPLACE"].contains(word));
+            if matches!(words.next(), Some("TABLE" | "VIEW")) {
+                let name = words.find(|word| !["IF", "NOT", "EXISTS"].contains(word)).unwrap_or_default();
+                let name = name.split('(').next().unwrap_or_default().rsplit('.').next().unwrap_or_default();
+                tables.insert(name.trim_matches('"').to_owned());
+            }
+        }
+    }
+    tables
+}
+
 /// The migrations of one engine, their history kept in our own table.
 fn migrator(migrations: &Migrator) -> Migrator {
     let mut migrator = Migrator::with_migrations(migrations.iter().cloned().collect());
@@ -192,4 +215,20 @@ pub(super) fn refused(error: sqlx::Error, what: &str, location: &str) -> anyhow:
     Failure::config(format!("{what} does not fit the tables that `{location}` holds: {text}"))
         .hint("rename or mend the table in the way, then run `tallyroll migrate` again; what was applied stays")
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schemas_own_tables_are_known_by_name() {
+        let tables = own_tables();
+        for table in
+            ["users", "subscription", "job_window", "usage_daily", "ai_usage_summary", "upsert_seat_assignment", "tallyroll_migration"]
+        {
+            assert!(tables.contains(table), "{table} in {tables:?}");
+        }
+        assert!(tables.iter().all(|table| table.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')), "{tables:?}");
+    }
 }

@@ -1,21 +1,19 @@
 //! PostgreSQL behind [`Store`](super::Store): connecting, binding, decoding.
 
+mod decode;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::Connection as _;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnection, PgPool, PgPoolOptions, PgRow, PgTypeInfo};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnection, PgPool, PgPoolOptions, PgTypeInfo};
 use sqlx::query::Query;
 use sqlx::types::Decimal;
-use sqlx::{
-    AssertSqlSafe, Column, ColumnIndex, ConnectOptions, Decode, Encode, Executor, PgExecutor, Postgres, Row as _, Type, TypeInfo, ValueRef,
-};
-use uuid::Uuid;
+use sqlx::{AssertSqlSafe, Column, ConnectOptions, Encode, Executor, PgExecutor, Postgres, Row as _, Type};
 
 use super::url::PostgresUrl;
 use super::value::{Row, Value};
@@ -142,7 +140,7 @@ pub(super) async fn query(executor: impl PgExecutor<'_>, sql: &str, parameters: 
     let rows = bind(sql, parameters).fetch_all(executor).await?;
     let Some(first) = rows.first() else { return Ok(Vec::new()) };
     let columns: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
-    rows.iter().map(|row| Ok(Row { columns: Arc::clone(&columns), values: decode(row)? })).collect()
+    rows.iter().map(|row| Ok(Row { columns: Arc::clone(&columns), values: decode::decode(row)? })).collect()
 }
 
 pub(super) async fn execute(executor: impl PgExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<u64, sqlx::Error> {
@@ -161,7 +159,7 @@ fn bind(sql: &str, parameters: &[Value]) -> Query<'static, Postgres, PgArguments
             Value::Null => query.bind(Untyped),
             Value::Int(value) => query.bind(value),
             Value::Float(value) => query.bind(value),
-            Value::Text(value) => query.bind(value),
+            Value::Text(value) | Value::Other(value) => query.bind(value),
             Value::Nanos(value) => query.bind(Decimal::new(value, 9)),
             Value::Date(value) => query.bind(value),
             Value::Instant(value) => query.bind(value),
@@ -184,46 +182,4 @@ impl Encode<'_, Postgres> for Untyped {
     fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         Ok(IsNull::Yes)
     }
-}
-
-fn decode(row: &PgRow) -> Result<Vec<Value>, sqlx::Error> {
-    row.columns()
-        .iter()
-        .map(|column| {
-            let index = column.ordinal();
-            Ok(match column.type_info().name() {
-                "BOOL" => get::<bool>(row, index)?.map(i64::from).into(),
-                "INT2" => get::<i16>(row, index)?.map(i64::from).into(),
-                "INT4" => get::<i32>(row, index)?.map(i64::from).into(),
-                "INT8" => get::<i64>(row, index)?.into(),
-                "FLOAT4" => get::<f32>(row, index)?.map_or(Value::Null, |value| Value::Float(value.into())),
-                "FLOAT8" => get::<f64>(row, index)?.map_or(Value::Null, Value::Float),
-                "DATE" => get::<NaiveDate>(row, index)?.into(),
-                "TIMESTAMPTZ" | "TIMESTAMP" => instant(row, index)?.into(),
-                "UUID" => get::<Uuid>(row, index)?.into(),
-                "NUMERIC" => get::<Decimal>(row, index)?.map(|decimal| decimal.to_string()).into(),
-                _ => get::<String>(row, index)?.into(),
-            })
-        })
-        .collect()
-}
-
-/// An instant; `infinity` and what chrono cannot count are an error here, and a panic in sqlx.
-fn instant(row: &PgRow, index: usize) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
-    const EPOCH_MICROS: i64 = 946_684_800_000_000;
-    let raw = row.try_get_raw(index)?;
-    if raw.is_null() {
-        return Ok(None);
-    }
-    let bytes = raw.as_bytes().map_err(sqlx::Error::Decode)?;
-    let micros = bytes.try_into().ok().map(i64::from_be_bytes).and_then(|micros| micros.checked_add(EPOCH_MICROS));
-    let instant = micros.and_then(DateTime::from_timestamp_micros);
-    instant.map(Some).ok_or_else(|| sqlx::Error::Decode(format!("column {index} holds an instant that no calendar reaches").into()))
-}
-
-fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, index: usize) -> Result<Option<T>, sqlx::Error>
-where
-    usize: ColumnIndex<PgRow>,
-{
-    if row.try_get_raw(index)?.is_null() { Ok(None) } else { row.try_get(index).map(Some) }
 }

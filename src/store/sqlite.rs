@@ -10,7 +10,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Row as _, Sqlite, SqliteExecutor, TypeInfo, ValueRef};
 
-use super::value::{Row, Value, format_instant};
+use super::value::{Row, Value, format_instant, hex};
 use crate::failure::Failure;
 
 /// How long a writer waits for another one's transaction: windows are short, and the database has one writer at a time.
@@ -78,7 +78,7 @@ fn bind(sql: &str, parameters: &[Value]) -> Query<'static, Sqlite, SqliteArgumen
             Value::Null => query.bind(None::<i64>),
             Value::Int(value) => query.bind(value),
             Value::Float(value) => query.bind(value),
-            Value::Text(value) => query.bind(value),
+            Value::Text(value) | Value::Other(value) => query.bind(value),
             Value::Nanos(value) => query.bind(value),
             Value::Date(value) => query.bind(value.to_string()),
             Value::Instant(value) => query.bind(format_instant(value)),
@@ -99,7 +99,12 @@ fn decode(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
             Ok(match storage_class.as_str() {
                 "INTEGER" | "BOOLEAN" => Value::Int(row.try_get_unchecked(index)?),
                 "REAL" => Value::Float(row.try_get_unchecked(index)?),
-                _ => Value::Text(row.try_get_unchecked(index)?),
+                "BLOB" => Value::Other(hex(row.try_get_unchecked(index)?)),
+                _ => match row.try_get_unchecked(index) {
+                    Ok(text) => Value::Text(text),
+                    // SQLite takes any bytes for a text.
+                    Err(_) => Value::Other(String::from_utf8_lossy(row.try_get_unchecked(index)?).into_owned()),
+                },
             })
         })
         .collect()

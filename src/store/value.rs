@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
+use crate::failure::Failure;
 use crate::money::format_usd;
 
 /// One value of a row or of a parameter.
@@ -22,6 +23,8 @@ pub enum Value {
     Date(NaiveDate),
     Instant(DateTime<Utc>),
     Uuid(Uuid),
+    /// What none of the others can hold, as text to show: `infinity`, JSON, bytes. It is never taken for data.
+    Other(String),
 }
 
 /// How SQLite stores an instant, and how reports print one: microseconds, UTC.
@@ -41,13 +44,20 @@ impl Value {
             Self::Null => None,
             Self::Int(value) => Some(value.to_string()),
             Self::Float(value) => Some(value.to_string()),
-            Self::Text(value) => Some(value.clone()),
+            Self::Text(value) | Self::Other(value) => Some(value.clone()),
             Self::Nanos(value) => Some(format_usd((*value).into(), 9)),
             Self::Date(value) => Some(value.to_string()),
             Self::Instant(value) => Some(format_instant(*value)),
             Self::Uuid(value) => Some(value.to_string()),
         }
     }
+}
+
+/// Bytes as PostgreSQL prints them; of many the first.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().take(64).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    format!("\\x{digits}{}", if bytes.len() > 64 { "…" } else { "" })
 }
 
 impl From<i64> for Value {
@@ -109,10 +119,22 @@ impl Row {
         index.and_then(|index| self.values.get(index)).with_context(|| format!("The row has no column `{column}`"))
     }
 
+    fn data(&self, column: &str) -> Result<&Value> {
+        match self.get(column)? {
+            Value::Other(text) => {
+                let shown: String = text.chars().take(80).collect();
+                Err(Failure::bad_data(format!("`{column}` holds `{shown}`, which cannot be read"))
+                    .hint("mend the row that holds it")
+                    .into())
+            }
+            value => Ok(value),
+        }
+    }
+
     /// # Errors
     /// When the column is missing, NULL or no integer; so for its siblings.
     pub fn int(&self, column: &str) -> Result<i64> {
-        match self.get(column)? {
+        match self.data(column)? {
             Value::Int(value) => Ok(*value),
             other => bail!("`{column}` is {other:?}, not an integer"),
         }
@@ -127,7 +149,7 @@ impl Row {
     /// # Errors
     /// As [`Self::int`], but NULL is `None`.
     pub fn opt_text(&self, column: &str) -> Result<Option<String>> {
-        Ok(self.get(column)?.to_text())
+        Ok(self.data(column)?.to_text())
     }
 
     /// # Errors
@@ -139,7 +161,7 @@ impl Row {
     /// # Errors
     /// As [`Self::int`].
     pub fn date(&self, column: &str) -> Result<NaiveDate> {
-        match self.get(column)? {
+        match self.data(column)? {
             Value::Date(value) => Ok(*value),
             Value::Text(text) => text.parse().with_context(|| format!("`{column}` is `{text}`, not a date")),
             other => bail!("`{column}` is {other:?}, not a date"),
@@ -155,7 +177,7 @@ impl Row {
     /// # Errors
     /// As [`Self::int`], but NULL is `None`.
     pub fn opt_instant(&self, column: &str) -> Result<Option<DateTime<Utc>>> {
-        match self.get(column)? {
+        match self.data(column)? {
             Value::Null => Ok(None),
             Value::Instant(value) => Ok(Some(*value)),
             Value::Text(text) => {

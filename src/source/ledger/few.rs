@@ -51,7 +51,7 @@ impl SeatSource {
         let order = "ORDER BY occurred_at DESC, id DESC LIMIT";
         let (org_id, seat_type) = org_and_type;
         let read = async |sql: String, parameters: &[Value]| -> Result<Vec<LedgerRow>> {
-            let rows = store.query(&sql, parameters).await.map_err(|error| explain(error, &self.ledger))?;
+            let rows = store.read(&sql, parameters).await.map_err(|error| explain(error, &self.ledger))?;
             rows.iter().map(ledger_row).collect()
         };
         let parameters = [org_id.into(), seat_type.into(), within.0.into(), within.1.into(), limit.into()];
@@ -78,7 +78,7 @@ impl SeatSource {
             statement(&self.ledger)
         );
         let parameters = [org_id.into(), seat_type.into(), until.into(), limit.into()];
-        let rows = store.query(&sql, &parameters).await.map_err(|error| explain(error, &self.ledger))?;
+        let rows = store.read(&sql, &parameters).await.map_err(|error| explain(error, &self.ledger))?;
         rows.first().map_or(Ok(0), |row| row.int("row_count"))
     }
 }

@@ -1,0 +1,167 @@
+//! Statements that people write, in job and source files: the database itself proves that a text is one SELECT that only reads, and holds
+//! it to that while it runs. Parsing them here would be a guess.
+//!
+//! PostgreSQL prepares the text alone (one statement), then runs it for no rows as a part of a SELECT (nothing but a query can stand
+//! there, and no query that writes) in a read-only transaction (no row locks). What a function does shows only as it runs: a run
+//! calls it in a read-only subtransaction. What no transaction holds (another server by dblink, a signal to a process) is not seen.
+//! SQLite has an authorizer that is asked about all that a statement does, and no functions that write.
+
+use std::path::Path;
+
+use anyhow::Result;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{Connection, OpenFlags};
+use sqlx::{AssertSqlSafe, Column, Executor, SqlSafeStr, Statement};
+
+use super::sqlite::BUSY_TIMEOUT;
+use super::{READ_ONLY, Row, Store, Tx, Value, classify, is_read_only, lacks_column, lacks_table, postgres};
+use crate::failure::{self, Failure};
+use crate::sql_text::Numbered;
+
+impl Store {
+    /// Proves that a statement is one SELECT that only reads, without running it; the names of the columns that it gives.
+    ///
+    /// `prepared_by` makes a temporary table that the statement reads and that is not there yet.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config with what the database says against it; one of kind try-again where it cannot be asked.
+    pub async fn prove_select(&self, statement: &Numbered, prepared_by: Option<&str>) -> Result<Vec<String>> {
+        match self {
+            Self::Postgres { .. } => self.prove_in_postgres(statement, prepared_by).await,
+            Self::Sqlite { file, .. } => {
+                let (file, statement, prepared_by) = (file.clone(), statement.clone(), prepared_by.map(str::to_owned));
+                tokio::task::spawn_blocking(move || prove_in_sqlite(&file, &statement.sql, statement.names.len(), prepared_by.as_deref()))
+                    .await?
+            }
+        }
+    }
+
+    /// The rows of a statement that holds a text of a file, in which it can only read.
+    ///
+    /// # Errors
+    /// As [`Self::prove_select`] and [`Self::query`].
+    pub async fn read(&self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>> {
+        match self {
+            Self::Postgres { .. } => {
+                let mut tx = self.begin_read().await?;
+                let rows = tx.query(sql, parameters).await.map_err(only_reads)?;
+                tx.commit().await?;
+                Ok(rows)
+            }
+            Self::Sqlite { file, .. } => {
+                let (file, text, parameter_count) = (file.clone(), sql.to_owned(), parameters.len());
+                tokio::task::spawn_blocking(move || prove_in_sqlite(&file, &text, parameter_count, None)).await??;
+                self.query(sql, parameters).await
+            }
+        }
+    }
+
+    async fn prove_in_postgres(&self, statement: &Numbered, prepared_by: Option<&str>) -> Result<Vec<String>> {
+        let mut tx = self.begin().await?;
+        if let Some(sql) = prepared_by {
+            tx.execute(sql, &[]).await?;
+        }
+        tx.execute("SET TRANSACTION READ ONLY", &[]).await?;
+        let Tx::Postgres(connection) = &mut tx else { return Ok(Vec::new()) };
+        let prepared = connection.prepare(AssertSqlSafe(statement.sql.clone()).into_sql_str()).await.map_err(no_select)?;
+        let columns = prepared.columns().iter().map(|column| column.name().to_owned()).collect();
+        let nulls = vec![Value::Null; statement.names.len()];
+        postgres::query(&mut **connection, &format!("SELECT * FROM (\n{}\n) AS result LIMIT 0", statement.sql), &nulls)
+            .await
+            .map_err(no_select)?;
+        Ok(columns)
+    }
+}
+
+impl Tx {
+    /// From here to [`Self::end_reading`] PostgreSQL refuses whatever writes, in functions too. SQLite needs no such thing.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn begin_reading(&mut self) -> Result<()> {
+        match self {
+            Self::Postgres(tx) => {
+                sqlx::raw_sql("SAVEPOINT reading; SET TRANSACTION READ ONLY").execute(&mut **tx).await.map(|_| ()).map_err(classify)
+            }
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
+
+    /// The end of the subtransaction is the end of what was set in it.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn end_reading(&mut self) -> Result<()> {
+        match self {
+            Self::Postgres(_) => self.execute("RELEASE SAVEPOINT reading", &[]).await.map(|_| ()),
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
+}
+
+/// The error of a statement that could only read: the database is not read-only, the statement wrote.
+#[must_use]
+pub fn only_reads(error: anyhow::Error) -> anyhow::Error {
+    let said = error.root_cause().to_string();
+    // 42601: a syntax error. 0A000: a query that writes where only a reading one can stand.
+    let is_no_query = failure::find(&error).is_none() && (said.ends_with("[42601]") || said.ends_with("[0A000]"));
+    let is_write = failure::find(&error).is_some_and(|failure| failure.to_string() == READ_ONLY);
+    if is_no_query || is_write { writes(anyhow::anyhow!(said)) } else { error }
+}
+
+fn writes(said: anyhow::Error) -> anyhow::Error {
+    Failure::config("It is not one SELECT that can only read")
+        .hint("leave out second statements, what writes or locks rows, and functions that write; the files of jobs and sources only say what is read")
+        .caused_by(said)
+        .into()
+}
+
+fn no_select(error: sqlx::Error) -> anyhow::Error {
+    let said = super::what_it_says(&error);
+    let is_write = is_read_only(&error);
+    let classified = classify(error);
+    if is_write || failure::find(&classified).is_none() { writes(anyhow::anyhow!(said)) } else { classified }
+}
+
+fn prove_in_sqlite(file: &Path, sql: &str, parameter_count: usize, prepared_by: Option<&str>) -> Result<Vec<String>> {
+    let connection =
+        Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(refused)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    if let Some(sql) = prepared_by {
+        connection.execute_batch(sql).map_err(refused)?;
+    }
+    connection.authorizer(Some(|asked: AuthContext<'_>| match asked.action {
+        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
+        AuthAction::Function { function_name } if !function_name.eq_ignore_ascii_case("load_extension") => Authorization::Allow,
+        _ => Authorization::Deny,
+    }))?;
+    let statement = connection.prepare(sql).map_err(refused)?;
+    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    // As a part of a SELECT too: EXPLAIN is none, and a parenthesis of its own would end the one around it.
+    let within = connection.prepare(&format!("SELECT * FROM (\n{sql}\n) AS result")).map_err(refused)?;
+    if !statement.readonly() || !within.readonly() {
+        return Err(writes(anyhow::anyhow!("it may change the database")));
+    }
+    // SQLite takes a parameter that nobody gives for NULL.
+    if statement.parameter_count() != parameter_count {
+        return Err(writes(anyhow::anyhow!("it has parameters of its own: `?`, `@name` or `$name`")));
+    }
+    Ok(columns)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+fn refused(error: rusqlite::Error) -> anyhow::Error {
+    let text = match &error {
+        rusqlite::Error::SqliteFailure(code, Some(said)) => format!("{said} [{}]", code.extended_code),
+        other => other.to_string(),
+    };
+    let failure = match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            Failure::try_again("The database could not do it this time").hint("this command can be repeated as it is")
+        }
+        _ if text.contains("no such table") => lacks_table(),
+        _ if text.contains("no such column") => lacks_column(),
+        _ => return writes(anyhow::anyhow!(text)),
+    };
+    failure.caused_by(anyhow::anyhow!(text)).into()
+}

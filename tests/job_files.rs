@@ -1,0 +1,479 @@
+//! Job, SQL and other project files that could destroy, hang or lie: refused before anything is touched.
+
+use std::process::{Command, Stdio};
+
+use crate::on_both_databases;
+use crate::support::{Engine, Finished, Fixture};
+
+on_both_databases!(
+    a_job_writes_no_table_of_tallyrolls_or_of_the_databases,
+    a_table_that_the_job_did_not_make_keeps_its_rows,
+    a_check_that_does_more_than_read_is_refused,
+    a_select_that_does_more_than_read_is_refused,
+    a_source_that_does_more_than_read_is_refused,
+    comments_and_semicolons_around_a_statement_do_no_harm,
+    whatever_a_check_returns_is_shown,
+    only_regular_files_of_a_bounded_size_are_read,
+    a_cron_line_that_never_fires_is_refused,
+);
+
+const JOB: &str = "description = \"d\"\noperator = \"sql\"\nreads = [\"usage_daily\"]\ngrain = [\"id\"]\nwindow = \"all\"\n";
+const AS_OF: &str = "2026-04-15T00:00:00Z";
+
+/// A database with a request, a subscription and an application's own table.
+async fn fixture(engine: Engine) -> Fixture {
+    let fixture = Fixture::new(engine).await;
+    fixture.log("2026-03-01T10:00:00.000000Z", &[]).await;
+    fixture.execute("INSERT INTO subscription (id, org_id, start_at) VALUES ('kept', 'org', '2026-01-01T00:00:00.000000Z')").await;
+    fixture.execute("CREATE TABLE orders (id TEXT, total BIGINT)").await;
+    fixture.execute("INSERT INTO orders VALUES ('kept', 1)").await;
+    fixture.run_well(&["run-job", "usage_daily", "--as-of", AS_OF]);
+    fixture
+}
+
+impl Fixture {
+    /// `check` and `run-job` both refuse, and what was there is there; what they say.
+    async fn assert_refused(&self, job: &str, what: &str) -> String {
+        let mut told = String::new();
+        for arguments in [&["check"][..], &["run-job", job, "--force", "--as-of", AS_OF]] {
+            let refused = self.run(arguments);
+            assert_eq!(refused.code, Some(78), "{arguments:?} of {what}\n{refused:?}");
+            told.push_str(&refused.stderr);
+        }
+        self.assert_untouched(what).await;
+        told
+    }
+
+    async fn assert_untouched(&self, what: &str) {
+        assert_eq!(self.rows("SELECT id FROM subscription UNION ALL SELECT id FROM orders").await, ["kept", "kept"], "{what}");
+        assert_eq!(self.number("SELECT COUNT(*) FROM ai_usage_log").await, 1, "{what}");
+        assert_eq!(self.number("SELECT COUNT(*) FROM usage_daily").await, 1, "{what}");
+        assert_eq!(self.table("gone").await, "", "{what}");
+    }
+
+    async fn table(&self, name: &str) -> String {
+        self.store.table_columns(name).await.unwrap().join(" ")
+    }
+}
+
+async fn a_job_writes_no_table_of_tallyrolls_or_of_the_databases(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.write("sql/greedy.sql", "SELECT 'x' AS id");
+    for writes in [
+        "subscription",
+        "Subscription",
+        "ai_usage_log",
+        "users",
+        "seat_usage_event",
+        "job_window",
+        "usage_daily",
+        "USAGE_DAILY_USER",
+        "ai_usage_summary",
+        "tallyroll_migration",
+        "pg_class",
+        "sqlite_master",
+        "Sqlite_Sequence",
+        "information_schema",
+    ] {
+        fixture.write("jobs/greedy.toml", &format!("{JOB}writes = \"{writes}\"\n"));
+        let told = fixture.assert_refused("greedy", writes).await;
+        assert!(told.contains("greedy.toml") && told.contains(&format!("`writes = \"{writes}\"`")), "{told}");
+    }
+    // A job's own name counts as well, and two names that SQLite takes for one.
+    std::fs::remove_file(fixture.path().join("jobs/greedy.toml")).unwrap();
+    fixture.write("jobs/user_plans.toml", JOB);
+    fixture.write("sql/user_plans.sql", "SELECT 'x' AS id");
+    fixture.assert_refused("user_plans", "the job's own name").await;
+    std::fs::remove_file(fixture.path().join("jobs/user_plans.toml")).unwrap();
+    for job in ["first", "second"] {
+        fixture.write(&format!("sql/{job}.sql"), "SELECT 'x' AS id");
+        fixture.write(&format!("jobs/{job}.toml"), &format!("{JOB}writes = \"{}\"\n", if job == "first" { "Mine" } else { "mine" }));
+    }
+    fixture.assert_refused("second", "two names that differ in case").await;
+}
+
+async fn a_table_that_the_job_did_not_make_keeps_its_rows(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.execute("CREATE VIEW order_list AS SELECT id FROM orders").await;
+    fixture.write("sql/greedy.sql", "SELECT 'x' AS id");
+    for writes in ["orders", "order_list"] {
+        fixture.write("jobs/greedy.toml", &format!("{JOB}writes = \"{writes}\"\n"));
+        fixture.assert_refused("greedy", writes).await;
+    }
+    // Handed over on purpose, by the statement that the error gives.
+    fixture.write("jobs/greedy.toml", &format!("{JOB}writes = \"orders\"\n"));
+    let told = fixture.run(&["run-job", "greedy"]).stderr;
+    let statement = told.split('`').find(|part| part.starts_with("INSERT INTO result_table")).unwrap_or_else(|| panic!("{told}"));
+    fixture.execute(statement).await;
+    fixture.run_well(&["check"]);
+    fixture.run_well(&["run-job", "greedy", "--as-of", AS_OF]);
+    assert_eq!(fixture.rows("SELECT id FROM orders").await, ["x"]);
+    // One that a job made stays that job's; a view in its place is none.
+    fixture.write("jobs/maker.toml", JOB);
+    fixture.write("sql/maker.sql", "SELECT 'x' AS id");
+    fixture.run_well(&["run-job", "maker", "--as-of", AS_OF]);
+    std::fs::remove_file(fixture.path().join("jobs/maker.toml")).unwrap();
+    fixture.write("jobs/greedy.toml", &format!("{JOB}writes = \"maker\"\n"));
+    let refused = fixture.run(&["run-job", "greedy", "--as-of", AS_OF]);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("`maker`"), "{}", refused.stderr);
+    fixture.write("jobs/maker.toml", JOB);
+    fixture.write("jobs/greedy.toml", &format!("{JOB}writes = \"orders\"\n"));
+    fixture.execute("DROP TABLE maker").await;
+    fixture.execute("CREATE VIEW maker AS SELECT id FROM subscription").await;
+    let refused = fixture.run(&["run-job", "maker", "--force", "--as-of", AS_OF]);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert_eq!(fixture.rows("SELECT id FROM subscription").await, ["kept"]);
+}
+
+/// Texts that do something else than give rows.
+fn attacks(engine: Engine) -> Vec<&'static str> {
+    let mut attacks = vec![
+        "DELETE FROM subscription RETURNING id",
+        "DELETE FROM orders",
+        "UPDATE orders SET id = 'gone' RETURNING id",
+        "INSERT INTO orders VALUES ('gone', 1) RETURNING id",
+        "CREATE TABLE gone AS SELECT 'x' AS id",
+        "DROP TABLE orders",
+        "SELECT 'x' AS id; DELETE FROM orders",
+        "SELECT 'x' AS id WHERE 1 = 0; DELETE FROM orders; COMMIT",
+        "SELECT 'x' AS id WHERE 1 = 0; COMMIT; BEGIN; DELETE FROM orders",
+        "SELECT 'x' AS id) AS result; DELETE FROM orders; SELECT * FROM (SELECT 'x' AS id",
+        "SELECT 'x' AS id WHERE 1 = 0 -- \n; DELETE FROM orders; --",
+        "COMMIT",
+        "ROLLBACK",
+        "SAVEPOINT gone",
+        "EXPLAIN SELECT 'x' AS id",
+    ];
+    match engine {
+        Engine::Postgres => attacks.extend([
+            "WITH gone AS (DELETE FROM orders RETURNING id) SELECT id FROM gone",
+            "WITH gone AS (UPDATE orders SET id = 'gone' RETURNING id) SELECT id FROM gone WHERE id = 'none'",
+            "SELECT 'x' AS id INTO gone",
+            "SELECT id FROM orders FOR UPDATE",
+            "EXPLAIN ANALYZE DELETE FROM orders",
+            "COPY orders TO PROGRAM 'true'",
+            "SET transaction_read_only = off",
+            "DO $$ BEGIN DELETE FROM orders; END $$",
+            "TRUNCATE orders",
+            "NOTIFY gone",
+            "DECLARE gone CURSOR FOR SELECT 'x' AS id",
+        ]),
+        Engine::Sqlite => attacks.extend([
+            "ATTACH DATABASE 'gone.db' AS gone",
+            "PRAGMA writable_schema = ON",
+            "PRAGMA journal_mode = DELETE",
+            "SELECT load_extension('gone') AS id",
+            "VACUUM INTO 'gone.db'",
+            "REPLACE INTO orders VALUES ('gone', 1) RETURNING id",
+            "SELECT ? AS id",
+        ]),
+    }
+    attacks
+}
+
+async fn a_check_that_does_more_than_read_is_refused(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.write("sql/mine.sql", "SELECT 'x' AS id");
+    for attack in attacks(engine) {
+        fixture.write("jobs/mine.toml", &format!("{JOB}[checks]\nno_rows = '''\n{attack}\n'''\n"));
+        let told = fixture.assert_refused("mine", attack).await;
+        assert!(told.contains("no_rows") && told.contains("mine.toml"), "{attack}\n{told}");
+    }
+    // Nothing was made either: the next good one makes the table.
+    assert_eq!(fixture.table("mine").await, "");
+    fixture.write("jobs/mine.toml", &format!("{JOB}[checks]\nno_rows = \"SELECT id FROM mine WHERE id <> 'x'\"\n"));
+    fixture.run_well(&["check"]);
+    fixture.run_well(&["run-job", "mine", "--as-of", AS_OF]);
+    assert_eq!(fixture.rows("SELECT id FROM mine").await, ["x"]);
+    for attack in attacks(engine).into_iter().take(9) {
+        fixture.write("jobs/mine.toml", &format!("{JOB}[checks]\nno_rows = '''\n{attack}\n'''\n"));
+        fixture.assert_refused("mine", attack).await;
+    }
+}
+
+async fn a_select_that_does_more_than_read_is_refused(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.write("jobs/mine.toml", JOB);
+    for attack in attacks(engine) {
+        fixture.write("sql/mine.sql", attack);
+        fixture.assert_refused("mine", attack).await;
+        assert_eq!(fixture.table("mine").await, "", "{attack}");
+    }
+    if engine == Engine::Sqlite {
+        return;
+    }
+    // What a function does shows only as it runs: then the server refuses it.
+    fixture.execute("CREATE FUNCTION wipe() RETURNS TEXT LANGUAGE sql AS 'DELETE FROM orders RETURNING id'").await;
+    fixture.execute("CREATE SEQUENCE counter").await;
+    for attack in ["wipe()", "CAST(nextval('counter') AS TEXT)", "CAST(setval('counter', 9) AS TEXT)"] {
+        fixture.write("sql/mine.sql", &format!("SELECT {attack} AS id"));
+        fixture.write("jobs/mine.toml", JOB);
+        let refused = fixture.run(&["run-job", "mine", "--force", "--as-of", AS_OF]);
+        assert_eq!(refused.code, Some(78), "{attack} {refused:?}");
+        assert!(refused.stderr.contains("sql/mine.sql") && refused.stderr.contains("only read"), "{}", refused.stderr);
+        fixture.write("sql/mine.sql", "SELECT 'x' AS id");
+        fixture.write("jobs/mine.toml", &format!("{JOB}[checks]\nno_rows = \"SELECT {attack} AS id\"\n"));
+        let refused = fixture.run(&["run-job", "mine", "--force", "--as-of", AS_OF]);
+        assert_eq!(refused.code, Some(78), "{attack} {refused:?}");
+        assert!(refused.stderr.contains("no_rows") && refused.stderr.contains("only read"), "{}", refused.stderr);
+        fixture.assert_untouched(attack).await;
+    }
+    assert_eq!(fixture.rows("SELECT is_called FROM counter").await, ["0"]);
+}
+
+async fn a_source_that_does_more_than_read_is_refused(engine: Engine) {
+    let fixture = fixture(engine).await;
+    let built_in = |source: &str| {
+        let path = format!("sql/sources/{source}.{}.sql", fixture.store.engine());
+        let text = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        (path, text)
+    };
+    let (path, text) = built_in("ai_usage_log");
+    let parts: Vec<&str> = text.split("-- name: ").collect();
+    let deleting = match engine {
+        Engine::Postgres => "WITH gone AS (DELETE FROM orders RETURNING id)\nSELECT",
+        Engine::Sqlite => "DELETE FROM orders;\nSELECT",
+    };
+    for name in ["events", "changed", "position", "next_event"] {
+        let hostile: Vec<String> = parts
+            .iter()
+            .map(|part| if part.starts_with(name) { part.replacen("SELECT", deleting, 1) } else { (*part).to_owned() })
+            .collect();
+        fixture.write(&path, &hostile.join("-- name: "));
+        for arguments in [&["check"][..], &["run-job", "usage_daily", "--as-of", AS_OF], &["run-job", "usage_daily", "--dry-run"]] {
+            let refused = fixture.run(arguments);
+            assert_eq!(refused.code, Some(78), "{name} {arguments:?} {refused:?}");
+            assert!(refused.stderr.contains(&path) && refused.stderr.contains(name), "{}", refused.stderr);
+        }
+        fixture.assert_untouched(name).await;
+    }
+    std::fs::remove_file(fixture.path().join(&path)).unwrap();
+    for source in ["subscription", "seat_usage_event"] {
+        let (path, text) = built_in(source);
+        let breaking_out = format!("{text}) AS x; DELETE FROM orders; SELECT * FROM ({text}");
+        for hostile in [text.replacen("SELECT", deleting, 1), breaking_out] {
+            fixture.write(&path, &hostile);
+            let explain = ["explain", "peak-seats", "--subscription", "kept", "--month-number", "1", "--as-of", AS_OF];
+            for arguments in [&["check"][..], &["run-job", "peak_seats", "--as-of", AS_OF], &explain] {
+                let refused = fixture.run(arguments);
+                assert_eq!(refused.code, Some(78), "{source} {arguments:?} {refused:?}");
+                assert!(refused.stderr.contains(&path), "{}", refused.stderr);
+            }
+            fixture.assert_untouched(source).await;
+        }
+        std::fs::remove_file(fixture.path().join(&path)).unwrap();
+    }
+}
+
+async fn comments_and_semicolons_around_a_statement_do_no_harm(engine: Engine) {
+    let fixture = fixture(engine).await;
+    let select = "SELECT 'it''s; -- x' AS id";
+    let harmless = [
+        format!("{select} -- end"),
+        format!("{select} -- end\n"),
+        format!("{select} /* end; */"),
+        format!("{select};  "),
+        format!("{select};;"),
+        format!("{select} ; -- end"),
+        format!("{select}; /* end */ ; \n"),
+        format!("\u{feff}{select}"),
+        format!("-- first\r\n{select}\r\n-- last\r\n"),
+        format!("/* :window_strt ; */ {select} /* : */"),
+    ];
+    for (number, text) in harmless.iter().enumerate() {
+        let job = format!("mine_{number}");
+        fixture.write(&format!("jobs/{job}.toml"), &format!("{JOB}[checks]\nnone = '''SELECT id FROM {job} WHERE id = 'y'; -- end'''\n"));
+        fixture.write(&format!("sql/{job}.sql"), text);
+        fixture.run_well(&["run-job", &job, "--as-of", AS_OF]);
+        assert_eq!(fixture.rows(&format!("SELECT id FROM {job}")).await, ["it's; -- x"], "{text}");
+    }
+    fixture.run_well(&["check"]);
+    for empty in ["", " \n", "-- only\n", ";", "/* only */ ;; -- x"] {
+        fixture.write("jobs/mine_0.toml", JOB);
+        fixture.write("sql/mine_0.sql", empty);
+        fixture.assert_empty(empty);
+        fixture.write("sql/mine_0.sql", select);
+        fixture.write("jobs/mine_0.toml", &format!("{JOB}[checks]\nnone = '''{empty}'''\n"));
+        fixture.assert_empty(empty);
+    }
+    std::fs::remove_file(fixture.path().join("jobs/mine_0.toml")).unwrap();
+    // The same for what is read as a part of another statement.
+    for source in ["subscription", "seat_usage_event"] {
+        let path = format!("sql/sources/{source}.{}.sql", fixture.store.engine());
+        let text = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        fixture.write(&path, &format!("{text}; -- end"));
+    }
+    fixture.run_well(&["run-job", "peak_seats", "--as-of", AS_OF]);
+    fixture.run_well(&["explain", "peak-seats", "--subscription", "kept", "--month-number", "1", "--as-of", AS_OF]);
+}
+
+impl Fixture {
+    fn assert_empty(&self, text: &str) {
+        for arguments in [&["check"][..], &["run-job", "mine_0", "--as-of", AS_OF]] {
+            let refused = self.run(arguments);
+            assert_eq!(refused.code, Some(78), "{text:?} {refused:?}");
+            assert!(refused.stderr.contains("must hold one SELECT"), "{text:?} {}", refused.stderr);
+        }
+    }
+}
+
+async fn whatever_a_check_returns_is_shown(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.write("sql/mine.sql", "SELECT 'x' AS id");
+    let cases: &[(&str, &str)] = match engine {
+        Engine::Postgres => &[
+            ("DATE 'infinity'", "v = infinity"),
+            ("DATE '-infinity'", "v = -infinity"),
+            ("DATE '4000000-01-01'", "v = "),
+            ("DATE '4713-01-01 BC'", "v = -4712-01-01"),
+            ("TIMESTAMPTZ 'infinity'", "v = infinity"),
+            ("TIMESTAMP '-infinity'", "v = -infinity"),
+            ("TIMESTAMPTZ '290000-01-01Z'", "v = "),
+            ("CAST('NaN' AS NUMERIC)", "v = NaN"),
+            ("CAST('NaN' AS DOUBLE PRECISION)", "v = NaN"),
+            ("CAST(1e40 AS NUMERIC) + 0.5", "v = 10000000000000000000000000000000000000000.5"),
+            ("CAST('-0.000000000000000000000000000000000012' AS NUMERIC)", "v = -0.000000000000000000000000000000000012"),
+            ("repeat('9', 100000)::NUMERIC", "v = 999"),
+            ("INTERVAL '1 day'", "INTERVAL"),
+            ("ARRAY[1, 2]", "INT4[]"),
+            ("CAST('{\"a\": 1}' AS JSON)", "v = {\"a\": 1}"),
+            ("CAST('{\"a\": 1}' AS JSONB)", "v = {\"a\": 1}"),
+            ("CAST('a' AS BYTEA)", "v = \\x61"),
+            ("TRUE", "v = 1"),
+            ("CAST('10.0.0.1' AS INET)", "INET"),
+            ("ROW(1, 'a')", "RECORD"),
+            ("CAST('mood' AS mood)", "v = mood"),
+            ("repeat('x', 5000000)", "v = xxx"),
+        ],
+        Engine::Sqlite => &[
+            ("x'ff00'", "v = \\xff00"),
+            ("CAST(x'ff' AS TEXT)", "v = \u{fffd}"),
+            ("9e999", "v = inf"),
+            ("1.5", "v = 1.5"),
+            ("hex(zeroblob(2500000))", "v = 000"),
+        ],
+    };
+    if engine == Engine::Postgres {
+        fixture.execute("CREATE TYPE mood AS ENUM ('mood')").await;
+    }
+    for (value, shown) in cases {
+        fixture.write("jobs/mine.toml", &format!("{JOB}[checks]\nodd = '''SELECT {value} AS v'''\n"));
+        let failed = fixture.run(&["run-job", "mine", "--as-of", AS_OF]);
+        assert_eq!(failed.code, Some(65), "{value} {failed:?}");
+        assert!(failed.stderr.contains("returned 1 row(s)") && failed.stderr.contains(shown), "{value} {}", failed.stderr);
+        assert!(!failed.stderr.contains("panicked") && failed.stderr.len() < 2_000, "{value} {}", failed.stderr);
+    }
+    // Many rows are not all fetched to show the first.
+    let many = "WITH RECURSIVE n AS (SELECT 1 AS v UNION ALL SELECT v + 1 FROM n WHERE v < 3000000) SELECT v FROM n";
+    fixture.write("jobs/mine.toml", &format!("{JOB}[checks]\nodd = '''{many}'''\n"));
+    let failed = fixture.run(&["run-job", "mine", "--as-of", AS_OF]);
+    assert_eq!(failed.code, Some(65), "{failed:?}");
+    assert!(failed.stderr.contains("1000 rows or more") && failed.stderr.contains("v = 1"), "{}", failed.stderr);
+    // Where such a value should be data, that is said.
+    let (path, from) = match engine {
+        Engine::Postgres => ("sql/sources/subscription.postgres.sql", "start_at AS start_at"),
+        Engine::Sqlite => ("sql/sources/subscription.sqlite.sql", "start_at AS start_at"),
+    };
+    let text = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let odd = if engine == Engine::Postgres { "CAST('infinity' AS TIMESTAMPTZ) AS start_at" } else { "x'ff' AS start_at" };
+    fixture.write(path, &text.replace(from, odd));
+    let failed = fixture.run(&["explain", "peak-seats", "--subscription", "kept", "--month-number", "1", "--as-of", AS_OF]);
+    assert_eq!(failed.code, Some(65), "{failed:?}");
+}
+
+/// A run that may neither hang nor fill the memory of the machine.
+fn bounded(fixture: &Fixture, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    let mut command = Command::new("timeout");
+    command
+        .args(["20", "prlimit", "--as=3000000000", env!("CARGO_BIN_EXE_tallyroll")])
+        .args(arguments)
+        .current_dir(fixture.path())
+        .env_clear()
+        .env("DATABASE_URL", &fixture.url)
+        .env("PATH", "/usr/bin:/bin")
+        .env("RUST_LOG", "error")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null());
+    Finished::of(&command.output().unwrap())
+}
+
+async fn only_regular_files_of_a_bounded_size_are_read(engine: Engine) {
+    let fixture = fixture(engine).await;
+    let big = fixture.path().join("big");
+    std::fs::File::create(&big).unwrap().set_len(1 << 30).unwrap();
+    fixture.write("two_bytes", "\u{0}");
+    std::fs::write(fixture.path().join("no_text"), [0xff, 0xfe, 0x00]).unwrap();
+    assert!(Command::new("mkfifo").arg(fixture.path().join("pipe")).status().unwrap().success());
+    std::fs::create_dir(fixture.path().join("folder")).unwrap();
+    let at = |name: &str| fixture.path().join(name).display().to_string();
+    let hostile = [
+        ("/dev/zero".to_owned(), "no regular file"),
+        (at("pipe"), "no regular file"),
+        (at("folder"), "no regular file"),
+        (at("big"), "larger than 16 MiB"),
+        (at("no_text"), "UTF-8"),
+    ];
+    for (target, said) in &hostile {
+        for path in [
+            "jobs/odd.toml",
+            "sql/usage_daily_user.sql",
+            "sql/sources/ai_usage_log.sqlite.sql",
+            "sql/sources/ai_usage_log.postgres.sql",
+            "schedules.toml",
+            "prices.toml",
+            "tallyroll.toml",
+        ] {
+            if path.contains("sqlite") != (engine == Engine::Sqlite) && path.contains("sources") {
+                continue;
+            }
+            let file = fixture.path().join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(target, &file).unwrap();
+            let refused = bounded(&fixture, &["check"], &[]);
+            std::fs::remove_file(&file).unwrap();
+            assert_eq!(refused.code, Some(78), "{path} {target} {refused:?}");
+            assert!(refused.stderr.contains(path) && refused.stderr.contains(said), "{path} {target} {}", refused.stderr);
+        }
+        for arguments in [
+            &["license", "verify", target.as_str(), "--public-key", target.as_str()][..],
+            &["report", "seats", "--subscription", "kept", "--sign", target.as_str()],
+        ] {
+            let refused = bounded(&fixture, arguments, &[]);
+            assert_eq!(refused.code, Some(2), "{arguments:?} {refused:?}");
+            assert!(refused.stderr.contains(said), "{arguments:?} {}", refused.stderr);
+        }
+        let refused = bounded(&fixture, &["check"], &[("TALLYROLL__SERVE__TOKEN_FILE", target)]);
+        assert_eq!(refused.code, Some(78), "{target} {refused:?}");
+        assert!(refused.stderr.contains("TALLYROLL__SERVE__TOKEN_FILE") && refused.stderr.contains(said), "{}", refused.stderr);
+    }
+    let refused = bounded(&fixture, &["check"], &[("TALLYROLL__USAGE__PRICE_BOOK", "/dev/zero")]);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("/dev/zero"), "{}", refused.stderr);
+    // A source is a name, no way out of the folder.
+    let refused = bounded(&fixture, &["check"], &[("TALLYROLL__USAGE__SOURCES", "../../outside")]);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("not a path"), "{}", refused.stderr);
+    // One bad file of several hides none of the others' problems.
+    std::os::unix::fs::symlink("/dev/zero", fixture.path().join("jobs/odd.toml")).unwrap();
+    fixture.write("jobs/empty.toml", "");
+    let refused = bounded(&fixture, &["check"], &[]);
+    assert!(refused.stderr.contains("odd.toml") && refused.stderr.contains("empty.toml"), "{}", refused.stderr);
+}
+
+async fn a_cron_line_that_never_fires_is_refused(engine: Engine) {
+    let fixture = fixture(engine).await;
+    for line in ["0 0 31 2 *", "0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 30W 2 *"] {
+        fixture.write("schedules.toml", &format!("[usage_daily]\ncron = \"{line}\"\n"));
+        for arguments in [&["check"][..], &["run-due"], &["serve", "--bind", "127.0.0.1:0"]] {
+            let refused = bounded(&fixture, arguments, &[]);
+            assert_eq!(refused.code, Some(78), "{line} {arguments:?} {refused:?}");
+            assert!(refused.stderr.contains("never fires") && refused.stderr.contains(line), "{}", refused.stderr);
+        }
+    }
+    for line in ["0 0 29 2 *", "0 0 29 2 +1", "0 0 31 * *", "0 0 L 2 *"] {
+        fixture.write("schedules.toml", &format!("[usage_daily]\ncron = \"{line}\"\n"));
+        let accepted = bounded(&fixture, &["check"], &[]);
+        assert_eq!(accepted.code, Some(0), "{line} {accepted:?}");
+    }
+}
