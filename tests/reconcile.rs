@@ -10,6 +10,7 @@ on_both_databases!(
     whatever_was_touched_is_found_with_both_numbers,
     a_mended_row_that_was_not_taken_up_is_found,
     what_is_due_is_not_held_against_anyone,
+    months_written_as_of_different_instants_agree,
     the_job_keeps_what_it_found,
 );
 
@@ -156,6 +157,35 @@ async fn what_is_due_is_not_held_against_anyone(engine: Engine) {
     let days = |from: &str, to: &str| fixture.run(&["reconcile", "--as-of", AS_OF, "--from", from, "--to", to]).stdout;
     assert!(days("2026-02-02", "2026-02-03").contains("raw_log, 2026-02-02: tool_turns"));
     assert!(!days("2026-02-03", "2026-02-04").contains("raw_log, 2026-02-02"));
+}
+
+async fn months_written_as_of_different_instants_agree(engine: Engine) {
+    let fixture = filled(engine).await;
+    let bill = |as_of: &str| fixture.run_well(&["run-job", "peak_seats", "--as-of", as_of]);
+    // March and April as of an instant of March: what came later is taken back.
+    bill("2026-03-20T00:00:00Z");
+    assert_eq!(differences(&fixture), Vec::<String>::new());
+    bill("2026-04-20T00:00:00Z");
+    assert_eq!(differences(&fixture), Vec::<String>::new());
+    // One month alone; a ledger row that no run has seen; and again an earlier instant.
+    fixture.run_well(&["run-job", "peak_seats", "--month", "2026-04", "--as-of", "2026-04-25T00:00:00Z"]);
+    assert_eq!(differences(&fixture), Vec::<String>::new());
+    fixture
+        .execute("INSERT INTO seat_usage_event (id, org_id, seats, occurred_at) VALUES (900, 'org-1', 33, '2026-04-10T00:00:00.000000Z')")
+        .await;
+    assert_eq!(differences(&fixture), Vec::<String>::new());
+    bill("2026-04-12T00:00:00Z");
+    assert_eq!(differences(&fixture), Vec::<String>::new());
+    // What is wrong is found as ever, in a month of either kind.
+    for month in ["2026-02", "2026-04"] {
+        fixture.execute(&format!("UPDATE peak_seats SET peak_seats = peak_seats + 1 WHERE billing_month = '{month}'")).await;
+        let found = differences(&fixture);
+        assert!(
+            !found.is_empty() && found.iter().all(|difference| difference.starts_with(&format!("peaks|{month}|peak_seats|"))),
+            "{found:?}"
+        );
+        fixture.execute(&format!("UPDATE peak_seats SET peak_seats = peak_seats - 1 WHERE billing_month = '{month}'")).await;
+    }
 }
 
 async fn the_job_keeps_what_it_found(engine: Engine) {

@@ -1,33 +1,56 @@
 //! Peaks against the ledger, sealed files against their manifests, the ledger against the present memberships.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 
 use super::Findings;
 use crate::plan::{Plan, Request};
 use crate::run::{Context, Operator, load_operator};
+use crate::seats::calendar::BillingMonth;
 use crate::snapshot::verify;
+use crate::window::Window;
 
-/// The table `peak_seats` against the ledger, folded as of the last writing.
+/// The table `peak_seats` against the ledger, each month folded as of its own last writing.
 pub(super) async fn peaks(context: &Context, findings: &mut Findings) -> Result<()> {
-    let last = context.store.query("SELECT MAX(as_of) AS as_of FROM snapshot_file", &[]).await?;
-    let Some(as_of) = last.first().map(|row| row.opt_instant("as_of")).transpose()?.flatten() else { return Ok(()) };
+    let sql = "SELECT billing_month, MAX(as_of) AS as_of FROM snapshot_file GROUP BY billing_month";
+    let mut written: BTreeMap<Window, DateTime<Utc>> = BTreeMap::new();
+    for row in context.store.query(sql, &[]).await? {
+        if let Some(month) = BillingMonth::parse(&row.text("billing_month")?) {
+            written.insert(month.window()?, row.instant("as_of")?);
+        }
+    }
+    let Some(latest) = written.values().max().copied() else { return Ok(()) };
+    // A month that had ended when it was written says the same ever after: one fold serves all of those.
+    let mut folds: BTreeMap<DateTime<Utc>, Vec<Window>> = BTreeMap::new();
+    for (window, as_of) in written {
+        let has_ended = as_of.date_naive() >= window.end_date;
+        folds.entry(if has_ended { latest } else { as_of }).or_default().push(window);
+    }
     let job = context.jobs.get("peak_seats")?;
     let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
     let Operator::PeakSeats(peak_seats) = &operator else { return Ok(()) };
-    let mut tx = context.store.begin_read().await?;
-    Plan::make(context, &mut tx, job, &operator, &Request { as_of, ..Request::default() }).await?;
-    drop(tx);
-    let folded = peak_seats.planned()?;
     let sql =
         "SELECT COUNT(*) AS row_count, CAST(COALESCE(SUM(peak_seats), 0) AS BIGINT) AS peak_seats FROM peak_seats WHERE billing_month = $1";
-    for (window, month) in &folded.months {
-        let rows = context.store.query(sql, &[window.to_string().into()]).await?;
-        let Some(row) = rows.first() else { continue };
-        let (isolated_rows, isolated_seats) = peak_seats.isolated_rows(&context.store, *window).await?;
-        for (subject, expected) in [("row_count", month.row_count + isolated_rows), ("peak_seats", month.peak_seats + isolated_seats)] {
-            findings.compare("peaks", &window.to_string(), subject, &expected, &row.int(subject)?, || {
-                format!("tallyroll run-job peak_seats --month {window} --dry-run")
-            });
+    for (as_of, windows) in folds {
+        let mut tx = context.store.begin_read().await?;
+        let plan = Plan::make(context, &mut tx, job, &operator, &Request { as_of, ..Request::default() }).await?;
+        drop(tx);
+        let folded = peak_seats.planned()?;
+        for window in windows {
+            if plan.windows.iter().any(|planned| planned.window == window) {
+                continue;
+            }
+            let month = folded.month(window)?;
+            let rows = context.store.query(sql, &[window.to_string().into()]).await?;
+            let Some(row) = rows.first() else { continue };
+            let (isolated_rows, isolated_seats) = peak_seats.isolated_rows(&context.store, window).await?;
+            for (subject, expected) in [("row_count", month.row_count + isolated_rows), ("peak_seats", month.peak_seats + isolated_seats)] {
+                findings.compare("peaks", &window.to_string(), subject, &expected, &row.int(subject)?, || {
+                    format!("tallyroll run-job peak_seats --month {window} --dry-run")
+                });
+            }
         }
     }
     Ok(())
