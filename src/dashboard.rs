@@ -124,7 +124,8 @@ impl UserDashboard {
              CAST(requests_by_category AS TEXT) AS requests_by_category, requests_this_month, requests_today, plan_name, monthly_used, \
              monthly_limit, daily_used, daily_limit, can_make_request, last_calculated_at, users.email AS email \
              FROM user_dashboard_data AS dashboard LEFT JOIN users ON users.id = dashboard.user_id WHERE dashboard.user_id = $1";
-        let rows = store.query(sql, std::slice::from_ref(&user_id)).await?;
+        let mut tx = store.begin_read().await?;
+        let rows = tx.query(sql, std::slice::from_ref(&user_id)).await?;
         let Some(row) = rows.first() else {
             return Err(Failure::usage(format!("User `{user}` has no dashboard"))
                 .hint("`tallyroll run-job usage_daily --downstream` makes one for everyone who made a request or has an account")
@@ -135,7 +136,7 @@ impl UserDashboard {
         let sql = "SELECT day.usage_date AS usage_date, usage.request_count AS request_count FROM usage_daily_total AS day \
              JOIN usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = $1 \
              WHERE day.usage_date >= $2 ORDER BY day.usage_date";
-        let daily = store.query(sql, &[user_id.clone(), first.into()]).await?;
+        let daily = tx.query(sql, &[user_id.clone(), first.into()]).await?;
         let day = |row: &Row| Ok(DayUsage { date: row.date("usage_date")?, requests: row.int("request_count")? });
         let plan = row.text("plan_name")?;
         let (total_requests, average_response_time) = (row.int("total_requests")?, row.int("average_response_time")?);
@@ -170,7 +171,7 @@ impl UserDashboard {
                 average_rating: number(row, "average_rating")?,
                 total_requests,
             },
-            recent_requests: recent::requests(project, config, store, user, within, RECENT_REQUESTS)
+            recent_requests: recent::requests(project, config, store, &mut tx, user, within, RECENT_REQUESTS)
                 .await?
                 .into_iter()
                 .map(shown)

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::money::parse_usd_nanos;
 use crate::project::Project;
 use crate::source::Source;
-use crate::store::{Store, Value};
+use crate::store::{Store, Tx, Value};
 
 /// One request as it was logged.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ pub(crate) async fn requests(
     project: &Project,
     config: &Config,
     store: &Store,
+    tx: &mut Tx,
     user: Uuid,
     within: Range<DateTime<Utc>>,
     limit: usize,
@@ -52,7 +53,7 @@ pub(crate) async fn requests(
              CAST({cost} AS TEXT) AS cost, latency_ms, status FROM ({events}) AS events \
              WHERE user_id = $1 ORDER BY occurred_at DESC, event_id DESC LIMIT {limit}"
         );
-        for row in store.read(&sql, std::slice::from_ref(&user_id)).await.map_err(|error| source.explain(error))? {
+        for row in tx.read(&sql, std::slice::from_ref(&user_id)).await.map_err(|error| source.explain(error))? {
             let cost = row.opt_text("cost")?;
             requests.push(LoggedRequest {
                 source: name.clone(),

@@ -8,7 +8,7 @@ use crate::failure::{self, Failure};
 use crate::seats::calendar::{BillingMonth, instant, subscription_months};
 use crate::seats::{LedgerRow, MonthPeak, Subscription, TOTAL, peaks};
 use crate::source::ledger::{ReadRow, SeatSource};
-use crate::store::Store;
+use crate::store::Tx;
 
 /// A subscription with its months of one seat type.
 #[derive(Debug)]
@@ -55,16 +55,16 @@ impl SubscriptionMonths {
     ///
     /// # Errors
     /// [`Failure`] of kind usage for a subscription or a seat type that there is not.
-    pub async fn read(store: &Store, source: &SeatSource, id: &str, seat_type: &str, as_of: DateTime<Utc>) -> Result<Self> {
-        let Some(read) = source.subscription(store, id, as_of).await? else {
+    pub async fn read(tx: &mut Tx, source: &SeatSource, id: &str, seat_type: &str, as_of: DateTime<Utc>) -> Result<Self> {
+        let Some(read) = source.subscription(tx, id, as_of).await? else {
             return Err(Failure::usage(format!("There is no subscription `{id}`"))
                 .hint("`tallyroll import subscriptions` takes them in; the table is `subscription`")
                 .into());
         };
         let subscription = read.map_err(|bad| bad.failure())?;
-        let rows = source.rows_of_org(store, &subscription.org_id, seat_type, as_of).await?;
+        let rows = source.rows_of_org(tx, &subscription.org_id, seat_type, as_of).await?;
         if rows.is_empty() && seat_type != TOTAL {
-            let known = source.types_of_org(store, &subscription.org_id).await?;
+            let known = source.types_of_org(tx, &subscription.org_id).await?;
             let failure = Failure::usage(format!("The ledger of org `{}` has no seat type `{seat_type}`", subscription.org_id));
             return Err(match failure::nearest(seat_type, known.iter().map(String::as_str)) {
                 Some(nearest) => failure.hint(format!("did you mean `{nearest}`?")).into(),
@@ -111,7 +111,7 @@ impl SubscriptionMonths {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn billed(&self, store: &Store, month: &MonthPeak) -> Result<Option<Billed>> {
+    pub async fn billed(&self, tx: &mut Tx, month: &MonthPeak) -> Result<Option<Billed>> {
         let sql = "SELECT state, revision, peak_seats FROM peak_seats \
              WHERE billing_month = $1 AND subscription_id = $2 AND seat_type = $3 AND month_number = $4";
         let parameters = [
@@ -120,7 +120,7 @@ impl SubscriptionMonths {
             self.seat_type.as_str().into(),
             i64::from(month.period.number).into(),
         ];
-        let rows = store.query(sql, &parameters).await?;
+        let rows = tx.query(sql, &parameters).await?;
         let billed = |row: &crate::store::Row| {
             Ok(Billed { state: row.text("state")?, revision: row.int("revision")?, peak_seats: row.int("peak_seats")? })
         };

@@ -154,13 +154,13 @@ impl Store {
         }
     }
 
-    /// Begins a transaction that only reads, and keeps no writer waiting.
+    /// Begins a transaction that only reads, all of it from one snapshot, and keeps no writer waiting.
     ///
     /// # Errors
     /// As [`Self::query`].
     pub async fn begin_read(&self) -> Result<Tx> {
         match self {
-            Self::Postgres { pool, .. } => pool.begin_with("BEGIN READ ONLY").await.map(Tx::Postgres),
+            Self::Postgres { pool, .. } => pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(Tx::Postgres),
             Self::Sqlite { pool, .. } => pool.begin().await.map(Tx::Sqlite),
         }
         .map_err(classify)
@@ -192,6 +192,20 @@ impl Store {
 }
 
 impl Tx {
+    /// As [`Store::engine`].
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        self.pick("postgres", "sqlite")
+    }
+
+    /// As [`Store::pick`].
+    pub fn pick<T>(&self, postgres: T, sqlite: T) -> T {
+        match self {
+            Self::Postgres(_) => postgres,
+            Self::Sqlite(_) => sqlite,
+        }
+    }
+
     /// As [`Store::query`].
     ///
     /// # Errors

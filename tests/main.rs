@@ -21,6 +21,7 @@ mod journal;
 mod license;
 mod locking;
 mod model;
+mod one_snapshot;
 mod pages;
 mod peak_seats;
 mod publishing;

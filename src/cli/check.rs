@@ -68,7 +68,7 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
         let checked = match run::load_operator(&session.project, &session.loaded.config, &store, job).await {
             Ok(Operator::Sql(select)) => select.check_table(&store, job).await,
             Ok(Operator::PeakSeats(peak_seats)) => {
-                let (_, bad) = peak_seats.source.subscriptions(&store, Clock::system().now()).await?;
+                let (_, bad) = peak_seats.source.subscriptions(&mut store.begin_read().await?, Clock::system().now()).await?;
                 problems.extend(bad.into_iter().take(SHOWN_SUBSCRIPTIONS).map(|bad| explained(&bad.failure().into())));
                 Ok(())
             }

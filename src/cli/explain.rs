@@ -56,9 +56,11 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let source = SeatSource::load(&session.project, store.engine())?;
-    let months = SubscriptionMonths::read(&store, &source, &arguments.subscription, &arguments.seat_type, as_of).await?;
+    let mut tx = store.begin_read().await?;
+    let months = SubscriptionMonths::read(&mut tx, &source, &arguments.subscription, &arguments.seat_type, as_of).await?;
     let month = months.month(arguments.month_number)?;
-    let billed = months.billed(&store, month).await?;
+    let billed = months.billed(&mut tx, month).await?;
+    drop(tx);
     store.close().await;
     if session.json {
         return print_json(&months, month, billed.as_ref());

@@ -64,7 +64,7 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let mut tx = store.begin().await?;
-    let collate = collate(&store);
+    let collate = collate(store.engine());
     let last_id = format!("SELECT COALESCE(MAX(id), 0) AS id FROM seat_usage_event WHERE org_id{collate} = $1");
     let org = match what {
         What::SeatChange(SeatChange { org, .. }) | What::AiUse(AiUse { org, .. }) => org.clone(),

@@ -54,7 +54,7 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let source = SeatSource::load(&session.project, store.engine())?;
-    let months = SubscriptionMonths::read(&store, &source, &arguments.subscription, TOTAL, as_of).await?;
+    let months = SubscriptionMonths::read(&mut store.begin_read().await?, &source, &arguments.subscription, TOTAL, as_of).await?;
     store.close().await;
     let report = months.report(as_of)?;
     let format = if session.json || key.is_some() { Format::Json } else { arguments.format };

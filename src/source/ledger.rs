@@ -19,7 +19,7 @@ use crate::project::{Project, ProjectFile};
 use crate::seats::calendar::implausible;
 use crate::seats::{LedgerRow, MAX_SEATS, Series, Subscription};
 use crate::sql_text::{self, Numbered};
-use crate::store::{Row, Store, Value, classify, format_instant, reading};
+use crate::store::{Row, Store, Tx, Value, classify, format_instant, reading};
 
 /// The ledger of one org.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,9 +125,9 @@ impl SeatSource {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn subscriptions(&self, store: &Store, now: DateTime<Utc>) -> Result<(Vec<Subscription>, Vec<BadSubscription>)> {
+    pub async fn subscriptions(&self, tx: &mut Tx, now: DateTime<Utc>) -> Result<(Vec<Subscription>, Vec<BadSubscription>)> {
         let (mut subscriptions, mut bad) = (Vec::new(), Vec::new());
-        for read in self.read_subscriptions(store, "", &[], now).await? {
+        for read in self.read_subscriptions(tx, "", &[], now).await? {
             match read {
                 Ok(subscription) => subscriptions.push(subscription),
                 Err(row) => bad.push(row),
@@ -142,26 +142,26 @@ impl SeatSource {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn subscription(&self, store: &Store, id: &str, now: DateTime<Utc>) -> Result<Option<ReadSubscription>> {
-        Ok(self.read_subscriptions(store, "WHERE id = $1", &[id.into()], now).await?.pop())
+    pub async fn subscription(&self, tx: &mut Tx, id: &str, now: DateTime<Utc>) -> Result<Option<ReadSubscription>> {
+        Ok(self.read_subscriptions(tx, "WHERE id = $1", &[id.into()], now).await?.pop())
     }
 
     async fn read_subscriptions(
         &self,
-        store: &Store,
+        tx: &mut Tx,
         clauses: &str,
         parameters: &[Value],
         now: DateTime<Utc>,
     ) -> Result<Vec<ReadSubscription>> {
         // PostgreSQL has instants that no calendar here reaches, and infinite ones: an end there is none, and a start is missing.
         let columns = SUBSCRIPTION_COLUMNS.map(|column| match column {
-            "start_at" | "end_at" if store.pick(true, false) => {
+            "start_at" | "end_at" if tx.pick(true, false) => {
                 format!("CASE WHEN {column} <= '9999-12-31 23:59:59+00' THEN GREATEST({column}, '0001-01-01 00:00:00+00') END AS {column}")
             }
             _ => column.to_owned(),
         });
         let sql = format!("SELECT {} FROM ({}) AS subscriptions {clauses}", columns.join(", "), statement(&self.subscription));
-        let rows = store.read(&sql, parameters).await.map_err(|error| explain(error, &self.subscription))?;
+        let rows = tx.read(&sql, parameters).await.map_err(|error| explain(error, &self.subscription))?;
         Ok(rows.iter().map(|row| subscription_of(row, now)).collect())
     }
 
@@ -170,7 +170,7 @@ impl SeatSource {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let (source, store) = (self.clone(), store.clone());
         let reader = tokio::spawn(async move {
-            let collate = collate(&store);
+            let collate = collate(store.engine());
             let until = format_instant(as_of);
             let until = store.pick(format!("TIMESTAMPTZ '{until}'"), format!("'{until}'"));
             // The stream carries no types: each is cast to the one it is decoded as.
@@ -202,15 +202,14 @@ impl SeatSource {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn rows_of_org(&self, store: &Store, org_id: &str, seat_type: &str, as_of: DateTime<Utc>) -> Result<Vec<ReadRow>> {
-        let collate = collate(store);
+    pub async fn rows_of_org(&self, tx: &mut Tx, org_id: &str, seat_type: &str, as_of: DateTime<Utc>) -> Result<Vec<ReadRow>> {
+        let collate = collate(tx.engine());
         let sql = format!(
             "SELECT seat_type, occurred_at, id, seats, reason FROM ({}) AS ledger \
              WHERE org_id{collate} = $1 AND seat_type{collate} = $2 AND occurred_at <= $3 ORDER BY occurred_at, id",
             statement(&self.ledger)
         );
-        let rows =
-            store.read(&sql, &[org_id.into(), seat_type.into(), as_of.into()]).await.map_err(|error| explain(error, &self.ledger))?;
+        let rows = tx.read(&sql, &[org_id.into(), seat_type.into(), as_of.into()]).await.map_err(|error| explain(error, &self.ledger))?;
         rows.iter()
             .map(|row| {
                 Ok(ReadRow {
@@ -228,19 +227,19 @@ impl SeatSource {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn types_of_org(&self, store: &Store, org_id: &str) -> Result<Vec<String>> {
-        let collate = collate(store);
+    pub async fn types_of_org(&self, tx: &mut Tx, org_id: &str) -> Result<Vec<String>> {
+        let collate = collate(tx.engine());
         let sql =
             format!("SELECT DISTINCT seat_type FROM ({}) AS ledger WHERE org_id{collate} = $1 ORDER BY seat_type", statement(&self.ledger));
-        let rows = store.read(&sql, &[org_id.into()]).await.map_err(|error| explain(error, &self.ledger))?;
+        let rows = tx.read(&sql, &[org_id.into()]).await.map_err(|error| explain(error, &self.ledger))?;
         rows.iter().map(|row| row.text("seat_type")).collect()
     }
 }
 
 /// Byte order, which is also that of the ledger's index.
 #[must_use]
-pub fn collate(store: &Store) -> &'static str {
-    store.pick(" COLLATE \"C\"", "")
+pub fn collate(engine: &str) -> &'static str {
+    if engine == "postgres" { " COLLATE \"C\"" } else { "" }
 }
 
 fn statement(file: &ProjectFile) -> String {

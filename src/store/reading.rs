@@ -36,24 +36,15 @@ impl Store {
         }
     }
 
-    /// The rows of a statement that holds a text of a file, in which it can only read.
+    /// As [`Tx::read`], in a transaction of its own.
     ///
     /// # Errors
-    /// As [`Self::prove_select`] and [`Self::query`].
+    /// As [`Tx::read`].
     pub async fn read(&self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>> {
-        match self {
-            Self::Postgres { .. } => {
-                let mut tx = self.begin_read().await?;
-                let rows = tx.query(sql, parameters).await.map_err(only_reads)?;
-                tx.commit().await?;
-                Ok(rows)
-            }
-            Self::Sqlite { file, .. } => {
-                let (file, text, parameter_count) = (file.clone(), sql.to_owned(), parameters.len());
-                tokio::task::spawn_blocking(move || prove_in_sqlite(&file, &text, parameter_count, None)).await??;
-                self.query(sql, parameters).await
-            }
-        }
+        let mut tx = self.begin_read().await?;
+        let rows = tx.read(sql, parameters).await?;
+        tx.commit().await?;
+        Ok(rows)
     }
 
     async fn prove_in_postgres(&self, statement: &Numbered, prepared_by: Option<&str>) -> Result<Vec<String>> {
@@ -74,6 +65,20 @@ impl Store {
 }
 
 impl Tx {
+    /// The rows of a statement that holds a text of a file, in which it can only read. The transaction is one of [`Store::begin_read`].
+    ///
+    /// # Errors
+    /// As [`Store::prove_select`] and [`Store::query`].
+    pub async fn read(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>> {
+        if self.pick(false, true) {
+            let files = self.query("SELECT file FROM pragma_database_list WHERE name = 'main'", &[]).await?;
+            let file = files.first().map(|row| row.text("file")).transpose()?.unwrap_or_default();
+            let (text, parameter_count) = (sql.to_owned(), parameters.len());
+            tokio::task::spawn_blocking(move || prove_in_sqlite(Path::new(&file), &text, parameter_count, None)).await??;
+        }
+        self.query(sql, parameters).await.map_err(only_reads)
+    }
+
     /// From here to [`Self::end_reading`] PostgreSQL refuses whatever writes, in functions too. SQLite needs no such thing.
     ///
     /// # Errors

@@ -71,7 +71,8 @@ impl UserUsage {
              FROM usage_daily_total AS day \
              JOIN usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = $1 \
              WHERE day.usage_date >= $2 AND day.usage_date < $3 ORDER BY day.usage_date";
-        let rows = store.query(sql, &[user_value(store, user), from.into(), to.into()]).await?;
+        let mut tx = store.begin_read().await?;
+        let rows = tx.query(sql, &[user_value(store, user), from.into(), to.into()]).await?;
         let sum = |column: &str| rows.iter().map(|row| row.int(column)).sum::<Result<i64>>();
         let day = |row: &Row| -> Result<UserDay> {
             Ok(UserDay {
@@ -82,7 +83,7 @@ impl UserUsage {
             })
         };
         let within = start_of_day(from, timezone)?..start_of_day(to, timezone)?;
-        let requests = recent::requests(project, config, store, user, within, LISTED).await?;
+        let requests = recent::requests(project, config, store, &mut tx, user, within, LISTED).await?;
         Ok(Self {
             summary: UserSummary {
                 total_requests: sum("request_count")?,

@@ -171,7 +171,7 @@ pub(super) struct Order<'a> {
 /// Folds the whole ledger; the rows of windows that `keep` names are collected.
 pub(super) async fn fold(source: &SeatSource, store: &Store, order: &Order<'_>, keep: impl Fn(Window) -> bool) -> Result<Folded> {
     let as_of = order.made_from.as_of;
-    let (subscriptions, isolated) = source.subscriptions(store, as_of.max(order.now)).await?;
+    let (subscriptions, isolated) = source.subscriptions(&mut store.begin_read().await?, as_of.max(order.now)).await?;
     let mut ledger = source.read(store, as_of);
     let mut folded = Folded {
         as_of,

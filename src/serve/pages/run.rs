@@ -110,7 +110,7 @@ pub(super) async fn page(
 
 async fn read(app: &App, id: &str) -> Result<Option<Shown>> {
     let store = &app.context.store;
-    if !data::can_hold(store, id) {
+    if !data::can_hold(store.engine(), id) {
         return Ok(None);
     }
     let Some(run) = store.run(id).await? else { return Ok(None) };

@@ -127,7 +127,8 @@ async fn list<'a>(app: &App, asked: &'a Asked) -> Result<Listed<'a>, Problem> {
     let size = i64::try_from(PAGE_SUBSCRIPTIONS).unwrap_or(i64::MAX);
     let skip = i64::try_from(page - 1).unwrap_or(0) * size;
     let now = app.context.clock.now();
-    let mut subscriptions = source.some_subscriptions(store, search, (skip, size + 1), now).await?;
+    let mut tx = store.begin_read().await?;
+    let mut subscriptions = source.some_subscriptions(&mut tx, search, (skip, size + 1), now).await?;
     let is_more = subscriptions.len() > PAGE_SUBSCRIPTIONS;
     subscriptions.truncate(PAGE_SUBSCRIPTIONS);
     let mut latest: Vec<Option<Period>> = Vec::with_capacity(subscriptions.len());
@@ -139,7 +140,7 @@ async fn list<'a>(app: &App, asked: &'a Asked) -> Result<Listed<'a>, Problem> {
     }
     let ids: Vec<&str> = subscriptions.iter().flatten().map(|subscription| subscription.id.as_str()).collect();
     let periods: Vec<Period> = latest.iter().flatten().copied().collect();
-    let written = read::written(store, &ids, &periods).await?;
+    let written = read::written(&mut tx, &ids, &periods).await?;
     let month = |id: &str, period: Option<Period>| {
         let number = period?.number;
         let found = written

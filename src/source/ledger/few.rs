@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::{ReadSubscription, SeatSource, collate, explain, statement};
 use crate::seats::LedgerRow;
-use crate::store::{Row, Store, Value};
+use crate::store::{Row, Tx, Value};
 
 impl SeatSource {
     /// Subscriptions by id as of `now`, from the `skip`th on; `search` is looked for in id, org and plan.
@@ -14,7 +14,7 @@ impl SeatSource {
     /// As [`SeatSource::subscriptions`].
     pub async fn some_subscriptions(
         &self,
-        store: &Store,
+        tx: &mut Tx,
         search: Option<&str>,
         (skip, limit): (i64, i64),
         now: DateTime<Utc>,
@@ -24,12 +24,12 @@ impl SeatSource {
             None => String::new(),
             Some(search) => {
                 parameters.push(search.into());
-                let (find, needle) = store.pick(("strpos", "lower(CAST($3 AS TEXT))"), ("instr", "lower($3)"));
+                let (find, needle) = tx.pick(("strpos", "lower(CAST($3 AS TEXT))"), ("instr", "lower($3)"));
                 let found = |column: &str| format!("{find}(lower({column}), {needle}) > 0");
                 format!("WHERE {} OR {} OR {}", found("id"), found("org_id"), found("plan"))
             }
         };
-        self.read_subscriptions(store, &format!("{filter} ORDER BY id LIMIT $1 OFFSET $2"), &parameters, now).await
+        self.read_subscriptions(tx, &format!("{filter} ORDER BY id LIMIT $1 OFFSET $2"), &parameters, now).await
     }
 
     /// The latest counts of one org and seat type in `[from, until]`, at most `limit`, in order; and the one in force before them.
@@ -38,20 +38,20 @@ impl SeatSource {
     /// What the database says.
     pub async fn latest_counts(
         &self,
-        store: &Store,
+        tx: &mut Tx,
         org_and_type: (&str, &str),
         within: (DateTime<Utc>, DateTime<Utc>),
         limit: i64,
     ) -> Result<Vec<LedgerRow>> {
-        let collate = collate(store);
+        let collate = collate(tx.engine());
         let select = format!(
             "SELECT occurred_at, id, seats FROM ({}) AS ledger WHERE org_id{collate} = $1 AND seat_type{collate} = $2",
             statement(&self.ledger)
         );
         let order = "ORDER BY occurred_at DESC, id DESC LIMIT";
         let (org_id, seat_type) = org_and_type;
-        let read = async |sql: String, parameters: &[Value]| -> Result<Vec<LedgerRow>> {
-            let rows = store.read(&sql, parameters).await.map_err(|error| explain(error, &self.ledger))?;
+        let mut read = async |sql: String, parameters: &[Value]| -> Result<Vec<LedgerRow>> {
+            let rows = tx.read(&sql, parameters).await.map_err(|error| explain(error, &self.ledger))?;
             rows.iter().map(ledger_row).collect()
         };
         let parameters = [org_id.into(), seat_type.into(), within.0.into(), within.1.into(), limit.into()];
@@ -70,15 +70,15 @@ impl SeatSource {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn count_rows(&self, store: &Store, org_id: &str, seat_type: &str, until: DateTime<Utc>, limit: i64) -> Result<i64> {
-        let collate = collate(store);
+    pub async fn count_rows(&self, tx: &mut Tx, org_id: &str, seat_type: &str, until: DateTime<Utc>, limit: i64) -> Result<i64> {
+        let collate = collate(tx.engine());
         let sql = format!(
             "SELECT COUNT(*) AS row_count FROM (SELECT id FROM ({}) AS ledger \
              WHERE org_id{collate} = $1 AND seat_type{collate} = $2 AND occurred_at <= $3 LIMIT $4) AS counted",
             statement(&self.ledger)
         );
         let parameters = [org_id.into(), seat_type.into(), until.into(), limit.into()];
-        let rows = store.read(&sql, &parameters).await.map_err(|error| explain(error, &self.ledger))?;
+        let rows = tx.read(&sql, &parameters).await.map_err(|error| explain(error, &self.ledger))?;
         rows.first().map_or(Ok(0), |row| row.int("row_count"))
     }
 }

@@ -26,18 +26,19 @@ pub(in crate::serve::pages) async fn file(State(app): State<Arc<App>>, Named(id)
     let store = &app.context.store;
     let now = app.context.clock.now();
     let source = SeatSource::load(&app.context.project, store.engine())?;
-    let subscription = read::subscription(store, &source, &id, now).await?;
+    let mut tx = store.begin_read().await?;
+    let subscription = read::subscription(&mut tx, &source, &id, now).await?;
     if format == "json" {
-        let rows = source.count_rows(store, &subscription.org_id, TOTAL, now, LEDGER_ROWS_MAX + 1).await?;
+        let rows = source.count_rows(&mut tx, &subscription.org_id, TOTAL, now, LEDGER_ROWS_MAX + 1).await?;
         if rows > LEDGER_ROWS_MAX {
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("The ledger has more than {LEDGER_ROWS_MAX} rows"))
                 .hint("`tallyroll report seats` folds any number; `format=csv` has what the last run wrote"));
         }
-        let months = SubscriptionMonths::read(store, &source, &id, TOTAL, now).await?;
+        let months = SubscriptionMonths::read(&mut tx, &source, &id, TOTAL, now).await?;
         return Ok(Json(months.report(now)?).into_response());
     }
     let periods = read::periods(subscription.start_at, subscription.end_at, now)?;
-    let batches = batches(read::written(store, &[&id], &periods).await?)?;
+    let batches = batches(read::written(&mut tx, &[&id], &periods).await?)?;
     let schema = peak_row::schema();
     if format == "csv" {
         return Ok(attached("text/csv; charset=utf-8", &id, "csv", csv_twin::write(&schema, &batches)?));

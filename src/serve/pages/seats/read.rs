@@ -11,7 +11,7 @@ use crate::serve::data;
 use crate::serve::problem::Problem;
 use crate::snapshot::peak_row::{Entry, PeakRow};
 use crate::source::ledger::SeatSource;
-use crate::store::{Row, Store, Value};
+use crate::store::{Row, Tx, Value};
 
 /// A month of a subscription as it was written, with the billing month that it belongs to.
 pub(super) struct Written {
@@ -35,7 +35,7 @@ pub(super) fn periods(start_at: i64, end_at: Option<i64>, now: DateTime<Utc>) ->
 }
 
 /// What was written of these subscriptions in these months, of every seat type, in order of type and month.
-pub(super) async fn written(store: &Store, subscriptions: &[&str], periods: &[Period]) -> Result<Vec<Written>> {
+pub(super) async fn written(tx: &mut Tx, subscriptions: &[&str], periods: &[Period]) -> Result<Vec<Written>> {
     let mut months = periods.iter().map(|period| Ok(BillingMonth::of(period.last_date()?).to_string())).collect::<Result<Vec<_>>>()?;
     months.sort_unstable();
     months.dedup();
@@ -56,7 +56,7 @@ pub(super) async fn written(store: &Store, subscriptions: &[&str], periods: &[Pe
         "SELECT {COLUMNS} FROM peak_seats WHERE billing_month IN ({months}) AND subscription_id IN ({ids}) \
          ORDER BY subscription_id, seat_type, month_number"
     );
-    store.query(&sql, &parameters).await?.iter().map(written_row).collect()
+    tx.query(&sql, &parameters).await?.iter().map(written_row).collect()
 }
 
 fn written_row(row: &Row) -> Result<Written> {
@@ -103,12 +103,12 @@ fn written_row(row: &Row) -> Result<Written> {
 
 /// The subscription of an id, which a stranger may have sent.
 pub(super) async fn subscription(
-    store: &Store,
+    tx: &mut Tx,
     source: &SeatSource,
     id: &str,
     now: DateTime<Utc>,
 ) -> std::result::Result<Subscription, Problem> {
-    let read = if data::can_hold(store, id) { source.subscription(store, id, now).await? } else { None };
+    let read = if data::can_hold(tx.engine(), id) { source.subscription(tx, id, now).await? } else { None };
     read.ok_or_else(|| unknown(id))?.map_err(|bad| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("This subscription cannot be billed: {}", bad.reason))
             .hint("mend its row; the next run bills it, and until then it bills all others")

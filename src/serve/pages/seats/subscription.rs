@@ -22,6 +22,7 @@ use crate::serve::layout::{self, encode};
 use crate::serve::parts::{cut, figure, grouped, instant, name, none, opt_instant, state};
 use crate::serve::problem::Problem;
 use crate::source::ledger::SeatSource;
+use crate::store::Tx;
 
 /// Months that a chart covers unless more are asked for.
 const CHART_MONTHS: u64 = 24;
@@ -39,9 +40,10 @@ pub(in crate::serve::pages) async fn page(
     let now = app.context.clock.now();
     let chart_months = usize::try_from(asked.number("months", 1..=read::MONTHS_MAX as u64, CHART_MONTHS)?).unwrap_or(usize::MAX);
     let source = SeatSource::load(&app.context.project, store.engine())?;
-    let subscription = read::subscription(store, &source, &id, now).await?;
+    let mut tx = store.begin_read().await?;
+    let subscription = read::subscription(&mut tx, &source, &id, now).await?;
     let periods = read::periods(subscription.start_at, subscription.end_at, now)?;
-    let mut written = read::written(store, &[&id], &periods).await?;
+    let mut written = read::written(&mut tx, &[&id], &periods).await?;
     let mut types: Vec<String> = written.iter().map(|written| written.row.seat_type.clone().into_owned()).collect();
     types.dedup();
     let seat_type = asked.text("type").unwrap_or(TOTAL);
@@ -58,7 +60,7 @@ pub(in crate::serve::pages) async fn page(
             p { "It has not begun." }
         } @else {
             h2 { "Ledger, seats of type " (name(seat_type)) }
-            (chart(store, &source, &subscription, seat_type, drawn, &written, now).await?)
+            (chart(&mut tx, &source, &subscription, seat_type, drawn, &written, now).await?)
         }
         h2 { "Months" }
         (months(&written, &periods))
@@ -101,7 +103,7 @@ fn links(id: &str, seat_type: &str, types: &[String], chart_months: usize) -> Ma
 }
 
 async fn chart(
-    store: &crate::store::Store,
+    tx: &mut Tx,
     source: &SeatSource,
     subscription: &Subscription,
     seat_type: &str,
@@ -112,7 +114,7 @@ async fn chart(
     let (Some(first), Some(last)) = (drawn.first(), drawn.last()) else { return Ok(none()) };
     let end = last.end.min(now.timestamp_micros()).max(first.start + 1);
     let within = (instant_of(first.start)?, instant_of(end)?);
-    let rows = source.latest_counts(store, (&subscription.org_id, seat_type), within, CHART_ROWS).await?;
+    let rows = source.latest_counts(tx, (&subscription.org_id, seat_type), within, CHART_ROWS).await?;
     let cut_at = rows.first().filter(|row| rows.len() as u64 > CHART_ROWS.unsigned_abs() && row.occurred_at > first.start).copied();
     if rows.is_empty() {
         return Ok(html! { p class="soft" { "The ledger of the org has no row of this type." } });

@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use chrono::{Datelike, NaiveDate};
-use futures_util::future::try_join4;
 
 use super::span::Span;
 use super::top::{CUSTOMERS, TopLine, USERS, top};
-use crate::store::{Row, Store};
+use crate::store::{Row, Store, Tx};
 use crate::window::first_of_month;
 
 /// Sums over requests. The cost is none where no request has a known one.
@@ -67,27 +66,31 @@ const SUMS: [&str; 10] = [
 
 /// Reads a span; `search` is looked for among names and ids.
 pub(super) async fn usage(store: &Store, span: Span, search: Option<&str>) -> Result<Usage> {
-    let read = try_join4(days(store, span), types(store, span), top(store, &CUSTOMERS, span, search), top(store, &USERS, span, search));
-    let (days, types, customers, users) = read.await?;
-    Ok(Usage { days, types, customers, users })
+    let mut tx = store.begin_read().await?;
+    Ok(Usage {
+        days: days(&mut tx, span).await?,
+        types: types(&mut tx, span).await?,
+        customers: top(&mut tx, &CUSTOMERS, span, search).await?,
+        users: top(&mut tx, &USERS, span, search).await?,
+    })
 }
 
-async fn days(store: &Store, span: Span) -> Result<Vec<Period>> {
+async fn days(tx: &mut Tx, span: Span) -> Result<Vec<Period>> {
     let sql = format!(
         "SELECT usage_date, {} FROM usage_daily_total WHERE usage_date >= $1 AND usage_date <= $2 ORDER BY usage_date",
         SUMS.join(", ")
     );
-    let rows = store.query(&sql, &[span.from.into(), span.to.into()]).await?;
+    let rows = tx.query(&sql, &[span.from.into(), span.to.into()]).await?;
     rows.iter().map(|row| Ok(Period { first_date: row.date("usage_date")?, sums: sums(row)? })).collect()
 }
 
-async fn types(store: &Store, span: Span) -> Result<Vec<TypeLine>> {
+async fn types(tx: &mut Tx, span: Span) -> Result<Vec<TypeLine>> {
     let measures = SUMS.map(|measure| format!("CAST(SUM({measure}) AS BIGINT) AS {measure}")).join(", ");
     let sql = format!(
         "SELECT request_type, model, {measures} FROM usage_daily_type WHERE usage_date >= $1 AND usage_date <= $2 \
          GROUP BY request_type, model ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, request_type, model LIMIT {LISTED}"
     );
-    let rows = store.query(&sql, &[span.from.into(), span.to.into()]).await?;
+    let rows = tx.query(&sql, &[span.from.into(), span.to.into()]).await?;
     let line = |row: &Row| Ok(TypeLine { request_type: row.text("request_type")?, model: row.opt_text("model")?, sums: sums(row)? });
     rows.iter().map(line).collect()
 }

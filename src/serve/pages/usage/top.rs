@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::read::LISTED;
 use super::span::{Piece, Span, pieces};
 use crate::serve::parts::usd_json;
-use crate::store::{Row, Store, Value};
+use crate::store::{Row, Tx, Value};
 use crate::window::first_of_month;
 
 /// A customer or a user among those that cost most.
@@ -45,29 +45,29 @@ pub(super) const USERS: Grain =
 const CANDIDATES: usize = 400;
 
 /// Those that cost most, named as they were called last; `search` is looked for among names and ids.
-pub(super) async fn top(store: &Store, grain: &Grain, span: Span, search: Option<&str>) -> Result<Vec<TopLine>> {
-    let Some(known) = known(store, grain).await? else { return Ok(Vec::new()) };
+pub(super) async fn top(tx: &mut Tx, grain: &Grain, span: Span, search: Option<&str>) -> Result<Vec<TopLine>> {
+    let Some(known) = known(tx, grain).await? else { return Ok(Vec::new()) };
     let pieces = pieces(span, known)?;
     if pieces.is_empty() {
         return Ok(Vec::new());
     }
     if grain.is_large && pieces.iter().any(|piece| !piece.is_monthly) {
-        let (candidates, bound) = candidates(store, grain, span, search).await?;
-        let lines = sums(store, grain, span, &pieces, Among::Candidates(&candidates)).await?;
+        let (candidates, bound) = candidates(tx, grain, span, search).await?;
+        let lines = sums(tx, grain, span, &pieces, Among::Candidates(&candidates)).await?;
         // Nobody else can cost more than the last one that is listed.
         let last = lines.get(LISTED - 1).map(|line| line.cost_nanos.unwrap_or(0));
         if bound.is_none_or(|bound| last.is_some_and(|last| last >= bound)) {
             return Ok(lines);
         }
     }
-    sums(store, grain, span, &pieces, Among::All(search)).await
+    sums(tx, grain, span, &pieces, Among::All(search)).await
 }
 
 /// The days that a table has rows of.
-async fn known(store: &Store, grain: &Grain) -> Result<Option<Span>> {
+async fn known(tx: &mut Tx, grain: &Grain) -> Result<Option<Span>> {
     let daily = grain.daily;
     let sql = format!("SELECT (SELECT MIN(usage_date) FROM {daily}) AS first_date, (SELECT MAX(usage_date) FROM {daily}) AS last_date");
-    let rows = store.query(&sql, &[]).await?;
+    let rows = tx.query(&sql, &[]).await?;
     let Some(row) = rows.first().filter(|row| row.values.first() != Some(&Value::Null)) else { return Ok(None) };
     Ok(Some(Span { from: row.date("first_date")?, to: row.date("last_date")? }))
 }
@@ -91,12 +91,12 @@ impl Parameters {
     }
 
     /// Those whose name in the span holds a text, or whose id it is.
-    fn search(&mut self, store: &Store, grain: &Grain, search: Option<&str>) -> String {
+    fn search(&mut self, tx: &Tx, grain: &Grain, search: Option<&str>) -> String {
         let Grain { monthly, id, label, .. } = grain;
         let Some(search) = search else { return String::new() };
         let needle = self.bind(search.into());
         let (needle, find) =
-            store.pick((format!("lower(CAST({needle} AS TEXT) COLLATE \"C\")"), "strpos"), (format!("lower({needle})"), "instr"));
+            tx.pick((format!("lower(CAST({needle} AS TEXT) COLLATE \"C\")"), "strpos"), (format!("lower({needle})"), "instr"));
         format!(
             "AND {id} IN (SELECT {id} FROM {monthly} WHERE usage_month >= $1 AND usage_month <= $2 \
              AND ({find}(lower({label}), {needle}) > 0 OR CAST({id} AS TEXT) = {needle}))"
@@ -111,28 +111,28 @@ enum Among<'a> {
 }
 
 /// The first by what the touched months cost whole, and what the next one costs, if there is one.
-async fn candidates(store: &Store, grain: &Grain, span: Span, search: Option<&str>) -> Result<(Vec<Value>, Option<i128>)> {
+async fn candidates(tx: &mut Tx, grain: &Grain, span: Span, search: Option<&str>) -> Result<(Vec<Value>, Option<i128>)> {
     let Grain { monthly, id, .. } = grain;
     let mut parameters = Parameters::of(span);
-    let filter = parameters.search(store, grain, search);
+    let filter = parameters.search(tx, grain, search);
     let sql = format!(
         "SELECT {id}, CAST(COALESCE(SUM(total_cost_nanos), 0) AS BIGINT) AS bound_nanos FROM {monthly} \
          WHERE usage_month >= $1 AND usage_month <= $2 {filter} GROUP BY {id} ORDER BY bound_nanos DESC, {id} LIMIT {}",
         CANDIDATES + 1
     );
-    let rows = store.query(&sql, &parameters.0).await?;
+    let rows = tx.query(&sql, &parameters.0).await?;
     let bound = rows.get(CANDIDATES).map(|row| row.int("bound_nanos").map(i128::from)).transpose()?;
     let ids = rows.iter().take(CANDIDATES).map(|row| row.get(id).cloned()).collect::<Result<_>>()?;
     Ok((ids, bound))
 }
 
-async fn sums(store: &Store, grain: &Grain, span: Span, pieces: &[Piece], among: Among<'_>) -> Result<Vec<TopLine>> {
+async fn sums(tx: &mut Tx, grain: &Grain, span: Span, pieces: &[Piece], among: Among<'_>) -> Result<Vec<TopLine>> {
     let Grain { daily, monthly, id, label, .. } = grain;
     let mut parameters = Parameters::of(span);
     let filter = match among {
         Among::Candidates([]) => return Ok(Vec::new()),
         Among::Candidates(ids) => format!("AND {id} IN ({})", parameters.list(ids.iter().cloned())),
-        Among::All(search) => parameters.search(store, grain, search),
+        Among::All(search) => parameters.search(tx, grain, search),
     };
     let mut selects = Vec::new();
     for piece in pieces {
@@ -181,5 +181,5 @@ async fn sums(store: &Store, grain: &Grain, span: Span, pieces: &[Piece], among:
             total_cost_usd: usd_json(cost_nanos),
         })
     };
-    store.query(&sql, &parameters.0).await?.iter().map(line).collect()
+    tx.query(&sql, &parameters.0).await?.iter().map(line).collect()
 }
