@@ -5,13 +5,27 @@ use sha2::{Digest, Sha256};
 /// The first 128 bits of the SHA-256 of `parts`, each ended so that no two lists run together, in hexadecimal.
 #[must_use]
 pub fn of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
-    let mut digest = Sha256::new();
+    let mut fingerprint = Fingerprint::default();
     for part in parts {
-        let part = part.as_ref();
-        digest.update(part.len().to_le_bytes());
-        digest.update(part);
+        fingerprint.add(part.as_ref());
     }
-    hex(&digest.finalize()[..16])
+    fingerprint.finish()
+}
+
+/// A fingerprint whose parts come one after the other.
+#[derive(Default)]
+pub struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    pub fn add(&mut self, part: &[u8]) {
+        self.0.update(part.len().to_le_bytes());
+        self.0.update(part);
+    }
+
+    #[must_use]
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize()[..16])
+    }
 }
 
 /// Bytes in hexadecimal.

@@ -39,6 +39,9 @@ pub struct Job {
     /// Folder of `output.url` into which each written window also goes as Parquet for finance.
     #[serde(default)]
     pub publish: Option<String>,
+    /// A SELECT of what the result follows from beside the tables of other jobs: other rows than at the last writing make it due.
+    #[serde(default)]
+    pub follows: Option<String>,
     /// Statements that must return no row once a window is written; each row they do return is a failure.
     #[serde(default)]
     pub checks: BTreeMap<String, String>,
@@ -275,6 +278,9 @@ impl Job {
         }
         if self.operator == OperatorKind::PeakSeats && self.writes != "peak_seats" {
             say("`peak_seats` writes the table `peak_seats`".to_owned());
+        }
+        if self.follows.is_some() && (self.operator != OperatorKind::Sql || self.window != WindowKind::All) {
+            say("`follows` is for `operator = \"sql\"` with `window = \"all\"`".to_owned());
         }
         if self.publish.is_some() && (self.operator != OperatorKind::Sql || self.window != WindowKind::Month) {
             say("`publish` is for `operator = \"sql\"` with `window = \"month\"`".to_owned());

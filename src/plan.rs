@@ -103,12 +103,12 @@ impl Plan {
             match operator {
                 Operator::UsageRollup(rollup) => plan.find_raw(context, tx, job, rollup, request, &mut due).await?,
                 Operator::Sql(select) => {
-                    let day = select.depends_on_day(job, request.as_of)?;
-                    plan.find_derived(context, tx, job, day, request, &mut due).await?;
+                    let follows = select.follows_from(tx, job, request.as_of).await?;
+                    plan.find_derived(context, tx, job, &follows, request, &mut due).await?;
                 }
                 Operator::UsageDashboard => {
-                    let day = Some(usage_dashboard::follows_from(&context.config, request.as_of)?);
-                    plan.find_derived(context, tx, job, day, request, &mut due).await?;
+                    let follows = [usage_dashboard::follows_from(&context.config, request.as_of)?];
+                    plan.find_derived(context, tx, job, &follows, request, &mut due).await?;
                 }
                 // It looks at everything each time it runs.
                 Operator::Reconcile => {
@@ -303,7 +303,7 @@ impl Plan {
         context: &Context,
         tx: &mut Tx,
         job: &Job,
-        day: Option<String>,
+        follows: &[String],
         request: &Request,
         due: &mut BTreeMap<Window, String>,
     ) -> Result<()> {
@@ -311,7 +311,7 @@ impl Plan {
             Some(folder) => Some(context.storage.list(folder).await?),
             None => None,
         };
-        for (window, input) in upstream_fingerprints(context, tx, job, day).await? {
+        for (window, input) in upstream_fingerprints(context, tx, job, follows).await? {
             let is_unpublished = |state: &WindowState| {
                 let path = job.publish.as_ref().map(|folder| usage_monthly::path(job, folder, window));
                 state.rows_out > 0 && path.is_some_and(|path| published.as_ref().is_some_and(|published| !published.contains(&path)))
@@ -320,7 +320,7 @@ impl Plan {
                 None => "never written",
                 Some(state) if state.state == "due" => "left undone",
                 Some(state) if state.state == "failed" => "failed before",
-                Some(state) if state.input_fingerprint.as_deref() != Some(&input) => "upstream windows were rewritten",
+                Some(state) if state.input_fingerprint.as_deref() != Some(&input) => "what it is made from has changed",
                 Some(state) if is_unpublished(state) => "its finance file is missing",
                 Some(_) if request.force || request.rebuild => FORCED,
                 Some(_) => continue,
@@ -331,12 +331,12 @@ impl Plan {
     }
 }
 
-/// For each window of `job` that has written upstream windows: a digest of which writes of them it would read, and of the day that it
-/// depends on, if it does ([`SqlSelect::depends_on_day`](crate::operator::sql::SqlSelect::depends_on_day)).
+/// For each window of `job` that has written upstream windows: a digest of which writes of them it would read, and of what else it
+/// follows from ([`SqlSelect::follows_from`](crate::operator::sql::SqlSelect::follows_from)).
 ///
 /// # Errors
 /// What the database says.
-pub async fn upstream_fingerprints(context: &Context, tx: &mut Tx, job: &Job, day: Option<String>) -> Result<BTreeMap<Window, String>> {
+pub async fn upstream_fingerprints(context: &Context, tx: &mut Tx, job: &Job, follows: &[String]) -> Result<BTreeMap<Window, String>> {
     let mut inputs: BTreeMap<Window, Vec<String>> = BTreeMap::new();
     for upstream in context.jobs.upstream_of(job) {
         for (window, state) in tx.windows(&upstream.name).await? {
@@ -349,8 +349,7 @@ pub async fn upstream_fingerprints(context: &Context, tx: &mut Tx, job: &Job, da
             }
         }
     }
-    let with_day = |reads: Vec<String>| fingerprint::of(reads.into_iter().chain(day.clone()));
-    Ok(inputs.into_iter().map(|(window, reads)| (window, with_day(reads))).collect())
+    Ok(inputs.into_iter().map(|(window, reads)| (window, fingerprint::of(reads.iter().chain(follows)))).collect())
 }
 
 /// The windows of `kind` that read an upstream window.

@@ -242,6 +242,18 @@ impl Tx {
         self.query(sql, &[name]).await?.iter().map(|row| row.text("name")).collect()
     }
 
+    /// A digest of the rows of one statement, in their order; none of them is kept.
+    ///
+    /// # Errors
+    /// As [`Store::query`].
+    pub async fn digest(&mut self, sql: &str, parameters: &[Value]) -> Result<String> {
+        match self {
+            Self::Postgres(tx) => postgres::digest(&mut **tx, sql, parameters).await,
+            Self::Sqlite(tx) => sqlite::digest(&mut **tx, sql, parameters).await,
+        }
+        .map_err(classify)
+    }
+
     /// Makes everything since the beginning permanent, all at once.
     ///
     /// # Errors

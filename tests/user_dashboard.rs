@@ -5,6 +5,7 @@ use crate::support::{Engine, Fixture};
 
 on_both_databases!(
     a_dashboard_shows_usage_plan_and_limits,
+    a_changed_plan_or_account_is_seen_by_the_next_run,
     midnight_moves_today_and_the_month,
     sums_do_not_overflow_32_bits,
     the_command_shows_what_the_seeds_api_does,
@@ -123,6 +124,41 @@ async fn a_dashboard_shows_usage_plan_and_limits(engine: Engine) {
     let before = fixture.rows(SHOWN).await;
     fixture.run_well(&["run-job", "user_dashboard", "--force", "--as-of", "2026-03-10T23:30:00Z"]);
     assert_eq!(fixture.rows(SHOWN).await, before);
+}
+
+async fn a_changed_plan_or_account_is_seen_by_the_next_run(engine: Engine) {
+    let fixture = filled(engine).await;
+    let as_of = "2026-03-10T23:30:00Z";
+    run(&fixture, as_of);
+    let of = |user: usize| {
+        format!("SELECT plan_name, monthly_limit, daily_limit, can_make_request FROM user_dashboard_data WHERE user_id = '{}'", USER[user])
+    };
+    plan(&fixture, 7, 2, "pro", (1_000, 50), "2026-03-09", "NULL").await;
+    let changes: [(String, usize, &str); 8] = [
+        (format!("UPDATE users SET plan = 'max', requests_limit = 900 WHERE id = '{}'", USER[4]), 4, "max|900|NULL|1"),
+        (format!("UPDATE users SET is_active = FALSE WHERE id = '{}'", USER[4]), 4, "max|900|NULL|0"),
+        (format!("UPDATE users SET plan_expires_at = '2026-03-10T23:00:00.000000Z' WHERE id = '{}'", USER[4]), 4, "free|100|NULL|0"),
+        ("UPDATE user_plans SET daily_requests = 1 WHERE plan_name = 'enterprise'".to_owned(), 0, "enterprise|5|1|0"),
+        ("UPDATE user_plans SET expires_at = '2026-03-10T23:00:00.000000Z' WHERE plan_name = 'enterprise'".to_owned(), 0, "pro|1000|50|1"),
+        (format!("UPDATE user_plans SET is_active = FALSE WHERE user_id = '{}'", USER[0]), 0, "free|100|NULL|1"),
+        (format!("INSERT INTO users (id, email, plan, requests_limit) VALUES ('{}', '3@x', 'new', 7)", USER[3]), 3, "new|7|NULL|1"),
+        ("SELECT 1".to_owned(), 2, "pro|1000|50|1"),
+    ];
+    for (change, user, expected) in &changes {
+        fixture.execute(change).await;
+        let due = run(&fixture, as_of);
+        assert_eq!(due.len(), usize::from(change != "SELECT 1"), "{change}");
+        assert_eq!(fixture.rows(&of(*user)).await, [*expected], "{change}");
+        assert!(run(&fixture, as_of).is_empty(), "{change}");
+    }
+    // Time alone: a plan that begins or ends within the day. What nothing is made from makes nothing due.
+    plan(&fixture, 8, 2, "night", (3, 3), "2026-03-10", "'2026-03-10T23:50:00.000000Z'").await;
+    assert_eq!(run(&fixture, "2026-03-10T23:40:00Z"), ["user_dashboard all"]);
+    assert_eq!(fixture.rows(&of(2)).await, ["night|3|3|1"]);
+    assert_eq!(run(&fixture, "2026-03-10T23:50:00Z"), ["user_dashboard all"]);
+    assert_eq!(fixture.rows(&of(2)).await, ["pro|1000|50|1"]);
+    fixture.execute("UPDATE users SET name = 'N'").await;
+    assert!(run(&fixture, "2026-03-10T23:55:00Z").is_empty());
 }
 
 async fn midnight_moves_today_and_the_month(engine: Engine) {

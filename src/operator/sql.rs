@@ -64,10 +64,14 @@ impl SqlSelect {
         Ok(select)
     }
 
-    /// The checks read a table that may not be there yet: then an empty one stands for it.
+    /// That `follows` and the checks only read. Checks read a table that may not be there yet: then an empty one stands for it.
     async fn prove_checks(&self, store: &Store, job: &Job) -> Result<()> {
         let is_missing = !job.checks.is_empty() && store.table_columns(&job.writes).await?.is_empty();
         let table = if is_missing { Some(self.create_table_sql("TEMP TABLE", job)?) } else { None };
+        if let Some(follows) = &job.follows {
+            let context = || format!("`follows` of `{}`", job.origin);
+            store.prove_select(&self.number(sql_text::bare(follows)).with_context(context)?, None).await.with_context(context)?;
+        }
         for (name, check) in &job.checks {
             let context = || format!("Check `{name}` of `{}`", job.origin);
             let check = sql_text::bare(check);
@@ -136,13 +140,22 @@ impl SqlSelect {
         }
     }
 
-    /// What the result follows from beside its input: the day of `as_of`, for SQL over everything that asks what day it is.
+    /// What the result follows from beside its input: the day of `as_of`, for SQL over everything that asks what day it is, and the
+    /// rows of `follows`.
     ///
     /// # Errors
-    /// Only at the end of the calendar.
-    pub fn depends_on_day(&self, job: &Job, as_of: DateTime<Utc>) -> Result<Option<String>> {
-        let asks = job.window == WindowKind::All && self.statement.contains(":as_of");
-        if asks { Ok(Some(format!("as of {}", day_of(as_of, self.timezone)?))) } else { Ok(None) }
+    /// What the database says of `follows`.
+    pub async fn follows_from(&self, tx: &mut Tx, job: &Job, as_of: DateTime<Utc>) -> Result<Vec<String>> {
+        let mut parts = Vec::new();
+        if job.window == WindowKind::All && self.statement.contains(":as_of") {
+            parts.push(format!("as of {}", day_of(as_of, self.timezone)?));
+        }
+        if let Some(follows) = &job.follows {
+            let within = || format!("In `follows` of `{}`", job.origin);
+            let (sql, parameters) = self.bind(sql_text::bare(follows), Window::containing(job.window, as_of.date_naive())?, as_of).with_context(within)?;
+            parts.push(tx.digest(&sql, &parameters).await.map_err(only_reads).with_context(within)?);
+        }
+        Ok(parts)
     }
 
     /// Replaces the rows of a window; how many there are now.

@@ -132,9 +132,11 @@ impl Work {
         // One snapshot: the check after the write compares what the write read.
         let mut tx = context.store.begin_snapshot().await?;
         select.lock_whole(&context.store, &mut tx, &self.job).await?;
-        let day = select.depends_on_day(&self.job, self.request.as_of)?;
+        tx.begin_reading().await?;
+        let follows = select.follows_from(&mut tx, &self.job, self.request.as_of).await?;
+        tx.end_reading().await?;
         // Taken before the rows are read: an upstream window that is rewritten in between makes this one due again.
-        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job, day).await?.remove(&window).unwrap_or_default();
+        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job, &follows).await?.remove(&window).unwrap_or_default();
         let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
         let rows_out = select.write(&mut tx, &self.job, window, self.request.as_of).await?;
         if let Some(folder) = &self.job.publish {
@@ -188,8 +190,8 @@ impl Work {
     async fn keep_dashboards(&self, window: Window) -> Result<Written> {
         let context = &self.context;
         let mut tx = context.store.begin_snapshot().await?;
-        let day = Some(usage_dashboard::follows_from(&context.config, self.request.as_of)?);
-        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job, day).await?.remove(&window).unwrap_or_default();
+        let follows = [usage_dashboard::follows_from(&context.config, self.request.as_of)?];
+        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job, &follows).await?.remove(&window).unwrap_or_default();
         let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
         let rows_out = usage_dashboard::write(&context.store, &mut tx, &context.config, self.request.as_of).await?;
         let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };

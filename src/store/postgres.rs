@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::TryStreamExt as _;
 use sqlx::Connection as _;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -18,6 +19,7 @@ use sqlx::{AssertSqlSafe, Column, ConnectOptions, Encode, Executor, PgExecutor, 
 use super::url::PostgresUrl;
 use super::value::{Row, Value};
 use crate::failure::Failure;
+use crate::fingerprint::Fingerprint;
 
 /// What every session is told: results must not depend on the settings of the server, the database or the role; a role that
 /// row-level security would show fewer rows gets an error instead; a run that hangs inside a transaction is cut off and cannot keep
@@ -141,6 +143,18 @@ pub(super) async fn query(executor: impl PgExecutor<'_>, sql: &str, parameters: 
     let Some(first) = rows.first() else { return Ok(Vec::new()) };
     let columns: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
     rows.iter().map(|row| Ok(Row { columns: Arc::clone(&columns), values: decode::decode(row)? })).collect()
+}
+
+pub(super) async fn digest(executor: impl PgExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<String, sqlx::Error> {
+    let mut rows = bind(sql, parameters).fetch(executor);
+    let mut fingerprint = Fingerprint::default();
+    while let Some(row) = rows.try_next().await? {
+        for value in decode::decode(&row)? {
+            // A text never begins as NULL does.
+            fingerprint.add(value.to_text().map_or("\0".to_owned(), |text| format!("={text}")).as_bytes());
+        }
+    }
+    Ok(fingerprint.finish())
 }
 
 pub(super) async fn execute(executor: impl PgExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<u64, sqlx::Error> {

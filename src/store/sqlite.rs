@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::TryStreamExt as _;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Row as _, Sqlite, SqliteExecutor, TypeInfo, ValueRef};
 
 use super::value::{Row, Value, format_instant, hex};
 use crate::failure::Failure;
+use crate::fingerprint::Fingerprint;
 
 /// How long a writer waits for another one's transaction: windows are short, and the database has one writer at a time.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,6 +67,18 @@ pub(super) async fn query(executor: impl SqliteExecutor<'_>, sql: &str, paramete
     let Some(first) = rows.first() else { return Ok(Vec::new()) };
     let columns: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
     rows.iter().map(|row| Ok(Row { columns: Arc::clone(&columns), values: decode(row)? })).collect()
+}
+
+pub(super) async fn digest(executor: impl SqliteExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<String, sqlx::Error> {
+    let mut rows = bind(sql, parameters).fetch(executor);
+    let mut fingerprint = Fingerprint::default();
+    while let Some(row) = rows.try_next().await? {
+        for value in decode(&row)? {
+            // A text never begins as NULL does.
+            fingerprint.add(value.to_text().map_or("\0".to_owned(), |text| format!("={text}")).as_bytes());
+        }
+    }
+    Ok(fingerprint.finish())
 }
 
 pub(super) async fn execute(executor: impl SqliteExecutor<'_>, sql: &str, parameters: &[Value]) -> Result<u64, sqlx::Error> {
