@@ -152,7 +152,8 @@ impl SqlSelect {
         }
         if let Some(follows) = &job.follows {
             let within = || format!("In `follows` of `{}`", job.origin);
-            let (sql, parameters) = self.bind(sql_text::bare(follows), Window::containing(job.window, as_of.date_naive())?, as_of).with_context(within)?;
+            let (sql, parameters) =
+                self.bind(sql_text::bare(follows), Window::containing(job.window, as_of.date_naive())?, as_of).with_context(within)?;
             parts.push(tx.digest(&sql, &parameters).await.map_err(only_reads).with_context(within)?);
         }
         Ok(parts)
