@@ -66,6 +66,7 @@ BEGIN
     GRANT SELECT ON tallyroll.usage_daily, tallyroll.usage_daily_user, tallyroll.usage_monthly_user TO tallyroll_user;
     EXECUTE format('GRANT SELECT ON %I.user_dashboard_data TO tallyroll_user', v_application);
     GRANT SELECT ON tallyroll.tallyroll_setting TO tallyroll_runner, tallyroll_reader, tallyroll_user;
+    GRANT SELECT ON tallyroll.tallyroll_project TO tallyroll_runner, tallyroll_reader;
 
     FOR v_function IN
         SELECT oid FROM pg_proc

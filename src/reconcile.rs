@@ -67,7 +67,7 @@ const CHECKS: [(&str, &str); 8] = [
     ("months", "monthly summaries = usage_daily, per month"),
     ("dashboards", "user_dashboard_data = the monthly summaries, per user"),
     ("peaks", "peak_seats = the ledger, per billing month"),
-    ("sealed_files", "sealed files = their manifests"),
+    ("sealed_files", "finance files = their sources"),
     ("seat_drift", "the ledger's last count = the present assignments, per org"),
 ];
 
@@ -108,6 +108,7 @@ pub async fn run(context: &Context, range: &Range, as_of: DateTime<Utc>) -> Resu
     usage::dashboards(context, &mut findings).await?;
     seats::peaks(context, &mut findings).await?;
     seats::sealed_files(context, &mut findings).await?;
+    seats::monthly_files(context, &mut findings).await?;
     seats::drift(context, &mut findings).await?;
     let checks = CHECKS
         .iter()

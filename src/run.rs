@@ -28,6 +28,7 @@ use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::UsageRollup;
 use crate::plan::{ASKED_FOR, FORCED, Plan, Planned, Request};
 use crate::project::Project;
+use crate::snapshot::owner;
 use crate::snapshot::storage::Storage;
 use crate::source::Source;
 use crate::source::ledger::SeatSource;
@@ -322,6 +323,9 @@ async fn run_windows(
     progress: &Arc<Mutex<Progress>>,
     report: &mut JobReport,
 ) -> Result<()> {
+    if matches!(operator, Operator::PeakSeats(_)) || job.publish.is_some() {
+        owner::claim(&context.storage, &context.store).await?;
+    }
     let mut tx = context.store.begin().await?;
     let mut plan = Plan::make(context, &mut tx, job, operator, request).await?;
     if let Some(resumed) = &binding.resume {

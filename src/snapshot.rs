@@ -1,12 +1,17 @@
 //! Finance files: Parquet with a CSV twin, published whole or not at all, and the journal of closed billing months
 //! (`docs/semantics.md` section 7, `docs/interface.md` "Parquet for finance").
 
+mod bounded_http;
+mod correction;
 pub mod csv_twin;
 pub mod export;
 pub mod journal;
+mod local;
 pub mod manifest;
+pub mod owner;
 pub mod parquet_file;
 pub mod peak_row;
+pub mod seal;
 pub mod storage;
 pub mod usage_monthly;
 pub mod verify;

@@ -11,6 +11,7 @@ use crate::import::parse_instant;
 use crate::plan::{Plan, Request};
 use crate::run::{self, Context, Operator};
 use crate::seats::calendar::{BillingMonth, State};
+use crate::snapshot::usage_monthly;
 use crate::snapshot::verify::{self, Verified, ledger_problem};
 use crate::store::lock;
 
@@ -32,13 +33,9 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let context = session.context().await?;
     let mut months = verify::verify(&context.storage, &context.store, arguments.billing_month).await?;
     compare_with_ledger(&context, arguments, &mut months).await?;
-    let job = "peak_seats";
-    if months.iter().any(|month| !month.problems.is_empty())
-        && let Some(holder) = lock::holder(&context.store, &context.clock, job, context.config.engine.lock_lease_seconds).await?
-    {
-        return Err(Failure::try_again(format!("Job `{job}` is publishing now: {}", holder.shown))
-            .hint("verify again when it has ended")
-            .into());
+    compare_monthly_files(&context, arguments.billing_month, &mut months).await?;
+    if months.iter().any(|month| !month.problems.is_empty()) {
+        require_idle(&context).await?;
     }
     context.store.close().await;
 
@@ -77,6 +74,36 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
         .into())
 }
 
+/// Adds the monthly summaries' files that say other than their tables.
+async fn compare_monthly_files(context: &Context, only: Option<BillingMonth>, months: &mut Vec<Verified>) -> Result<()> {
+    for (job, folder) in usage_monthly::publishers(&context.jobs) {
+        for (window, problem) in usage_monthly::problems(&context.storage, &context.store, job, folder).await? {
+            let name = BillingMonth::of(window.start_date).to_string();
+            if only.is_some_and(|only| only.to_string() != name) {
+                continue;
+            }
+            match months.iter_mut().find(|month| month.billing_month == name) {
+                Some(month) => month.problems.push(problem),
+                None => months.push(Verified::of(name, vec![problem])),
+            }
+        }
+    }
+    months.sort_by(|left, right| left.billing_month.cmp(&right.billing_month));
+    Ok(())
+}
+
+/// What does not hold while a job publishes may hold when it has ended.
+async fn require_idle(context: &Context) -> Result<()> {
+    let publishers = usage_monthly::publishers(&context.jobs).map(|(job, _)| job.name.as_str());
+    for job in publishers.chain(["peak_seats"]) {
+        if let Some(holder) = lock::holder(&context.store, &context.clock, job, context.config.engine.lock_lease_seconds).await? {
+            let failure = Failure::try_again(format!("Job `{job}` is publishing now: {}", holder.shown));
+            return Err(failure.hint("verify again when it has ended").into());
+        }
+    }
+    Ok(())
+}
+
 /// Adds, to each month, what the ledger says otherwise.
 async fn compare_with_ledger(context: &Context, arguments: &Arguments, months: &mut Vec<Verified>) -> Result<()> {
     let job = context.jobs.get("peak_seats")?;
@@ -113,6 +140,5 @@ async fn compare_with_ledger(context: &Context, arguments: &Arguments, months: &
             .hint("`tallyroll verify` lists the months that there are")
             .into());
     }
-    months.sort_by(|left, right| left.billing_month.cmp(&right.billing_month));
     Ok(())
 }

@@ -18,11 +18,12 @@ use crate::abort;
 use crate::failure::Failure;
 use crate::plan::{ASKED_FOR, FORCED, Request};
 use crate::seats::calendar::{BillingMonth, State};
-use crate::snapshot::journal::{self, Computed, Journal, Publisher};
+use crate::snapshot::journal::{self, Journal};
 use crate::snapshot::parquet_file::{self, ReadBack};
 use crate::snapshot::peak_row::{self, PeakRow};
+use crate::snapshot::seal::{self, Computed, Publisher};
 use crate::snapshot::storage::Storage;
-use crate::snapshot::{self, CURRENT_FOLDER, FINAL_FOLDER, PublishedFile};
+use crate::snapshot::{self, CURRENT_FOLDER, FINAL_FOLDER, PublishedFile, owner};
 use crate::source::ledger::{BadSubscription, SeatSource};
 use crate::store::lock::JobLock;
 use crate::store::state::WindowState;
@@ -92,6 +93,7 @@ impl PeakSeats {
         request: &Request,
         now: DateTime<Utc>,
     ) -> Result<BTreeMap<Window, String>> {
+        owner::check(&self.storage, store).await?;
         let published = self.published(store).await?;
         let folded = self.folded(store, states, request, now, &published).await?;
         let mut due = BTreeMap::new();
@@ -137,7 +139,8 @@ impl PeakSeats {
         let was_sealed = states.values().filter(|state| is_sealed(state)).map(|state| state.window);
         let in_journal = published.iter().filter(|(_, month)| month.revisions > 0).map(|(window, _)| *window);
         let sealed: BTreeSet<Window> = in_journal.chain(was_sealed).collect();
-        let order = Order { states, made_from: made_from.clone(), sealed: sealed.clone(), now, grace_hours: self.grace_hours };
+        let project_id = owner::project_id(store).await?;
+        let order = Order { states, made_from: made_from.clone(), sealed: sealed.clone(), now, grace_hours: self.grace_hours, project_id };
         let mut changed: BTreeSet<Window> = BTreeSet::new();
         for _ in 0..MAX_PASSES {
             let keep = |window: Window| {
@@ -204,8 +207,8 @@ impl PeakSeats {
     /// Seals a month where its time has come, and says what `current/` is to hold.
     ///
     /// # Errors
-    /// As [`journal::seal`].
-    pub async fn seal(&self, window: Window, store: &Store, lock: &JobLock, takes_commitment: bool) -> Result<Billed> {
+    /// As [`seal::seal`].
+    pub async fn seal(&self, window: Window, store: &Store, lock: &JobLock, takes_agreement: bool) -> Result<Billed> {
         let folded = self.planned()?;
         let month = folded.month(window)?;
         let billing_month = BillingMonth::of(window.start_date);
@@ -220,13 +223,17 @@ impl PeakSeats {
             as_of: folded.as_of_micros(),
             input_fingerprint: month.digest.clone(),
             ledger_ids: month.ledger_ids,
-            takes_commitment,
+            takes_agreement,
             isolated: folded.isolated_ids(),
         };
         let sql = "SELECT path, sha256 FROM snapshot_file WHERE billing_month = $1 AND state = 'final'";
         let recorded = store.query(sql, &[billing_month.to_string().into()]).await?;
         let recorded = recorded.iter().map(|row| Ok((row.text("path")?, row.text("sha256")?))).collect::<Result<_>>()?;
-        let sealed = journal::seal(&self.storage, &computed, &Publisher { store, lock, recorded }).await?;
+        let sql = "SELECT MAX(revision) AS revision FROM peak_seats WHERE billing_month = $1";
+        let known = store.query(sql, &[billing_month.to_string().into()]).await?;
+        let known_revision = known.first().map(|row| row.opt_int("revision")).transpose()?.flatten().unwrap_or(0);
+        let publisher = Publisher { store, lock, project_id: owner::project_id(store).await?, recorded, known_revision };
+        let sealed = seal::seal(&self.storage, &computed, &publisher).await?;
         if sealed.correction_count > 0 {
             tracing::warn!(%billing_month, corrections = sealed.correction_count, "A closed month was corrected by a new revision");
         }
@@ -325,7 +332,7 @@ impl PeakSeats {
     ///
     /// # Errors
     /// As [`Journal::read`].
-    pub async fn expected_corrections(&self, window: Window, takes_commitment: bool) -> Result<(usize, Vec<PeakRow<'static>>)> {
+    pub async fn expected_corrections(&self, window: Window, takes_agreement: bool) -> Result<(usize, Vec<PeakRow<'static>>)> {
         let folded = self.planned()?;
         let billing_month = BillingMonth::of(window.start_date);
         let journal = Journal::read(&self.storage, billing_month).await?;
@@ -333,7 +340,7 @@ impl PeakSeats {
             return Ok((0, Vec::new()));
         }
         let rows = peak_row::rows(&parquet_file::read(folded.file(window)?)?.batches)?;
-        let corrections = journal.corrections(&rows, folded.as_of_micros(), takes_commitment, &folded.isolated_ids());
+        let corrections = journal.corrections(&rows, folded.as_of_micros(), takes_agreement, &folded.isolated_ids());
         Ok((journal.revisions.len(), corrections.into_iter().map(PeakRow::into_owned).collect()))
     }
 }

@@ -9,7 +9,7 @@ use super::Findings;
 use crate::plan::{Plan, Request};
 use crate::run::{Context, Operator, load_operator};
 use crate::seats::calendar::BillingMonth;
-use crate::snapshot::verify;
+use crate::snapshot::{usage_monthly, verify};
 use crate::window::Window;
 
 /// The table `peak_seats` against the ledger, each month folded as of its own last writing.
@@ -65,6 +65,18 @@ pub(super) async fn sealed_files(context: &Context, findings: &mut Findings) -> 
         }
         for problem in &month.problems {
             findings.compare("sealed_files", &month.billing_month, problem, &"as sealed", &"changed or missing", query);
+        }
+    }
+    Ok(())
+}
+
+/// Every monthly summary's file against its table.
+pub(super) async fn monthly_files(context: &Context, findings: &mut Findings) -> Result<()> {
+    for (job, folder) in usage_monthly::publishers(&context.jobs) {
+        for (window, problem) in usage_monthly::problems(&context.storage, &context.store, job, folder).await? {
+            findings.compare("sealed_files", &window.to_string(), &problem, &"as the table", &"changed or missing", || {
+                format!("tallyroll verify --billing-month {window}")
+            });
         }
     }
     Ok(())

@@ -58,10 +58,10 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
 }
 
 /// What a run would make of a billing month.
-async fn expected_billing(peak_seats: &PeakSeats, window: Window, takes_commitment: bool) -> Result<ExpectedBilling> {
+async fn expected_billing(peak_seats: &PeakSeats, window: Window, takes_agreement: bool) -> Result<ExpectedBilling> {
     let state = peak_seats.planned()?.month(window)?.state;
     let (revision_count, rows) =
-        if state == State::Final { peak_seats.expected_corrections(window, takes_commitment).await? } else { (0, Vec::new()) };
+        if state == State::Final { peak_seats.expected_corrections(window, takes_agreement).await? } else { (0, Vec::new()) };
     let corrections = rows
         .into_iter()
         .map(|row| ExpectedCorrection {

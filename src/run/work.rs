@@ -142,7 +142,7 @@ impl Work {
         if let Some(folder) = &self.job.publish {
             // Before the commit: a run that is killed in between leaves the window due, never an old file behind a new table.
             self.lock.assert_held(&context.store, &mut tx).await?;
-            usage_monthly::publish(&context.storage, &mut tx, &self.job, folder, window).await?;
+            usage_monthly::publish(&context.storage, &context.store, &mut tx, &self.job, folder, window).await?;
             abort::point("usage_monthly_put");
         }
         let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };

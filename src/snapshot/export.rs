@@ -3,8 +3,10 @@
 use anyhow::{Context, Result};
 
 use super::journal::SUCCESS_FILE;
+use super::owner::OWNER_FILE;
 use super::storage::{Storage, require};
 use super::{csv_twin, parquet_file};
+use crate::failure::Failure;
 
 /// Folders that finance reads.
 const FOLDERS: [&str; 2] = ["peak_seats", "usage_monthly"];
@@ -21,6 +23,11 @@ pub struct Exported {
 /// # Errors
 /// What a storage says; a file that cannot be read.
 pub async fn export(from: &Storage, to: &Storage) -> Result<Vec<Exported>> {
+    if to.get(OWNER_FILE).await?.is_some() {
+        return Err(Failure::usage(format!("`{}` is an output of tallyroll: sealed files are not replaced", to.shown("")))
+            .hint("export to a folder of its own")
+            .into());
+    }
     let mut exported = Vec::new();
     for folder in FOLDERS {
         let mut paths = from.list(folder).await?;

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::parquet_file::{Facts, ReadBack};
 use super::{PEAK_FILE, sha256};
@@ -11,7 +12,8 @@ use super::{PEAK_FILE, sha256};
 /// The CSV twin beside a sealed Parquet file.
 pub const CSV_FILE: &str = "peak_seats.csv";
 
-/// Grows when a column or a key of the files changes its meaning.
+/// Grows when a column or a key of the files changes its meaning, or a byte of what follows from the Parquet file: then sealed files
+/// of the older number go on being derived as they were.
 pub const SCHEMA_VERSION: &str = "1";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,9 @@ pub struct Manifest {
     pub state: String,
     pub as_of: String,
     pub tool_version: String,
+    /// Whose month it is; files from before it was written name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
     /// SHA-256 over what ledger and subscriptions gave for the whole month, in order.
     pub input_fingerprint: String,
     /// The smallest and largest id of ledger rows that occurred before the month's end.
@@ -49,6 +54,7 @@ pub struct PeakFacts {
     pub as_of: String,
     pub input_fingerprint: String,
     pub ledger_ids: Option<(i64, i64)>,
+    pub project_id: Uuid,
 }
 
 impl PeakFacts {
@@ -62,6 +68,7 @@ impl PeakFacts {
             ("revision", self.revision.to_string()),
             ("state", self.state.to_owned()),
             ("as_of", self.as_of.clone()),
+            ("project_id", self.project_id.to_string()),
             ("input_fingerprint", self.input_fingerprint.clone()),
         ];
         if let Some((first, last)) = self.ledger_ids {
@@ -86,6 +93,7 @@ impl Manifest {
             state: read.fact("state")?.to_owned(),
             as_of: read.fact("as_of")?.to_owned(),
             tool_version: read.fact("tool_version")?.to_owned(),
+            project_id: read.fact("project_id").ok().map(str::to_owned),
             input_fingerprint: read.fact("input_fingerprint")?.to_owned(),
             ledger_first_id: id("ledger_first_id")?,
             ledger_last_id: id("ledger_last_id")?,

@@ -85,6 +85,12 @@ impl PeakRow<'_> {
         (&self.org_id, &self.month) == (&other.org_id, &other.month)
     }
 
+    /// What the subscription says: it is sealed with the month.
+    #[must_use]
+    pub fn agreement(&self) -> (Option<&str>, Option<&str>, Option<i64>) {
+        (self.plan.as_deref(), self.license_id.as_deref(), self.committed_seats)
+    }
+
     /// Adds what the ledger says to a digest; with `and_labels`, also what the subscription says, and the state.
     pub fn digest(&self, digest: &mut Sha256, and_labels: bool) {
         let mut bytes = Vec::with_capacity(256);

@@ -1,33 +1,47 @@
 //! Where finance files go: a local folder or an S3-compatible bucket. A file is there whole, or not at all.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, RetryConfig};
 
-use crate::abort;
+use super::bounded_http::BoundedHttp;
+use super::local::{self, Refusal};
 use crate::failure::Failure;
 use crate::project::Project;
 
-/// Names of files that are being written; a dot keeps them out of readers' globs.
-const TEMPORARY_PREFIX: &str = ".tallyroll-";
+/// The longest finance file: a few million rows. Whoever reads one holds it in memory.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// A temporary file that is older was left by a process that was killed.
-const ABANDONED_AFTER: Duration = Duration::from_hours(1);
+/// The longest file of facts about others: a manifest, whose output it is.
+const MAX_FACTS_BYTES: u64 = 1 << 20;
+
+/// The most files below a folder: sixty thousand revisions with four files each.
+const MAX_LISTED: usize = 250_000;
+
+/// How long a bucket may take to hand over one file, or one listing.
+const MAX_WAIT: Duration = Duration::from_mins(10);
 
 /// An opened `output.url`.
 #[derive(Debug, Clone)]
 pub enum Storage {
-    Local { root: PathBuf },
-    S3 { store: Arc<AmazonS3>, prefix: String, url: String },
+    Local {
+        root: PathBuf,
+    },
+    /// A bucket, behind whatever speaks to it.
+    S3 {
+        store: Arc<dyn ObjectStore>,
+        prefix: String,
+        url: String,
+        max_wait: Duration,
+    },
 }
 
 impl Storage {
@@ -40,12 +54,12 @@ impl Storage {
         if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             let retry = RetryConfig { max_retries: 4, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
-            let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build().map_err(|error| {
+            let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).with_http_connector(BoundedHttp).build().map_err(|error| {
                 Failure::config(format!("`output.url` = `{url}` cannot be opened"))
                     .caused_by(error)
                     .hint("set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not Amazon's, AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true for http)")
             })?;
-            return Ok(Self::S3 { store: Arc::new(store), prefix: prefix.trim_matches('/').to_owned(), url: url.to_owned() });
+            return Ok(Self::bucket(Arc::new(store), prefix, url));
         }
         let path = url.strip_prefix("file://").unwrap_or(url);
         if path.contains("://") || path.is_empty() {
@@ -54,6 +68,12 @@ impl Storage {
                 .into());
         }
         Ok(Self::Local { root: project.dir.join(path) })
+    }
+
+    /// A bucket that is spoken to through `store`.
+    #[must_use]
+    pub fn bucket(store: Arc<dyn ObjectStore>, prefix: &str, url: &str) -> Self {
+        Self::S3 { store, prefix: prefix.trim_matches('/').to_owned(), url: url.to_owned(), max_wait: MAX_WAIT }
     }
 
     /// How a person would name a file of it.
@@ -70,18 +90,41 @@ impl Storage {
     /// # Errors
     /// [`Failure`]; so for all that follows.
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        let max_bytes = if is_data(path) { MAX_FILE_BYTES } else { MAX_FACTS_BYTES };
         match self {
-            Self::Local { root } => match fs::read(root.join(path)) {
-                Ok(bytes) => Ok(Some(bytes.into())),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(self.explain_io(path, error)),
-            },
-            Self::S3 { store, prefix, .. } => match store.get(&object_path(prefix, path)).await {
-                Ok(found) => Ok(Some(found.bytes().await.map_err(|error| self.explain_s3(path, error))?)),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(self.explain_s3(path, error)),
-            },
+            Self::Local { root } => {
+                let (root, owned) = (root.clone(), path.to_owned());
+                let read = tokio::task::spawn_blocking(move || local::read(&root, &owned, max_bytes)).await?;
+                read.map_err(|refusal| self.explain_local(path, refusal))
+            }
+            Self::S3 { store, prefix, .. } => self.in_time(path, self.get_object(store, &object_path(prefix, path), path, max_bytes)).await,
         }
+    }
+
+    /// What the storage says of an object's length is not believed: its bytes are counted.
+    async fn get_object(&self, store: &Arc<dyn ObjectStore>, object: &ObjectPath, path: &str, max_bytes: u64) -> Result<Option<Bytes>> {
+        let mut stream = match store.get(object).await {
+            Ok(found) => found.into_stream(),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.explain_s3(path, error)),
+        };
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.try_next().await.map_err(|error| self.explain_s3(path, error))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > max_bytes {
+                return Err(self.explain_local(path, Refusal::TooLong(max_bytes)));
+            }
+        }
+        Ok(Some(bytes.into()))
+    }
+
+    async fn in_time<T>(&self, path: &str, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let Self::S3 { max_wait, .. } = self else { return answer.await };
+        let too_slow = || {
+            Failure::try_again(format!("The storage did not hand over `{}` in {} seconds", self.shown(path), max_wait.as_secs()))
+                .hint("this command can be repeated as it is")
+        };
+        tokio::time::timeout(*max_wait, answer).await.map_err(|_| too_slow())?
     }
 
     /// Writes a file that must not be there yet; false, and nothing changed, where it is.
@@ -101,11 +144,15 @@ impl Storage {
     }
 
     async fn put(&self, path: &str, bytes: Bytes, mode: PutMode) -> Result<bool> {
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            // One that could never be read back.
+            return Err(self.explain_local(path, Refusal::TooLong(MAX_FILE_BYTES)));
+        }
         match self {
             Self::Local { root } => {
-                let (target, is_new) = (root.join(path), mode == PutMode::Create);
-                let written = tokio::task::spawn_blocking(move || put_local(&target, &bytes, is_new)).await?;
-                written.map_err(|error| self.explain_io(path, error))
+                let (root, owned, is_new) = (root.clone(), path.to_owned(), mode == PutMode::Create);
+                let written = tokio::task::spawn_blocking(move || local::put(&root, &owned, &bytes, is_new)).await?;
+                written.map_err(|refusal| self.explain_local(path, refusal))
             }
             Self::S3 { store, prefix, .. } => match store.put_opts(&object_path(prefix, path), bytes.into(), mode.into()).await {
                 Ok(_) => Ok(true),
@@ -122,19 +169,43 @@ impl Storage {
     pub async fn list(&self, folder: &str) -> Result<Vec<String>> {
         let mut paths = match self {
             Self::Local { root } => {
-                let mut found = Vec::new();
-                list_local(root, &root.join(folder), &mut found).map_err(|error| self.explain_io(folder, error))?;
-                found
+                let (root, owned) = (root.clone(), folder.to_owned());
+                let found = tokio::task::spawn_blocking(move || local::list(&root, &owned, MAX_LISTED)).await?;
+                found.map_err(|refusal| self.explain_local(folder, refusal))?
             }
-            Self::S3 { store, prefix, .. } => {
-                let under = object_path(prefix, folder);
-                let found: Vec<_> = store.list(Some(&under)).try_collect().await.map_err(|error| self.explain_s3(folder, error))?;
-                let start = if prefix.is_empty() { 0 } else { object_path(prefix, "").as_ref().len() + 1 };
-                found.iter().filter_map(|object| object.location.as_ref().get(start..).map(str::to_owned)).collect()
-            }
+            Self::S3 { store, prefix, .. } => self.in_time(folder, self.list_objects(store, prefix, folder)).await?,
         };
         paths.sort_unstable();
         Ok(paths)
+    }
+
+    async fn list_objects(&self, store: &Arc<dyn ObjectStore>, prefix: &str, folder: &str) -> Result<Vec<String>> {
+        let start = if prefix.is_empty() { 0 } else { object_path(prefix, "").as_ref().len() + 1 };
+        let mut objects = store.list(Some(&object_path(prefix, folder)));
+        let mut paths = Vec::new();
+        while let Some(object) = objects.try_next().await.map_err(|error| self.explain_s3(folder, error))? {
+            if paths.len() == MAX_LISTED {
+                return Err(self.explain_local(folder, Refusal::TooMany(MAX_LISTED)));
+            }
+            paths.extend(object.location.as_ref().get(start..).map(str::to_owned));
+        }
+        Ok(paths)
+    }
+
+    fn explain_local(&self, path: &str, refusal: Refusal) -> anyhow::Error {
+        let shown = self.shown(path);
+        let failure = match refusal {
+            Refusal::Io(error) => return self.explain_io(path, error),
+            Refusal::NotPlain { path, kind } => Failure::bad_data(format!("`{}` is {kind}", self.shown(&path)))
+                .hint("below `output.url` no link is followed and only plain files are read: put the folder or the file itself there"),
+            Refusal::TooLong(max) => {
+                Failure::bad_data(format!("`{shown}` is longer than {max} bytes")).hint("no finance file is: restore it from a copy")
+            }
+            Refusal::TooMany(max) => {
+                Failure::bad_data(format!("`{shown}` holds more than {max} files")).hint("keep there only what tallyroll wrote")
+            }
+        };
+        failure.into()
     }
 
     fn explain_io(&self, path: &str, error: std::io::Error) -> anyhow::Error {
@@ -175,71 +246,9 @@ fn object_path(prefix: &str, path: &str) -> ObjectPath {
     ObjectPath::from(format!("{prefix}/{path}"))
 }
 
-/// Temporary file, fsync, rename or link, fsync of the folder.
-fn put_local(target: &Path, bytes: &[u8], is_new: bool) -> std::io::Result<bool> {
-    let folder = target.parent().unwrap_or(Path::new("."));
-    make_folder(folder)?;
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).suffix(".tmp").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    remove_abandoned(folder, file.as_file().metadata()?.modified()?);
-    let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode)?;
-    file.as_file().sync_all()?;
-    abort::point("file_before_rename");
-    let persisted = if is_new { file.persist_noclobber(target) } else { file.persist(target) };
-    match persisted {
-        Ok(_) => {}
-        Err(error) if is_new && error.error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(error.error),
-    }
-    File::open(folder)?.sync_all()?;
-    Ok(true)
-}
-
-/// Makes a folder and those above it, each made to last.
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-    if let Some(above) = above {
-        make_folder(above)?;
-    }
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    File::open(above.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// What a killed process left is no use to anyone. How old it is, the time of a file that was just written tells. Failing to remove
-/// it harms nothing.
-fn remove_abandoned(folder: &Path, now: SystemTime) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
-        let age = || now.duration_since(entry.metadata().ok()?.modified().ok()?).ok();
-        if is_temporary && age().is_some_and(|age| age > ABANDONED_AFTER) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-fn list_local(root: &Path, folder: &Path, found: &mut Vec<String>) -> std::io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            list_local(root, &path, found)?;
-        } else if !entry.file_name().to_string_lossy().starts_with('.') {
-            found.extend(path.strip_prefix(root).ok().map(|path| path.to_string_lossy().into_owned()));
-        }
-    }
-    Ok(())
+/// Whether a file holds rows; what others hold is short.
+fn is_data(path: &str) -> bool {
+    [".parquet", ".csv"].iter().any(|extension| path.ends_with(extension))
 }
 
 /// Reads a file that must be there.

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema};
 use chrono::NaiveDate;
 
 use super::manifest::SCHEMA_VERSION;
 use super::parquet_file;
 use super::storage::Storage;
-use crate::failure::Failure;
-use crate::job::Job;
+use crate::failure::{self, Failure};
+use crate::job::{Job, Jobs};
 use crate::sql_text::quote_identifier;
-use crate::store::{Row, Tx, Value};
+use crate::store::{Row, Store, Tx, Value};
 use crate::window::Window;
 
 /// Publishes the rows of a window as `<folder>/<window column>=<month>/<job>.parquet`, in the order of the grain.
@@ -23,7 +24,24 @@ use crate::window::Window;
 ///
 /// # Errors
 /// What database or storage say; [`Failure`] of kind bad-data for an amount that `DECIMAL(18,9)` does not hold.
-pub async fn publish(storage: &Storage, tx: &mut Tx, job: &Job, folder: &str, window: Window) -> Result<()> {
+pub async fn publish(storage: &Storage, store: &Store, tx: &mut Tx, job: &Job, folder: &str, window: Window) -> Result<()> {
+    let path = path(job, folder, window);
+    let batch = derived(store, tx, job, window).await?;
+    // A month that has lost its rows keeps no old file; an empty one says so. One that never had any has none.
+    if batch.num_rows() == 0 && storage.get(&path).await?.is_none() {
+        return Ok(());
+    }
+    let facts = vec![
+        ("schema_version", SCHEMA_VERSION.to_owned()),
+        ("tool_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("job", job.name.clone()),
+        ("month", window.to_string()),
+    ];
+    storage.replace(&path, parquet_file::write(batch.schema(), &[batch], &facts)?).await
+}
+
+/// The rows of a window's file, as its table has them.
+async fn derived(store: &Store, tx: &mut Tx, job: &Job, window: Window) -> Result<RecordBatch> {
     let column = quote_identifier(&job.window_column);
     // NULL is a bucket of its own, and stands first on either database.
     let order: Vec<String> =
@@ -31,41 +49,55 @@ pub async fn publish(storage: &Storage, tx: &mut Tx, job: &Job, folder: &str, wi
     let sql =
         format!("SELECT * FROM {} WHERE {column} >= $1 AND {column} < $2 ORDER BY {}", quote_identifier(&job.writes), order.join(", "));
     let rows = tx.query(&sql, &[window.start_date.into(), window.end_date.into()]).await?;
-    let path = path(job, folder, window);
-    let Some(first) = rows.first() else {
-        // A month that has lost its rows keeps no old file; an empty one says so.
-        return if storage.get(&path).await?.is_some() {
-            replace(storage, &path, job, window, &empty_batch(storage, &path).await?).await
-        } else {
-            Ok(())
-        };
+    let names = match rows.first() {
+        Some(first) => first.columns.to_vec(),
+        None => store.table_columns(&job.writes).await?,
     };
-    let columns = first.columns.iter().enumerate().map(|(index, name)| finance_column(name, index, &rows)).collect::<Result<Vec<_>>>();
+    let columns = names.iter().enumerate().map(|(index, name)| finance_column(name, index, &rows)).collect::<Result<Vec<_>>>();
     let columns = columns.with_context(|| format!("The finance file of `{}` for {window}", job.name))?;
     let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
-    replace(storage, &path, job, window, &RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?).await
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+}
+
+/// The jobs that publish their months, each with its folder.
+pub fn publishers(jobs: &Jobs) -> impl Iterator<Item = (&Job, &str)> {
+    jobs.iter().filter_map(|job| Some((job, job.publish.as_deref()?)))
+}
+
+/// What does not hold of the published months of a job: each should say what its table says. Windows that are due are behind.
+///
+/// # Errors
+/// Where a check could not be made.
+pub async fn problems(storage: &Storage, store: &Store, job: &Job, folder: &str) -> Result<Vec<(Window, String)>> {
+    let mut problems = Vec::new();
+    let mut tx = store.begin_read().await?;
+    for (window, state) in tx.windows(&job.name).await? {
+        if state.state != "done" {
+            continue;
+        }
+        let path = path(job, folder, window);
+        let derived = derived(store, &mut tx, job, window).await?;
+        let found = match storage.get(&path).await {
+            Ok(None) if derived.num_rows() == 0 => continue,
+            Ok(None) => Err(anyhow::anyhow!("`{}` is missing", storage.shown(&path))),
+            Ok(Some(bytes)) => parquet_file::read(bytes).with_context(|| format!("`{}` cannot be read", storage.shown(&path))),
+            Err(error) if failure::exit_code(&error) == 65 => Err(error),
+            Err(error) => return Err(error),
+        };
+        let again = format!("`tallyroll run-job {} --month {window}` writes it anew", job.name);
+        match found.and_then(|found| Ok(concat_batches(&found.schema, &found.batches)?)) {
+            Ok(found) if found.columns() == derived.columns() => {}
+            Ok(_) => problems.push((window, format!("`{}` says other than table `{}`; {again}", storage.shown(&path), job.writes))),
+            Err(error) => problems.push((window, format!("{error:#}; {again}"))),
+        }
+    }
+    Ok(problems)
 }
 
 /// The file of a window.
 #[must_use]
 pub fn path(job: &Job, folder: &str, window: Window) -> String {
     format!("{folder}/{}={window}/{}.parquet", job.window_column, job.name)
-}
-
-async fn replace(storage: &Storage, path: &str, job: &Job, window: Window, batch: &RecordBatch) -> Result<()> {
-    let facts = vec![
-        ("schema_version", SCHEMA_VERSION.to_owned()),
-        ("tool_version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("job", job.name.clone()),
-        ("month", window.to_string()),
-    ];
-    let bytes = parquet_file::write(batch.schema(), std::slice::from_ref(batch), &facts)?;
-    storage.replace(path, bytes).await
-}
-
-async fn empty_batch(storage: &Storage, path: &str) -> Result<RecordBatch> {
-    let old = parquet_file::read(super::storage::require(storage, path).await?)?;
-    Ok(RecordBatch::new_empty(old.schema))
 }
 
 fn finance_column(name: &str, index: usize, rows: &[Row]) -> Result<(Field, ArrayRef)> {

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+use bytes::Bytes;
 use serde::Serialize;
 
-use super::journal::{Journal, MANIFEST_FILE, Revision, SUCCESS_FILE, revision_folder};
-use super::manifest::{CSV_FILE, Manifest};
-use super::peak_row::PeakRow;
+use super::journal::{Journal, MANIFEST_FILE, SUCCESS_FILE, revision_folder};
+use super::manifest::CSV_FILE;
+use super::peak_row::{self, PeakRow};
+use super::seal::require_derived;
 use super::storage::{Storage, require};
-use super::{CURRENT_FOLDER, FINAL_FOLDER, PEAK_FILE, sha256};
-use crate::failure;
+use super::{CURRENT_FOLDER, FINAL_FOLDER, PEAK_FILE, current_path, owner, parquet_file, sha256};
+use crate::failure::{self, Failure};
 use crate::seats::calendar::BillingMonth;
 use crate::store::Store;
 
@@ -28,19 +30,38 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// Takes what was found as a problem of the month.
+    fn add(&mut self, error: anyhow::Error) -> Result<()> {
+        if matches!(failure::exit_code(&error), 75 | 78) {
+            return Err(error);
+        }
+        self.problems.push(format!("{error:#}"));
+        Ok(())
+    }
+
+    /// A month of which nothing holds but these problems.
+    #[must_use]
+    pub fn of(billing_month: String, problems: Vec<String>) -> Self {
+        Self { billing_month, revision_count: 0, row_count: 0, peak_seats: 0, problems, digest: None }
+    }
+
     /// A month that should be sealed and is not.
     #[must_use]
     pub fn unsealed(month: BillingMonth) -> Self {
         let problem = format!("Billing month {month} is closed and was not sealed: run `tallyroll run-job peak_seats`");
-        Self { billing_month: month.to_string(), revision_count: 0, row_count: 0, peak_seats: 0, problems: vec![problem], digest: None }
+        Self::of(month.to_string(), vec![problem])
     }
 }
+
+/// What mends a file in `current/`.
+const WRITTEN_ANEW: &str = "; `run-job peak_seats --force` writes it anew";
 
 /// Checks the sealed months, or one of them, and the file in `current/` of every month that was written.
 ///
 /// # Errors
 /// Where a check could not be made; what a check finds is in the result.
 pub async fn verify(storage: &Storage, store: &Store, only: Option<BillingMonth>) -> Result<Vec<Verified>> {
+    owner::check(storage, store).await?;
     let mut by_month: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut strangers = Vec::new();
     for path in storage.list(FINAL_FOLDER).await? {
@@ -54,6 +75,8 @@ pub async fn verify(storage: &Storage, store: &Store, only: Option<BillingMonth>
     for row in store.query(sql, &[]).await? {
         recorded.entry(row.text("billing_month")?).or_default().push((row.text("path")?, row.text("sha256")?));
     }
+    let known: BTreeSet<&str> = recorded.values().flatten().map(|(path, _)| path.as_str()).collect();
+    strangers.extend(storage.list(CURRENT_FOLDER).await?.into_iter().filter(|path| !known.contains(path.as_str())));
     let months: BTreeSet<String> = by_month.keys().chain(recorded.keys()).cloned().collect();
     let mut verified = Vec::new();
     for name in months {
@@ -63,52 +86,50 @@ pub async fn verify(storage: &Storage, store: &Store, only: Option<BillingMonth>
         verified.push(verify_month(storage, month, paths, records.map_or(&[][..], Vec::as_slice)).await?);
     }
     if only.is_none() && !strangers.is_empty() {
-        let problems = strangers.iter().map(|path| format!("`{}` is no file of a billing month", storage.shown(path))).collect();
-        verified.push(Verified { billing_month: "-".to_owned(), revision_count: 0, row_count: 0, peak_seats: 0, problems, digest: None });
+        let problems = strangers.iter().map(|path| format!("`{}` is no file that was published here", storage.shown(path))).collect();
+        verified.push(Verified::of("-".to_owned(), problems));
     }
     Ok(verified)
 }
 
 async fn verify_month(storage: &Storage, month: BillingMonth, paths: &[String], recorded: &[(String, String)]) -> Result<Verified> {
-    let mut verified =
-        Verified { billing_month: month.to_string(), revision_count: 0, row_count: 0, peak_seats: 0, problems: Vec::new(), digest: None };
+    let mut verified = Verified::of(month.to_string(), Vec::new());
     for (path, sha) in recorded {
-        match storage.get(path).await? {
-            None => verified.problems.push(format!("`{}` is missing", storage.shown(path))),
-            Some(bytes) if sha256(&bytes) != *sha => {
-                let advice = if path.starts_with(CURRENT_FOLDER) { "; `run-job peak_seats --force` writes it anew" } else { "" };
+        match storage.get(path).await {
+            Ok(None) => verified.problems.push(format!("`{}` is missing", storage.shown(path))),
+            Ok(Some(bytes)) if sha256(&bytes) != *sha => {
+                let advice = if path.starts_with(CURRENT_FOLDER) { WRITTEN_ANEW } else { "" };
                 verified.problems.push(format!("`{}` is not the file that was published{advice}", storage.shown(path)));
             }
-            Some(_) => {}
+            Ok(Some(_)) => {}
+            Err(error) => verified.add(error)?,
         }
     }
     let journal = match Journal::read(storage, month).await {
         Ok(journal) => journal,
-        Err(error) if failure::exit_code(&error) == 65 => {
-            verified.problems.push(format!("{error:#}"));
+        Err(error) => {
+            verified.add(error)?;
             return Ok(verified);
         }
-        Err(error) => return Err(error),
     };
-    if recorded.is_empty() {
-        verified
-            .problems
-            .push(format!("Billing month {month} is sealed, but the database has no record of it: run `tallyroll run-job peak_seats`"));
+    if let Some(path) = unrecorded(&journal, recorded) {
+        let shown = storage.shown(&path);
+        verified.problems.push(format!("`{shown}` is sealed, but the database has no record of it: run `tallyroll run-job peak_seats`"));
     }
     let mut expected = BTreeSet::new();
     for revision in &journal.revisions {
         let folder = revision_folder(month, revision.number);
         expected.extend([PEAK_FILE, CSV_FILE, MANIFEST_FILE, SUCCESS_FILE].map(|name| format!("{folder}/{name}")));
-        match verify_revision(storage, revision, &folder).await {
-            Err(error) if matches!(failure::exit_code(&error), 75 | 78) => return Err(error),
-            Err(error) => verified.problems.push(format!("{error:#}")),
-            Ok(()) => {}
+        for (path, derived) in revision.derived(month)? {
+            if let Err(error) = verify_derived(storage, &path, &derived).await {
+                verified.add(error)?;
+            }
         }
     }
     let strangers = paths.iter().filter(|path| !expected.contains(*path));
     verified.problems.extend(strangers.map(|path| format!("`{}` belongs to no revision", storage.shown(path))));
-    if let Err(error) = verify_deltas(&journal) {
-        verified.problems.push(format!("Billing month {month}: {error:#}"));
+    if let Err(error) = verify_current(storage, &journal).await {
+        verified.add(error)?;
     }
     let truth = journal.truth();
     verified.digest = (!journal.revisions.is_empty()).then(|| journal.digest());
@@ -118,45 +139,28 @@ async fn verify_month(storage: &Storage, month: BillingMonth, paths: &[String], 
     Ok(verified)
 }
 
-/// A revision's files against its manifest, and the manifest against the Parquet file it was derived from.
-async fn verify_revision(storage: &Storage, revision: &Revision, folder: &str) -> Result<()> {
-    let path = |name: &str| format!("{folder}/{name}");
-    let csv = require(storage, &path(CSV_FILE)).await?;
-    let manifest_bytes = require(storage, &path(MANIFEST_FILE)).await?;
-    let shown = storage.shown(&path(MANIFEST_FILE));
-    let manifest = Manifest::parse(&manifest_bytes).with_context(|| format!("`{shown}` is broken"))?;
-    let success = require(storage, &path(SUCCESS_FILE)).await?;
-    ensure!(success.is_empty(), "`{}` is not empty", storage.shown(&path(SUCCESS_FILE)));
-    for (name, bytes) in [(PEAK_FILE, &revision.bytes), (CSV_FILE, &csv)] {
-        let said = manifest.files.iter().find(|file| file.name == name).with_context(|| format!("`{shown}` does not name `{name}`"))?;
-        ensure!(
-            said.sha256 == sha256(bytes) && said.size_bytes == bytes.len(),
-            "`{}` and `{shown}` do not agree on its SHA-256: one of them was changed",
-            storage.shown(&path(name))
-        );
-    }
-    ensure!(manifest == Manifest::of(&revision.bytes, &revision.read, &csv)?, "`{shown}` says other than the footer of its Parquet file");
-    Ok(())
+async fn verify_derived(storage: &Storage, path: &str, derived: &Bytes) -> Result<()> {
+    require_derived(storage, path, &require(storage, path).await?, derived)
 }
 
-/// Every entry's differences are those to the entries before it.
-fn verify_deltas(journal: &Journal) -> Result<()> {
-    let mut sums: BTreeMap<_, (i64, i64)> = BTreeMap::new();
-    for revision in &journal.revisions {
-        for row in &revision.rows {
-            let sum = sums.entry(row.key()).or_default();
-            sum.0 += row.entry.peak_seats_delta;
-            sum.1 += row.entry.overage_seats_delta.unwrap_or_default();
-            ensure!(
-                *sum == (row.month.peak_seats, row.overage_seats().unwrap_or_default()) && row.entry.revision == revision.number,
-                "the differences of subscription `{}`, month {}, do not add up in revision {}",
-                row.subscription_id,
-                row.month.period.number,
-                revision.number
-            );
-        }
+/// The first file of the journal that the database has not recorded.
+fn unrecorded(journal: &Journal, recorded: &[(String, String)]) -> Option<String> {
+    let files = journal.revisions.iter().flat_map(|revision| {
+        let folder = revision_folder(journal.month, revision.number);
+        [PEAK_FILE, CSV_FILE, MANIFEST_FILE].map(|name| format!("{folder}/{name}"))
+    });
+    files.into_iter().find(|path| recorded.iter().all(|(known, _)| known != path))
+}
+
+/// The file in `current/` of a sealed month says what its journal says, whatever was recorded of it.
+async fn verify_current(storage: &Storage, journal: &Journal) -> Result<()> {
+    let path = current_path(journal.month);
+    let (false, Some(bytes)) = (journal.revisions.is_empty(), storage.get(&path).await?) else { return Ok(()) };
+    let rows = parquet_file::read(bytes).and_then(|read| peak_row::rows(&read.batches));
+    if rows.is_ok_and(|rows| rows == journal.current_rows()) {
+        return Ok(());
     }
-    Ok(())
+    Err(Failure::bad_data(format!("`{}` says other than the sealed files of {}{WRITTEN_ANEW}", storage.shown(&path), journal.month)).into())
 }
 
 fn month_in(path: &str) -> Option<BillingMonth> {

@@ -49,6 +49,9 @@ macro_rules! on_both_databases {
     };
 }
 
+/// The project of every fixture: what is published is the same from either database.
+pub const PROJECT_ID: &str = "00000000-0000-4000-8000-00000000000a";
+
 /// A migrated database, with a project folder beside it.
 pub struct Fixture {
     pub dir: TempDir,
@@ -60,6 +63,7 @@ impl Fixture {
     pub async fn new(engine: Engine) -> Self {
         let fixture = Self::empty(engine).await;
         fixture.store.migrate(false).await.unwrap();
+        fixture.execute(&format!("UPDATE tallyroll_project SET project_id = '{PROJECT_ID}'")).await;
         fixture
     }
 

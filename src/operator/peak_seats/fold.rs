@@ -11,6 +11,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use parquet::arrow::ArrowWriter;
 use sha2::{Digest, Sha256};
 use tempfile::SpooledTempFile;
+use uuid::Uuid;
 
 use super::SEALED_MARK;
 use crate::failure::Failure;
@@ -40,6 +41,7 @@ pub struct Folded {
     pub isolated: Vec<BadSubscription>,
     files: BTreeMap<Window, Mutex<SpooledTempFile>>,
     made_from: MadeFrom,
+    project_id: Uuid,
 }
 
 /// What a fold was made for: it serves only a plan that sees the same.
@@ -135,7 +137,7 @@ impl Folded {
     pub fn file(&self, window: Window) -> Result<Bytes> {
         let month = self.month(window)?;
         if month.row_count == 0 {
-            let facts = facts(BillingMonth::of(window.start_date), month, self.as_of);
+            let facts = facts(BillingMonth::of(window.start_date), month, self.as_of, self.project_id);
             return parquet_file::write(peak_row::schema(), &[], &facts.to_footer());
         }
         let file = self.files.get(&window).with_context(|| format!("The rows of {window} were not collected"))?;
@@ -147,7 +149,7 @@ impl Folded {
     }
 }
 
-fn facts(month: BillingMonth, folded: &FoldedMonth, as_of: DateTime<Utc>) -> PeakFacts {
+fn facts(month: BillingMonth, folded: &FoldedMonth, as_of: DateTime<Utc>, project_id: Uuid) -> PeakFacts {
     PeakFacts {
         billing_month: month.to_string(),
         revision: i32::from(folded.state == State::Final),
@@ -155,6 +157,7 @@ fn facts(month: BillingMonth, folded: &FoldedMonth, as_of: DateTime<Utc>) -> Pea
         as_of: format_instant(as_of),
         input_fingerprint: folded.digest.clone(),
         ledger_ids: folded.ledger_ids,
+        project_id,
     }
 }
 
@@ -166,6 +169,7 @@ pub(super) struct Order<'a> {
     /// Nothing is sealed before it.
     pub(super) now: DateTime<Utc>,
     pub(super) grace_hours: u32,
+    pub(super) project_id: Uuid,
 }
 
 /// Folds the whole ledger; the rows of windows that `keep` names are collected.
@@ -181,6 +185,7 @@ pub(super) async fn fold(source: &SeatSource, store: &Store, order: &Order<'_>, 
         isolated,
         files: BTreeMap::new(),
         made_from: order.made_from.clone(),
+        project_id: order.project_id,
     };
     let rows_before: BTreeMap<Window, i64> = order.states.iter().map(|(window, state)| (*window, state.rows_in)).collect();
     let written = order.states.keys().map(|window| BillingMonth::of(window.start_date));
@@ -316,7 +321,7 @@ impl Fold {
                 digest: hex(&collector.digest.finalize()),
             };
             if let Some(spool) = collector.spool.filter(|_| month.row_count > 0) {
-                let file = spool.finish(&facts(collector.month, &month, folded.as_of))?;
+                let file = spool.finish(&facts(collector.month, &month, folded.as_of, folded.project_id))?;
                 folded.files.insert(window, Mutex::new(file));
             }
             folded.months.insert(window, month);

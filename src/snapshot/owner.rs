@@ -1,0 +1,113 @@
+//! Whose output it is: one project's. A file at its root names the project, and so does every sealed revision, so that two databases
+//! never write into one another's months (`docs/interface.md`, "Parquet for finance").
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::storage::{Storage, require};
+use super::{FINAL_FOLDER, parquet_file};
+use crate::failure::Failure;
+use crate::store::Store;
+
+/// Names the project, at the root of the output; created once.
+pub const OWNER_FILE: &str = "_tallyroll.json";
+
+#[derive(Serialize, Deserialize)]
+struct Owner {
+    project_id: String,
+}
+
+/// The id that `tallyroll migrate` gave the database; a restored copy has the same.
+///
+/// # Errors
+/// What the database says; [`Failure`] of kind config where the row is gone.
+pub async fn project_id(store: &Store) -> Result<Uuid> {
+    let rows = store.query("SELECT project_id FROM tallyroll_project", &[]).await?;
+    let id = rows.first().map(|row| row.text("project_id")).transpose()?.and_then(|id| id.parse().ok());
+    let missing = || {
+        Failure::config("The table `tallyroll_project` has no row with a UUID").hint(format!(
+            "restore it, or take the id of the output's `{OWNER_FILE}`: INSERT INTO {} (project_id) VALUES ('…')",
+            table(store)
+        ))
+    };
+    Ok(id.ok_or_else(missing)?)
+}
+
+/// Fails where the output is another project's.
+///
+/// # Errors
+/// [`Failure`] of kind config there; what database or storage say.
+pub async fn check(storage: &Storage, store: &Store) -> Result<()> {
+    let ours = project_id(store).await?;
+    match named(storage).await? {
+        Some(theirs) if theirs != ours => Err(foreign(storage, store, OWNER_FILE, theirs, ours).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the output this project's, before anything is written there.
+///
+/// # Errors
+/// As [`check`].
+pub async fn claim(storage: &Storage, store: &Store) -> Result<()> {
+    let ours = project_id(store).await?;
+    if named(storage).await?.is_none() {
+        check_sealed(storage, store, ours).await?;
+        let mut text = serde_json::to_string_pretty(&Owner { project_id: ours.to_string() })?;
+        text.push('\n');
+        // Where another project is first, this one finds it there.
+        storage.create(OWNER_FILE, text.into()).await?;
+    }
+    check(storage, store).await
+}
+
+async fn named(storage: &Storage) -> Result<Option<Uuid>> {
+    let Some(bytes) = storage.get(OWNER_FILE).await? else { return Ok(None) };
+    let read = || -> Result<Uuid> { Ok(serde_json::from_slice::<Owner>(&bytes)?.project_id.parse()?) };
+    let broken = |error| {
+        Failure::bad_data(format!("`{}` names no project", storage.shown(OWNER_FILE)))
+            .caused_by(error)
+            .hint("restore it from a copy; or remove it: the project whose months are sealed there makes it again")
+    };
+    Ok(Some(read().map_err(broken)?))
+}
+
+/// Without the file at the root, the sealed revisions say whose they are. What this database has recorded is its own.
+async fn check_sealed(storage: &Storage, store: &Store, ours: Uuid) -> Result<()> {
+    let recorded = store.query("SELECT path FROM snapshot_file", &[]).await?;
+    let recorded: BTreeSet<String> = recorded.iter().map(|row| row.text("path")).collect::<Result<_>>()?;
+    let sealed = storage.list(FINAL_FOLDER).await?;
+    for path in sealed.iter().filter(|path| path.ends_with(".parquet") && !recorded.contains(*path)) {
+        let read = parquet_file::read(require(storage, path).await?);
+        check_file(storage, store, path, &read.with_context(|| format!("`{}` cannot be read", storage.shown(path)))?, ours)?;
+    }
+    Ok(())
+}
+
+/// Fails where a sealed file, which the database has not recorded, is another project's. One that names none is from before.
+///
+/// # Errors
+/// [`Failure`] of kind config there.
+pub fn check_file(storage: &Storage, store: &Store, path: &str, read: &parquet_file::ReadBack, ours: Uuid) -> Result<()> {
+    let theirs = read.fact("project_id").ok().map(str::parse::<Uuid>).transpose();
+    match theirs.with_context(|| format!("`{}` names no project", storage.shown(path)))? {
+        Some(theirs) if theirs != ours => Err(foreign(storage, store, path, theirs, ours).into()),
+        _ => Ok(()),
+    }
+}
+
+fn foreign(storage: &Storage, store: &Store, path: &str, theirs: Uuid, ours: Uuid) -> Failure {
+    Failure::config(format!("`{}` is of project {theirs}, and this database is project {ours}", storage.shown(path))).hint(format!(
+        "give each database an `output.url` of its own; a new database that is to go on with these files takes their id: \
+         UPDATE {} SET project_id = '{theirs}'",
+        table(store)
+    ))
+}
+
+/// The table's name for a session of any search path.
+fn table(store: &Store) -> &'static str {
+    store.pick("tallyroll.tallyroll_project", "tallyroll_project")
+}

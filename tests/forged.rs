@@ -1,0 +1,196 @@
+//! Files that someone changed: named, and never recorded as if a run had written them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use tallyroll::snapshot::manifest::Manifest;
+use tallyroll::snapshot::{parquet_file, sha256};
+
+use crate::on_both_databases;
+use crate::support::{Engine, Fixture};
+
+on_both_databases!(
+    a_forged_csv_is_never_recorded,
+    a_record_that_is_gone_is_missed,
+    a_revision_that_was_not_recorded_must_be_consistent,
+    a_forged_current_file_is_named_whatever_the_record_says,
+    a_forged_monthly_file_is_named,
+);
+
+const RUN: [&str; 4] = ["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"];
+const VERIFY: [&str; 3] = ["verify", "--as-of", "2026-04-05T00:00:00Z"];
+const RECORD: &str = "SELECT path, sha256 FROM snapshot_file WHERE billing_month = '2026-02' ORDER BY path";
+
+async fn sealed(engine: Engine) -> Fixture {
+    let fixture = Fixture::new(engine).await;
+    fixture.three_subscriptions().await;
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    fixture
+}
+
+fn revision(fixture: &Fixture, number: u32) -> PathBuf {
+    fixture.path().join(format!("out/peak_seats/final/billing_month=2026-02/rev-{number:04}"))
+}
+
+/// Changes the last digit of a CSV's first peak.
+fn forge_csv(folder: &std::path::Path) {
+    let csv = fs::read_to_string(folder.join("peak_seats.csv")).unwrap();
+    let forged = csv.replacen(",14,", ",15,", 1);
+    assert_ne!(csv, forged);
+    fs::write(folder.join("peak_seats.csv"), forged).unwrap();
+}
+
+/// Makes the manifest say what the files beside it are.
+fn fit_manifest(folder: &std::path::Path) {
+    let path = folder.join("manifest.json");
+    let mut manifest = Manifest::parse(&fs::read(&path).unwrap().into()).unwrap();
+    for file in &mut manifest.files {
+        let bytes = fs::read(folder.join(&file.name)).unwrap();
+        (file.sha256, file.size_bytes) = (sha256(&bytes), bytes.len());
+    }
+    fs::write(&path, manifest.to_bytes().unwrap()).unwrap();
+}
+
+async fn a_forged_csv_is_never_recorded(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let folder = revision(&fixture, 1);
+    let derived = ["peak_seats.csv", "manifest.json", "_SUCCESS"];
+    let good = derived.map(|name| fs::read(folder.join(name)).unwrap());
+    let record = fixture.rows(RECORD).await;
+    // The month is due, so that a run looks at it and records its files.
+    fixture.seats(7, "org-1", "2026-02-10T00:00:00.000000Z", 30).await;
+    for (is_fitted, removed) in [(false, &derived[1..]), (true, &derived[2..]), (true, &[][..]), (false, &[][..])] {
+        forge_csv(&folder);
+        if is_fitted {
+            fit_manifest(&folder);
+        }
+        for name in removed {
+            fs::remove_file(folder.join(name)).unwrap();
+        }
+        let refused = fixture.run(&RUN);
+        assert_eq!(refused.code, Some(65), "{is_fitted} {removed:?}: {refused:?}");
+        assert!(refused.stderr.contains("rev-0001/peak_seats.csv"), "{is_fitted} {removed:?}: {}", refused.stderr);
+        assert!(!revision(&fixture, 2).exists(), "corrected beside a forged file");
+        assert_eq!(fixture.rows(RECORD).await, record, "{is_fitted} {removed:?}");
+        for command in [&VERIFY[..], &["reconcile", "--as-of", "2026-04-05T00:00:00Z"]] {
+            let named = fixture.run(command);
+            assert_eq!(named.code, Some(65), "{command:?} {named:?}");
+            assert!((named.stdout + &named.stderr).contains("rev-0001/peak_seats.csv"), "{command:?}");
+        }
+        for (name, bytes) in derived.iter().zip(&good) {
+            fs::write(folder.join(name), bytes).unwrap();
+        }
+    }
+    // Whatever follows from the Parquet file may be lost: it is derived again, to the byte.
+    for name in derived {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+    assert_eq!(derived.map(|name| fs::read(folder.join(name)).unwrap()), good);
+}
+
+async fn a_record_that_is_gone_is_missed(engine: Engine) {
+    let fixture = sealed(engine).await;
+    fixture.seats(7, "org-1", "2026-02-10T00:00:00.000000Z", 30).await;
+    fixture.run_well(&RUN);
+    // Revision 2 is replaced whole and fitted, and what the database knew of it is deleted: the table still says that it was sealed.
+    let folder = revision(&fixture, 2);
+    let parquet = folder.join("peak_seats.parquet");
+    let forged = with_longs(&fs::read(&parquet).unwrap(), "committed_seats", 99);
+    fs::write(&parquet, forged).unwrap();
+    for name in ["peak_seats.csv", "manifest.json", "_SUCCESS"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    fixture.execute("DELETE FROM snapshot_file WHERE billing_month = '2026-02' AND revision = 2").await;
+    let refused = fixture.run(&RUN);
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.stderr.contains("rev-0002/peak_seats.parquet"), "{}", refused.stderr);
+    assert_eq!(fixture.run(&VERIFY).code, Some(65));
+}
+
+/// A database that was restored knows nothing of the revision: what its file says of itself must hold together.
+async fn a_revision_that_was_not_recorded_must_be_consistent(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let folder = revision(&fixture, 1);
+    let parquet = folder.join("peak_seats.parquet");
+    let good = fs::read(&parquet).unwrap();
+    for table in ["job_window", "peak_seats", "snapshot_file"] {
+        fixture.execute(&format!("DELETE FROM {table}")).await;
+    }
+    for name in ["peak_seats.csv", "manifest.json", "_SUCCESS"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    for column in ["overage_seats", "peak_seats_delta"] {
+        fs::write(&parquet, with_longs(&good, column, 0)).unwrap();
+        let refused = fixture.run(&RUN);
+        assert_eq!(refused.code, Some(65), "{column}: {refused:?}");
+        assert!(refused.stderr.contains("rev-0001/peak_seats.parquet"), "{column}: {}", refused.stderr);
+        assert_eq!(fixture.rows(RECORD).await, Vec::<String>::new(), "{column}");
+    }
+    fs::write(&parquet, good).unwrap();
+    fixture.run_well(&RUN);
+    fixture.run_well(&VERIFY);
+}
+
+async fn a_forged_current_file_is_named_whatever_the_record_says(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let path = fixture.path().join("out/peak_seats/current/billing_month=2026-02/peak_seats.parquet");
+    let forged = with_longs(&fs::read(&path).unwrap(), "peak_seats", 1);
+    fs::write(&path, &forged).unwrap();
+    fixture
+        .execute(&format!("UPDATE snapshot_file SET sha256 = '{}' WHERE path LIKE '%current/billing_month=2026-02%'", sha256(&forged)))
+        .await;
+    let named = fixture.run(&VERIFY);
+    assert_eq!(named.code, Some(65), "{named:?}");
+    assert!(named.stderr.contains("current/billing_month=2026-02/peak_seats.parquet"), "{}", named.stderr);
+    fixture.run_well(&[&RUN[..], &["--force"]].concat());
+    fixture.run_well(&VERIFY);
+    // A file that no run published is named as well.
+    fs::create_dir(fixture.path().join("out/peak_seats/current/billing_month=2031-01")).unwrap();
+    fs::write(fixture.path().join("out/peak_seats/current/billing_month=2031-01/peak_seats.parquet"), forged).unwrap();
+    let named = fixture.run(&VERIFY);
+    assert_eq!(named.code, Some(65), "{named:?}");
+    assert!(named.stderr.contains("billing_month=2031-01"), "{}", named.stderr);
+}
+
+async fn a_forged_monthly_file_is_named(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let as_of = ["--as-of", "2026-04-05T00:00:00Z"];
+    fixture.log("2026-03-10T10:00:00.000000Z", &[("customer_id", "7")]).await;
+    fixture.run_well(&[&["run-job", "usage_daily", "--downstream"][..], &as_of].concat());
+    fixture.run_well(&VERIFY);
+    let path = fixture.path().join("out/usage_monthly/usage_month=2026-03/usage_monthly_customer.parquet");
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, with_longs(&good, "request_count", 7)).unwrap();
+    for command in [&VERIFY[..], &["reconcile", "--as-of", "2026-04-05T00:00:00Z"]] {
+        let named = fixture.run(command);
+        assert_eq!(named.code, Some(65), "{command:?} {named:?}");
+        assert!((named.stdout + &named.stderr).contains("usage_month=2026-03/usage_monthly_customer.parquet"), "{command:?}");
+    }
+    fs::remove_file(&path).unwrap();
+    assert_eq!(fixture.run(&VERIFY).code, Some(65));
+    fixture.run_well(&["run-job", "usage_monthly_customer", "--month", "2026-03"]);
+    fixture.run_well(&VERIFY);
+    assert_eq!(fs::read(&path).unwrap(), good);
+}
+
+/// The same file with every number of a column another.
+fn with_longs(bytes: &[u8], column: &str, number: i64) -> Vec<u8> {
+    let read = parquet_file::read(bytes.to_vec().into()).unwrap();
+    let index = read.schema.index_of(column).unwrap();
+    let batches: Vec<RecordBatch> = read
+        .batches
+        .iter()
+        .map(|batch| {
+            let mut columns = batch.columns().to_vec();
+            columns[index] = std::sync::Arc::new(Int64Array::from(vec![number; batch.num_rows()])) as ArrayRef;
+            RecordBatch::try_new(read.schema.clone(), columns).unwrap()
+        })
+        .collect();
+    let facts = read.facts.iter().filter(|(key, _)| key != "ARROW:schema");
+    let facts = facts.map(|(key, value)| (&*key.clone().leak(), value.clone())).collect();
+    parquet_file::write(read.schema.clone(), &batches, &facts).unwrap().to_vec()
+}
