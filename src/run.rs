@@ -153,15 +153,14 @@ pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: 
 ///
 /// # Errors
 /// [`Failure`] of kind config.
-pub async fn load_operator(project: &Project, config: &Config, store: &Store, job: &Job) -> Result<Operator> {
+pub async fn load_operator(project: &Project, config: &Config, store: &Store, storage: &Storage, job: &Job) -> Result<Operator> {
     match job.operator {
         OperatorKind::Reconcile => Ok(Operator::Reconcile),
         OperatorKind::UsageDashboard => Ok(Operator::UsageDashboard),
         OperatorKind::PeakSeats => {
             let source = SeatSource::load(project, store.engine())?;
             source.check(store).await?;
-            let storage = Storage::open(project, &config.output.url)?;
-            Ok(Operator::PeakSeats(Arc::new(PeakSeats::new(source, storage, config.billing.grace_hours))))
+            Ok(Operator::PeakSeats(Arc::new(PeakSeats::new(source, storage.clone(), config.billing.grace_hours))))
         }
         OperatorKind::UsageRollup => {
             let mut sources = Vec::new();
@@ -211,7 +210,7 @@ async fn run_one(
 ) -> Result<JobReport> {
     let started_at = context.clock.now();
     let mut report = JobReport::of(job);
-    let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
+    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
     if let Operator::Sql(select) = &operator {
         select.ensure_table(&context.store, job).await?;
     }

@@ -22,6 +22,7 @@ mod job_files;
 mod journal;
 mod license;
 mod locking;
+mod lying_storage;
 mod model;
 mod one_snapshot;
 mod pages;

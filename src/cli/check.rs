@@ -12,6 +12,7 @@ use crate::failure::{self, Failure};
 use crate::job::Jobs;
 use crate::run::{self, Operator};
 use crate::serve::token;
+use crate::snapshot::storage::Storage;
 use crate::store::Create;
 use crate::{config, schedule};
 
@@ -64,8 +65,15 @@ const SHOWN_SUBSCRIPTIONS: usize = 20;
 async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<String>) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
+    let storage = match Storage::open(&session.project, &session.loaded.config.output.url) {
+        Ok(storage) => storage,
+        Err(error) => {
+            problems.push(explained(&error));
+            return Ok(());
+        }
+    };
     for job in jobs.iter() {
-        let checked = match run::load_operator(&session.project, &session.loaded.config, &store, job).await {
+        let checked = match run::load_operator(&session.project, &session.loaded.config, &store, &storage, job).await {
             Ok(Operator::Sql(select)) => select.check_table(&store, job).await,
             Ok(Operator::PeakSeats(peak_seats)) => {
                 let (_, bad) = peak_seats.source.subscriptions(&mut store.begin_read().await?, Clock::system().now()).await?;

@@ -41,7 +41,7 @@ type Sums = BTreeMap<&'static str, i128>;
 /// `usage_daily` against the raw log, read and priced again, and the quarantine against what is still bad.
 pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Utc>, findings: &mut Findings) -> Result<()> {
     for job in context.jobs.iter().filter(|job| job.operator == OperatorKind::UsageRollup) {
-        let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
+        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
         let Operator::UsageRollup(rollup) = &operator else { continue };
         let (plan, due) = planned(context, job, &operator, as_of).await?;
         let stored = stored_sums(context, job, &job.window_column).await?;
@@ -118,7 +118,7 @@ pub(super) async fn summaries(context: &Context, as_of: DateTime<Utc>, findings:
         if measures.is_empty() {
             continue;
         }
-        let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
+        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
         let (_, due) = planned(context, job, &operator, as_of).await?;
         let stored = stored_sums(context, job, &job.window_column).await?;
         let mut expected: BTreeMap<NaiveDate, Sums> = BTreeMap::new();
@@ -157,7 +157,7 @@ pub(super) async fn dashboards(context: &Context, findings: &mut Findings) -> Re
     let last = context.store.query("SELECT MAX(last_calculated_at) AS as_of FROM user_dashboard_data", &[]).await?;
     let Some(as_of) = last.first().map(|row| row.opt_instant("as_of")).transpose()?.flatten() else { return Ok(()) };
     let job = context.jobs.get("user_dashboard")?;
-    let operator = load_operator(&context.project, &context.config, &context.store, job).await?;
+    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
     if !planned(context, job, &operator, as_of).await?.1.is_empty() {
         return Ok(());
     }

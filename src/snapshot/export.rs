@@ -1,6 +1,6 @@
 //! Copies of the finance files, each with a CSV twin.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::journal::SUCCESS_FILE;
 use super::owner::OWNER_FILE;
@@ -37,7 +37,7 @@ pub async fn export(from: &Storage, to: &Storage) -> Result<Vec<Exported>> {
             let bytes = require(from, path).await?;
             to.replace(path, bytes.clone()).await?;
             let Some(stem) = path.strip_suffix(".parquet") else { continue };
-            let read = parquet_file::read(bytes).with_context(|| format!("`{}` cannot be read", from.shown(path)))?;
+            let read = parquet_file::read_named(&from.shown(path), bytes)?;
             let twin = format!("{stem}.csv");
             if !paths.contains(&twin) {
                 to.replace(&twin, csv_twin::write(&read.schema, &read.batches)?.into()).await?;

@@ -113,9 +113,11 @@ impl Journal {
             let manifest_path = format!("{}/{MANIFEST_FILE}", revision_folder(month, number));
             let manifest = storage.get(&manifest_path).await?.map(|bytes| (storage.shown(&manifest_path), bytes));
             let revision = Revision::read(month, number, bytes, manifest.as_ref()).map_err(|error| {
-                Failure::bad_data(format!("The sealed file `{}` is broken", storage.shown(&path)))
-                    .caused_by(error)
-                    .hint("restore it from a copy; `tallyroll verify` checks it")
+                let hint = match &manifest {
+                    Some(_) => "restore it from a copy; `tallyroll verify` checks it",
+                    None => "restore it from a copy; where there is none, it was never whole and nothing vouches for it: remove it, and run the job again",
+                };
+                Failure::bad_data(format!("The sealed file `{}` is broken", storage.shown(&path))).caused_by(error).hint(hint)
             })?;
             journal.revisions.push(revision);
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -81,8 +81,8 @@ async fn check_sealed(storage: &Storage, store: &Store, ours: Uuid) -> Result<()
     let recorded: BTreeSet<String> = recorded.iter().map(|row| row.text("path")).collect::<Result<_>>()?;
     let sealed = storage.list(FINAL_FOLDER).await?;
     for path in sealed.iter().filter(|path| path.ends_with(".parquet") && !recorded.contains(*path)) {
-        let read = parquet_file::read(require(storage, path).await?);
-        check_file(storage, store, path, &read.with_context(|| format!("`{}` cannot be read", storage.shown(path)))?, ours)?;
+        let read = parquet_file::read_named(&storage.shown(path), require(storage, path).await?)?;
+        check_file(storage, store, path, &read, ours)?;
     }
     Ok(())
 }
@@ -93,7 +93,9 @@ async fn check_sealed(storage: &Storage, store: &Store, ours: Uuid) -> Result<()
 /// [`Failure`] of kind config there.
 pub fn check_file(storage: &Storage, store: &Store, path: &str, read: &parquet_file::ReadBack, ours: Uuid) -> Result<()> {
     let theirs = read.fact("project_id").ok().map(str::parse::<Uuid>).transpose();
-    match theirs.with_context(|| format!("`{}` names no project", storage.shown(path)))? {
+    let broken =
+        |error| Failure::bad_data(format!("`{}` names no project", storage.shown(path))).caused_by(error).hint("restore it from a copy");
+    match theirs.map_err(|error| broken(anyhow::Error::new(error)))? {
         Some(theirs) if theirs != ours => Err(foreign(storage, store, path, theirs, ours).into()),
         _ => Ok(()),
     }

@@ -12,6 +12,8 @@ use parquet::basic::Compression;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 
+use crate::failure::Failure;
+
 /// Rows of a row group: what a writer holds in memory, and a run writes many files at once.
 const ROW_GROUP_ROWS: usize = 8_192;
 
@@ -79,6 +81,16 @@ impl ReadBack {
     pub fn row_count(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
+}
+
+/// Reads a file that a person would know as `shown`.
+///
+/// # Errors
+/// [`Failure`] of kind bad-data when it is no Parquet file, or broken.
+pub fn read_named(shown: &str, bytes: Bytes) -> Result<ReadBack> {
+    let broken =
+        |error: anyhow::Error| Failure::bad_data(format!("`{shown}` cannot be read")).caused_by(error).hint("restore it from a copy");
+    Ok(read(bytes).map_err(broken)?)
 }
 
 /// Reads a file whole.

@@ -154,8 +154,12 @@ impl Storage {
                 let written = tokio::task::spawn_blocking(move || local::put(&root, &owned, &bytes, is_new)).await?;
                 written.map_err(|refusal| self.explain_local(path, refusal))
             }
-            Self::S3 { store, prefix, .. } => match store.put_opts(&object_path(prefix, path), bytes.into(), mode.into()).await {
-                Ok(_) => Ok(true),
+            Self::S3 { store, prefix, .. } => match store.put_opts(&object_path(prefix, path), bytes.clone().into(), mode.into()).await {
+                // What a bucket says it has taken is believed when it gives it back.
+                Ok(_) if self.get(path).await?.as_ref() == Some(&bytes) => Ok(true),
+                Ok(_) => Err(Failure::try_again(format!("The storage did not keep `{}` as it was written", self.shown(path)))
+                    .hint("this command can be repeated as it is; a bucket that loses or changes what it has acknowledged is broken")
+                    .into()),
                 Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
                 Err(error) => Err(self.explain_s3(path, error)),
             },
