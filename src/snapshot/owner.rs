@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::storage::{Storage, require};
 use super::{FINAL_FOLDER, parquet_file};
+use crate::abort;
 use crate::failure::Failure;
 use crate::store::Store;
 
@@ -60,6 +61,7 @@ pub async fn claim(storage: &Storage, store: &Store) -> Result<()> {
         text.push('\n');
         // Where another project is first, this one finds it there.
         storage.create(OWNER_FILE, text.into()).await?;
+        abort::point("output_claimed");
     }
     check(storage, store).await
 }
