@@ -225,6 +225,12 @@ impl Jobs {
 }
 
 impl Job {
+    /// Whether its file is a part of this program.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        self.origin.ends_with("(built in)")
+    }
+
     fn problems(&self, own_tables: &BTreeSet<String>) -> Vec<String> {
         let mut problems = Vec::new();
         let mut say = |problem: String| problems.push(format!("`{}`: {problem}", self.origin));

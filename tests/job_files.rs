@@ -8,6 +8,7 @@ use crate::support::{Engine, Finished, Fixture};
 on_both_databases!(
     a_job_writes_no_table_of_tallyrolls_or_of_the_databases,
     a_table_that_the_job_did_not_make_keeps_its_rows,
+    tables_that_jobs_of_an_earlier_release_made_are_theirs,
     a_check_that_does_more_than_read_is_refused,
     a_select_that_does_more_than_read_is_refused,
     a_source_that_does_more_than_read_is_refused,
@@ -126,6 +127,20 @@ async fn a_table_that_the_job_did_not_make_keeps_its_rows(engine: Engine) {
     assert_eq!(fixture.rows("SELECT id FROM subscription").await, ["kept"]);
 }
 
+async fn tables_that_jobs_of_an_earlier_release_made_are_theirs(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.write("sql/mine.sql", "SELECT 'x' AS id");
+    fixture.write("jobs/mine.toml", JOB);
+    fixture.run_well(&["run-job", "mine", "--as-of", AS_OF]);
+    fixture.execute("DROP TABLE result_table").await;
+    fixture.execute("DELETE FROM tallyroll_migration WHERE version = 20261125009400").await;
+    fixture.run_well(&["migrate"]);
+    assert_eq!(fixture.rows("SELECT table_name, job FROM result_table WHERE table_name = 'mine'").await, ["mine|mine"]);
+    fixture.run_well(&["run-job", "mine", "--force", "--as-of", AS_OF]);
+    // One that only failed has made none.
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM result_table WHERE table_name = 'orders'").await, 0);
+}
+
 /// Texts that do something else than give rows.
 fn attacks(engine: Engine) -> Vec<&'static str> {
     let mut attacks = vec![
@@ -206,12 +221,16 @@ async fn a_select_that_does_more_than_read_is_refused(engine: Engine) {
     // What a function does shows only as it runs: then the server refuses it.
     fixture.execute("CREATE FUNCTION wipe() RETURNS TEXT LANGUAGE sql AS 'DELETE FROM orders RETURNING id'").await;
     fixture.execute("CREATE SEQUENCE counter").await;
-    for attack in ["wipe()", "CAST(nextval('counter') AS TEXT)", "CAST(setval('counter', 9) AS TEXT)"] {
+    // One that takes the lock off itself.
+    let unlocking = "CREATE FUNCTION unlock() RETURNS TEXT LANGUAGE plpgsql SET transaction_read_only = off AS \
+         $$ BEGIN DELETE FROM orders; RETURN 'x'; END; $$";
+    fixture.execute(unlocking).await;
+    for attack in ["wipe()", "unlock()", "CAST(nextval('counter') AS TEXT)", "CAST(setval('counter', 9) AS TEXT)"] {
         fixture.write("sql/mine.sql", &format!("SELECT {attack} AS id"));
         fixture.write("jobs/mine.toml", JOB);
         let refused = fixture.run(&["run-job", "mine", "--force", "--as-of", AS_OF]);
         assert_eq!(refused.code, Some(78), "{attack} {refused:?}");
-        assert!(refused.stderr.contains("sql/mine.sql") && refused.stderr.contains("only read"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("sql/mine.sql") && refused.stderr.contains("only read"), "{attack} {}", refused.stderr);
         fixture.write("sql/mine.sql", "SELECT 'x' AS id");
         fixture.write("jobs/mine.toml", &format!("{JOB}[checks]\nno_rows = \"SELECT {attack} AS id\"\n"));
         let refused = fixture.run(&["run-job", "mine", "--force", "--as-of", AS_OF]);

@@ -108,8 +108,8 @@ impl Tx {
 #[must_use]
 pub fn only_reads(error: anyhow::Error) -> anyhow::Error {
     let said = error.root_cause().to_string();
-    // 42601: a syntax error. 0A000: a query that writes where only a reading one can stand.
-    let is_no_query = failure::find(&error).is_none() && (said.ends_with("[42601]") || said.ends_with("[0A000]"));
+    // A syntax error, a query that writes where only a reading one can stand, a function that would let itself write.
+    let is_no_query = failure::find(&error).is_none() && ["[42601]", "[0A000]", "[25001]"].iter().any(|code| said.ends_with(code));
     let is_write = failure::find(&error).is_some_and(|failure| failure.to_string() == READ_ONLY);
     if is_no_query || is_write { writes(anyhow::anyhow!(said)) } else { error }
 }
