@@ -249,6 +249,8 @@ async fn secrets_are_in_no_table_file_page_or_message(engine: Engine) {
         let runs = commands.map(|arguments| async { run_loudly(&fixture, arguments, &bucket(endpoint)).await });
         futures_util::future::join_all(runs.collect::<Vec<_>>()).await;
     }
+    let refused = run_loudly(&fixture, &["run-job", "peak_seats"], &bucket("http://AKIA:CaNaRy7Zq@127.0.0.1:1")).await;
+    assert!(refused.code == Some(78) && refused.stderr.contains("AWS_ENDPOINT_URL"), "{refused:?}");
     fail_to_connect(&fixture, &settings(200)).await;
     look_at_everything(&fixture, &told).await;
     serve_loudly(&fixture, &bucket(refusing)).await;

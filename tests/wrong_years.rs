@@ -17,6 +17,7 @@ on_both_databases!(
     a_subscription_of_the_year_1_stops_nobody_else,
     what_was_sealed_stays_while_its_subscription_is_wrong,
     subscriptions_of_a_wrong_year_are_not_imported,
+    an_id_of_control_characters_fakes_no_line,
 );
 
 const NOW: &str = "2026-04-05T12:00:00Z";
@@ -132,6 +133,21 @@ async fn subscriptions_of_a_wrong_year_are_not_imported(engine: Engine) {
     );
     assert_eq!(fixture.rows("SELECT id FROM subscription ORDER BY id").await, ["first", "good"]);
     assert_eq!(fixture.number("SELECT COUNT(*) FROM quarantined_event").await, 5);
+}
+
+/// What data brings into an error is shown escaped, in the terminal and in the tables.
+async fn an_id_of_control_characters_fakes_no_line(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.three_subscriptions().await;
+    let sql = "INSERT INTO subscription (id, org_id, start_at) VALUES ($1, 'org-1', '0001-01-01T00:00:00.000000Z')";
+    fixture.store.execute(sql, &["evil\u{1b}[2J\r\nerror: all is well".into()]).await.unwrap();
+    let run = fixture.run(&["run-job", "peak_seats", "--as-of", NOW]);
+    assert_eq!(run.code, Some(65), "{run:?}");
+    let stored = fixture.rows("SELECT COALESCE(error_text, '') FROM job_run ORDER BY started_at DESC LIMIT 1").await.join("");
+    for text in [&run.stderr, &stored] {
+        assert!(text.contains("`evil\\u{1b}[2J\\r\\nerror: all is well`"), "{text}");
+        assert!(!text.contains(['\u{1b}', '\r']) && text.lines().all(|line| !line.starts_with("error: all is well")), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, RetryConfig};
 
@@ -54,7 +54,14 @@ impl Storage {
         if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             let retry = RetryConfig { max_retries: 4, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
-            let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).with_http_connector(BoundedHttp).build().map_err(|error| {
+            let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).with_http_connector(BoundedHttp);
+            // The errors of a request name the address that was asked.
+            if builder.get_config_value(&AmazonS3ConfigKey::Endpoint).is_some_and(|endpoint| endpoint.contains('@')) {
+                return Err(Failure::config("The address of the storage, AWS_ENDPOINT_URL, has credentials in it")
+                    .hint("they go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+                    .into());
+            }
+            let store = builder.build().map_err(|error| {
                 Failure::config(format!("`output.url` = `{url}` cannot be opened"))
                     .caused_by(error)
                     .hint("set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not Amazon's, AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true for http)")
