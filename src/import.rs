@@ -1,11 +1,14 @@
 //! `import`: rows of a file into a source table, once each, however often the file is read.
 
+mod bounded;
 mod chunk;
 mod file;
 mod instant;
+mod mapping;
+mod parquet_pages;
+mod parquet_rows;
 mod target;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -19,18 +22,21 @@ use uuid::Uuid;
 use self::chunk::Chunk;
 use self::file::Record;
 pub use self::instant::parse_instant;
+pub use self::mapping::Mapping;
 use self::target::{Absent, Field, Form};
 pub use self::target::{SEATS, SUBSCRIPTIONS, Target, USAGE};
 use crate::abort;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::license::License;
 use crate::money;
 use crate::seats::MAX_SEATS;
 use crate::seats::calendar::implausible;
+use crate::source::MAX_TEXT_BYTES;
 use crate::source::ledger::INSTANTS;
 use crate::store::{Store, Tx, Value, format_instant};
+use crate::window::start_of_day;
 
 /// Identities of rows without an id of their own are names in this space (RFC 9562, version 5).
 const ROW_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_5d7e_91c3_4a6b_8e0d_7461_6c6c_7972);
@@ -38,18 +44,15 @@ const ROW_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_5d7e_91c3_4a6b_8e0d_7461_6c6c
 /// Ids that leave room for those that a database gives by itself.
 const LEDGER_IDS: std::ops::RangeInclusive<i64> = 1..=1 << 62;
 
+/// Bad rows that an import keeps aside, and bytes of them: past either it gives up.
+const MAX_BAD_ROWS: usize = 1_000_000;
+const MAX_BAD_BYTES: usize = 256 << 20;
+
+/// What is kept aside of a bad row.
+const KEPT_CHARS: usize = 4_000;
+
 /// Bad rows that a report shows.
 const SHOWN_BAD_ROWS: usize = 10;
-
-/// How a file's columns become fields.
-#[derive(Debug, Clone)]
-pub struct Mapping {
-    pub target: &'static Target,
-    /// Field → header of the file.
-    pub columns: BTreeMap<String, String>,
-    /// Field → the same value for every row.
-    pub constants: BTreeMap<String, String>,
-}
 
 /// What an import of one file did.
 #[derive(Debug, Default, Serialize)]
@@ -72,82 +75,6 @@ pub struct BadRow {
     pub reason: String,
 }
 
-impl Mapping {
-    /// Reads `field=header` and `field=value` arguments.
-    ///
-    /// # Errors
-    /// [`Failure`] of kind usage for an unknown field, with the nearest one.
-    pub fn parse(target: &'static Target, columns: &[String], constants: &[String]) -> Result<Self> {
-        let pairs = |arguments: &[String], flag: &str| -> Result<BTreeMap<String, String>> {
-            arguments
-                .iter()
-                .map(|argument| {
-                    let (name, value) = argument
-                        .split_once('=')
-                        .ok_or_else(|| Failure::usage(format!("`{flag} {argument}` has no `=`")).hint(format!("write `{flag} field=…`")))?;
-                    let field = target.field(name).ok_or_else(|| {
-                        let failure = Failure::usage(format!("`{flag} {argument}`: there is no field `{name}`"));
-                        let known = target.fields.iter().map(|field| field.name);
-                        match failure::nearest(name, known.clone()) {
-                            Some(nearest) => failure.hint(format!("did you mean `{nearest}`?")),
-                            None => failure.hint(format!("the fields are {}", known.collect::<Vec<_>>().join(", "))),
-                        }
-                    })?;
-                    Ok((field.name.to_owned(), value.to_owned()))
-                })
-                .collect()
-        };
-        Ok(Self { target, columns: pairs(columns, "--column")?, constants: pairs(constants, "--set")? })
-    }
-
-    /// The text of a field in a record; an empty cell is none.
-    fn text<'a>(&'a self, record: &'a Record, field: &Field) -> Option<&'a str> {
-        let text = match (self.columns.get(field.name), self.constants.get(field.name)) {
-            (Some(header), _) => record.get(header),
-            (None, Some(constant)) => Some(constant.as_str()),
-            (None, None) => record.get(field.name).or_else(|| record.get(field.column)),
-        };
-        text.filter(|text| !text.is_empty())
-    }
-
-    /// Fails when the file cannot give what every event needs.
-    fn check_headers(&self, headers: &[String], path: &Path) -> Result<()> {
-        let has = |name: &str| headers.iter().any(|header| header == name);
-        if let Some((field, header)) = self.columns.iter().find(|(_, header)| !has(header)) {
-            return Err(Failure::usage(format!("`{}` has no column `{header}`, which `--column {field}={header}` names", path.display()))
-                .hint(format!("its columns are {}", headers.join(", ")))
-                .into());
-        }
-        for field in self.target.fields.iter().filter(|field| field.absent == Absent::Refused) {
-            let needed = field.name;
-            let given = self.columns.contains_key(needed) || self.constants.contains_key(needed) || has(needed) || has(field.column);
-            if !given {
-                return Err(Failure::usage(format!("No column of `{}` gives `{needed}`", path.display()))
-                    .hint(format!(
-                        "name it with `--column {needed}=HEADER`, or one value for all rows with `--set {needed}=VALUE`; its columns are {}",
-                        headers.join(", ")
-                    ))
-                    .into());
-            }
-        }
-        Ok(())
-    }
-
-    /// The table's columns that a row with these headers gives.
-    fn given(&self, headers: &[String]) -> Vec<&'static str> {
-        let is_given = |field: &&Field| {
-            let named = headers.iter().any(|header| header == field.name || header == field.column);
-            named || self.columns.contains_key(field.name) || self.constants.contains_key(field.name)
-        };
-        self.target.fields.iter().filter(is_given).map(|field| field.column).collect()
-    }
-
-    fn ignored(&self, headers: &[String]) -> Vec<String> {
-        let used = |header: &String| self.columns.values().any(|used| used == header) || self.target.field(header).is_some();
-        headers.iter().filter(|header| !used(header)).cloned().collect()
-    }
-}
-
 /// Imports one file, all of its good rows or none; bad rows go to `quarantined_event` under the source `import:<file>`.
 ///
 /// # Errors
@@ -164,11 +91,13 @@ pub async fn import_file(
     let mut reader = file::open(path)?;
     let mut report = ImportReport { file: path.display().to_string(), ..ImportReport::default() };
     let mut seen: HashMap<Uuid, u32> = HashMap::new();
-    let mut bad: Vec<(BadRow, String)> = Vec::new();
+    let mut bad = BadRows::default();
     let mut chunk = Chunk::new(mapping.target);
     let mut are_headers_checked = false;
+    let earliest_at = start_of_day(config.usage.earliest_date, config.reporting.timezone)?;
     let mut tx = store.begin().await?;
-    while let Some((line, record)) = reader.next_record()? {
+    while let Some((line, record)) = reader.next_record(path)? {
+        crate::run::check_stop(stop)?;
         report.row_count += 1;
         match record {
             Ok(record) => {
@@ -180,34 +109,36 @@ pub async fn import_file(
                     report.ignored_columns = mapping.ignored(&record.headers);
                 }
                 let given = mapping.given(&record.headers);
-                match row(mapping, &record, &mut seen, clock.now()) {
+                match row(mapping, &record, &mut seen, earliest_at, clock.now()) {
                     Ok(values) => {
                         if chunk.is_full_for(&given) {
-                            crate::run::check_stop(stop)?;
                             report.inserted_count += chunk.insert(&mut tx, store, &mut bad).await?;
                             abort::point("import_batch");
                         }
                         chunk.push(given, line, values);
                     }
-                    Err(reason) => bad.push((BadRow { line, reason: format!("{reason:#}") }, record.to_json())),
+                    Err(reason) => bad.push(line, format!("{reason:#}"), &record.to_json()),
                 }
             }
-            Err(reason) => bad.push((BadRow { line, reason }, String::new())),
+            Err(reason) => bad.push(line, reason, ""),
+        }
+        if bad.are_too_many() {
+            break;
         }
     }
     report.inserted_count += chunk.insert(&mut tx, store, &mut bad).await?;
-    report.bad_count = u64::try_from(bad.len())?;
+    report.bad_count = u64::try_from(bad.rows.len())?;
     report.known_count = report.row_count - report.inserted_count - report.bad_count;
-    report.bad_rows = bad.iter().take(SHOWN_BAD_ROWS).map(|(row, _)| row.clone()).collect();
+    report.bad_rows = bad.rows.iter().take(SHOWN_BAD_ROWS).map(|(row, _)| row.clone()).collect();
 
     #[expect(clippy::cast_precision_loss, reason = "a ratio of counts")]
     let ratio = report.bad_count as f64 / report.row_count.max(1) as f64;
-    let is_refused = ratio > config.quarantine.max_ratio;
+    let is_refused = ratio > config.quarantine.max_ratio || bad.are_too_many();
     if is_refused {
         drop(tx);
         tx = store.begin().await?;
     }
-    quarantine(&mut tx, clock, path, &bad).await?;
+    quarantine(&mut tx, clock, path, &bad.rows).await?;
     if mapping.target.table == SEATS.table && store.pick(true, false) {
         // Rows that came with their ids: what is recorded next gets a larger one.
         let sql = "SELECT setval(pg_get_serial_sequence('seat_usage_event', 'id'), GREATEST((SELECT MAX(id) FROM seat_usage_event), \
@@ -217,6 +148,13 @@ pub async fn import_file(
     abort::point("import_before_commit");
     tx.commit().await?;
     abort::point("import_committed");
+    if bad.are_too_many() {
+        let text =
+            format!("{} of the first {} rows of `{}` are bad; nothing was imported", report.bad_count, report.row_count, path.display());
+        return Err(Failure::bad_data(text)
+            .hint("so many bad rows are rarely the rows' fault: look at the file and the mapping first")
+            .into());
+    }
     if is_refused {
         let first = report.bad_rows.iter().map(|row| format!("  line {}: {}", row.line, row.reason));
         return Err(Failure::bad_data(format!(
@@ -233,6 +171,25 @@ pub async fn import_file(
     Ok(report)
 }
 
+/// Rows that were not taken in.
+#[derive(Debug, Default)]
+struct BadRows {
+    rows: Vec<(BadRow, String)>,
+    bytes: usize,
+}
+
+impl BadRows {
+    fn push(&mut self, line: u64, reason: String, record: &str) {
+        let kept = cut(record, KEPT_CHARS);
+        self.bytes += reason.len() + kept.len();
+        self.rows.push((BadRow { line, reason }, kept));
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.rows.len() >= MAX_BAD_ROWS || self.bytes >= MAX_BAD_BYTES
+    }
+}
+
 /// A constant that no row could use is the command line's fault, not the rows'.
 fn check_constants(mapping: &Mapping) -> Result<()> {
     for (name, text) in &mapping.constants {
@@ -242,8 +199,14 @@ fn check_constants(mapping: &Mapping) -> Result<()> {
     Ok(())
 }
 
-/// The values of one record, in the order of the target's fields.
-fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>, now: DateTime<Utc>) -> Result<Vec<Value>> {
+/// The values of one record, in the order of the target's fields; `earliest_at` is the first instant that an event may be of.
+fn row(
+    mapping: &Mapping,
+    record: &Record,
+    seen: &mut HashMap<Uuid, u32>,
+    earliest_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Value>> {
     let fields = mapping.target.fields;
     let mut values = Vec::with_capacity(fields.len());
     for field in fields {
@@ -254,7 +217,13 @@ fn row(mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>, now: D
     }
     let named = |name: &str| fields.iter().position(|field| field.name == name).and_then(|index| values.get(index));
     match mapping.target.table {
-        "ai_usage_log" => check_tokens(named("input_tokens"), named("output_tokens"), &values)?,
+        "ai_usage_log" => {
+            check_instants(&values)?;
+            if values.iter().any(|value| matches!(value, Value::Instant(at) if *at < earliest_at)) {
+                anyhow::bail!("the event is from before `usage.earliest_date`");
+            }
+            check_tokens(named("input_tokens"), named("output_tokens"), &values)?;
+        }
         "seat_usage_event" => check_instants(&values)?,
         "subscription" => {
             for name in ["start_at", "end_at"] {
@@ -340,13 +309,18 @@ fn value(field: &Field, text: &str) -> Result<Value> {
             seats.into()
         }
         Form::Usd => Value::Nanos(money::parse_usd_nanos(text)?),
-        Form::Text if text.contains('\0') => anyhow::bail!("holds a NUL character"),
-        Form::Text => text.into(),
+        Form::Text | Form::Label if text.contains('\0') => anyhow::bail!("holds a NUL character"),
+        Form::Label if text.len() > MAX_TEXT_BYTES => anyhow::bail!("longer than {MAX_TEXT_BYTES} bytes"),
+        Form::Text | Form::Label => text.into(),
     })
 }
 
 fn shorten(text: &str) -> String {
-    let mut shown: String = text.chars().take(60).collect();
+    cut(text, 60)
+}
+
+fn cut(text: &str, chars: usize) -> String {
+    let mut shown: String = text.chars().take(chars).collect();
     if shown.len() < text.len() {
         shown.push('…');
     }

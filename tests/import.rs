@@ -155,7 +155,7 @@ async fn every_format_gives_the_same_events(engine: Engine) {
 
 async fn hostile_texts_go_in_as_texts(engine: Engine) {
     let fixture = Fixture::new(engine).await;
-    let long = "x".repeat(1_000_000);
+    let long = "x".repeat(1_000);
     let names =
         ["'; DROP TABLE ai_usage_log; --", "=HYPERLINK(\"http://x\")", "../../etc/passwd", "\u{202e}gnp.exe", "🦀 株式会社", long.as_str()];
     let mut file = csv::Writer::from_path(fixture.path().join("usage.csv")).unwrap();

@@ -3,12 +3,13 @@
 use anyhow::Result;
 use hashbrown::HashMap;
 
-use super::BadRow;
+use super::BadRows;
 use super::target::{Field, Form, SEATS, Target};
 use crate::store::{Store, Tx, Value};
 
-/// Rows sent at once.
+/// Rows sent at once, and texts of them.
 const CHUNK_ROWS: usize = 1_000;
+const CHUNK_TEXT_BYTES: usize = 16 << 20;
 
 /// Rows on their way, all with the same columns given.
 pub(super) struct Chunk {
@@ -16,35 +17,39 @@ pub(super) struct Chunk {
     given: Vec<&'static str>,
     lines: Vec<u64>,
     rows: Vec<Vec<Value>>,
+    text_bytes: usize,
 }
 
 impl Chunk {
     pub(super) fn new(target: &'static Target) -> Self {
-        Self { target, given: Vec::new(), lines: Vec::new(), rows: Vec::new() }
+        Self { target, given: Vec::new(), lines: Vec::new(), rows: Vec::new(), text_bytes: 0 }
     }
 
     pub(super) fn is_full_for(&self, given: &[&'static str]) -> bool {
-        self.rows.len() == CHUNK_ROWS || (!self.rows.is_empty() && self.target.is_updated && self.given != given)
+        let is_large = self.rows.len() == CHUNK_ROWS || self.text_bytes >= CHUNK_TEXT_BYTES;
+        is_large || (!self.rows.is_empty() && self.target.is_updated && self.given != given)
     }
 
     pub(super) fn push(&mut self, given: Vec<&'static str>, line: u64, values: Vec<Value>) {
         self.given = given;
         self.lines.push(line);
+        self.text_bytes += values.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum::<usize>();
         self.rows.push(values);
     }
 
-    pub(super) async fn insert(&mut self, tx: &mut Tx, store: &Store, bad: &mut Vec<(BadRow, String)>) -> Result<u64> {
+    pub(super) async fn insert(&mut self, tx: &mut Tx, store: &Store, bad: &mut BadRows) -> Result<u64> {
         if self.target.table == SEATS.table {
             self.refuse_taken_ids(tx, bad).await?;
         }
         let columns: Vec<&str> = self.target.fields.iter().map(|field| column(store, field)).collect();
         let rows = std::mem::take(&mut self.rows);
         self.lines.clear();
+        self.text_bytes = 0;
         tx.insert_rows(self.target.table, &columns, &rows, &self.target.on_conflict(&self.given)).await
     }
 
     /// A ledger row is known by its id: another row under the same id would be lost without a word.
-    async fn refuse_taken_ids(&mut self, tx: &mut Tx, bad: &mut Vec<(BadRow, String)>) -> Result<()> {
+    async fn refuse_taken_ids(&mut self, tx: &mut Tx, bad: &mut BadRows) -> Result<()> {
         let ids: Vec<Value> = self.rows.iter().map(|row| row[0].clone()).collect();
         if ids.is_empty() {
             return Ok(());
@@ -70,7 +75,7 @@ impl Chunk {
                 self.rows.push(row);
                 self.lines.push(line);
             } else {
-                bad.push((BadRow { line, reason: format!("`id` {id} is that of another ledger row") }, String::new()));
+                bad.push(line, format!("`id` {id} is that of another ledger row"), "");
             }
         }
         Ok(())

@@ -1,16 +1,15 @@
 //! Files as records of texts: CSV, JSON Lines, Parquet.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Lines};
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use arrow::array::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
 
+use super::bounded::{self, BoundedRead, MAX_RECORD_BYTES};
+use super::parquet_rows::ParquetRows;
 use crate::failure::Failure;
 
 /// One row of a file, every cell as text.
@@ -20,6 +19,10 @@ pub(super) struct Record {
 }
 
 impl Record {
+    fn new(headers: &Arc<[String]>, cells: Vec<Option<String>>) -> Self {
+        Self { headers: Arc::clone(headers), cells }
+    }
+
     pub(super) fn get(&self, header: &str) -> Option<&str> {
         let index = self.headers.iter().position(|name| name == header)?;
         self.cells.get(index)?.as_deref()
@@ -47,28 +50,36 @@ impl Record {
 
 /// A file being read.
 pub(super) enum Reader {
-    Csv { headers: Arc<[String]>, records: csv::StringRecordsIntoIter<File> },
-    JsonLines { lines: Lines<BufReader<File>>, line: u64 },
-    Parquet { headers: Arc<[String]>, batches: ParquetRecordBatchReader, batch: Option<RecordBatch>, row: usize, line: u64 },
+    Csv { headers: Arc<[String]>, records: csv::StringRecordsIntoIter<BoundedRead<File>> },
+    JsonLines { file: BufReader<File>, line: u64 },
+    Parquet { headers: Arc<[String]>, rows: ParquetRows, line: u64 },
 }
 
 /// Opens a file by its extension.
 pub(super) fn open(path: &Path) -> Result<Reader> {
     let shown = path.display();
-    let file = File::open(path).map_err(|error| Failure::usage(format!("Failed to open `{shown}`")).caused_by(error))?;
+    let cannot_open = |error: std::io::Error| Failure::usage(format!("Failed to open `{shown}`")).caused_by(error);
+    // Before it is opened: a pipe without a writer would be waited for.
+    if !fs::metadata(path).map_err(cannot_open)?.is_file() {
+        return Err(Failure::usage(format!("`{shown}` is no regular file"))
+            .hint("a pipe, a folder or a device cannot be imported: write the rows to a file first")
+            .into());
+    }
+    let file = File::open(path).map_err(cannot_open)?;
     match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
         Some("csv") => {
-            let mut reader = csv::ReaderBuilder::new().from_reader(file);
-            let headers = reader.headers().with_context(|| format!("Failed to read the header of `{shown}`"))?;
+            let mut reader = csv::ReaderBuilder::new().from_reader(BoundedRead::new(file));
+            let headers = match reader.headers() {
+                Err(error) if is_too_long(&error) => return Err(too_long(path, 1)),
+                headers => headers.with_context(|| format!("Failed to read the header of `{shown}`"))?,
+            };
             let headers: Arc<[String]> = headers.iter().map(|header| header.trim_start_matches('\u{feff}').trim().to_owned()).collect();
             Ok(Reader::Csv { headers, records: reader.into_records() })
         }
-        Some("jsonl" | "ndjson") => Ok(Reader::JsonLines { lines: BufReader::new(file).lines(), line: 0 }),
+        Some("jsonl" | "ndjson") => Ok(Reader::JsonLines { file: BufReader::new(file), line: 0 }),
         Some("parquet") => {
-            let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-                .map_err(|error| Failure::usage(format!("`{shown}` is not a Parquet file")).caused_by(error))?;
-            let headers = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
-            Ok(Reader::Parquet { headers, batches: builder.build()?, batch: None, row: 0, line: 0 })
+            let rows = ParquetRows::open(file, path)?;
+            Ok(Reader::Parquet { headers: rows.headers(), rows, line: 0 })
         }
         _ => Err(Failure::usage(format!("`{shown}` has no extension that tells its format"))
             .hint("name it .csv, .jsonl (one JSON object per line) or .parquet")
@@ -83,44 +94,55 @@ impl Reader {
     }
 
     /// The next row with its line, or why it cannot be read; `None` at the end.
-    pub(super) fn next_record(&mut self) -> Result<Option<(u64, Result<Record, String>)>> {
+    pub(super) fn next_record(&mut self, path: &Path) -> Result<Option<(u64, Result<Record, String>)>> {
         match self {
-            Self::Csv { headers, records } => Ok(match records.next() {
-                None => None,
-                Some(Ok(record)) => {
-                    let line = record.position().map_or(0, csv::Position::line);
-                    let cells = record.iter().map(|cell| Some(cell.to_owned())).collect();
-                    Some((line, Ok(Record { headers: Arc::clone(headers), cells })))
-                }
-                Some(Err(error)) if matches!(error.kind(), csv::ErrorKind::Io(_)) => return Err(error).context("Failed to read the file"),
-                Some(Err(error)) => Some((error.position().map_or(0, csv::Position::line), Err(error.to_string()))),
-            }),
-            Self::JsonLines { lines, line } => loop {
-                let Some(text) = lines.next() else { return Ok(None) };
+            Self::Csv { headers, records } => {
+                records.reader_mut().get_mut().begin_record();
+                let begins_at = records.reader().position().line();
+                Ok(match records.next() {
+                    None => None,
+                    Some(Ok(record)) => {
+                        let line = record.position().map_or(0, csv::Position::line);
+                        let cells = record.iter().map(|cell| Some(cell.to_owned())).collect();
+                        Some((line, Ok(Record::new(headers, cells))))
+                    }
+                    Some(Err(error)) if is_too_long(&error) => return Err(too_long(path, begins_at)),
+                    Some(Err(error)) if error.is_io_error() => return Err(error).context("Failed to read the file"),
+                    Some(Err(error)) => Some((error.position().map_or(0, csv::Position::line), Err(error.to_string()))),
+                })
+            }
+            Self::JsonLines { file, line } => loop {
                 *line += 1;
-                let text = match text {
-                    Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Ok(Some((*line, Err("not UTF-8".to_owned())))),
-                    other => other.context("Failed to read the file")?,
-                };
+                let Some(bytes) = bounded::read_line(file).context("Failed to read the file")? else { return Ok(None) };
+                if bytes.len() > MAX_RECORD_BYTES {
+                    return Err(too_long(path, *line));
+                }
+                let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(Some((*line, Err("not UTF-8".to_owned())))) };
                 if !text.trim().is_empty() {
-                    return Ok(Some((*line, json_record(&text))));
+                    return Ok(Some((*line, json_record(text))));
                 }
             },
-            Self::Parquet { headers, batches, batch, row, line } => loop {
-                if let Some(current) = batch.as_ref().filter(|current| *row < current.num_rows()) {
-                    let cells = parquet_cells(current, *row)?;
-                    *row += 1;
-                    *line += 1;
-                    return Ok(Some((*line, Ok(Record { headers: Arc::clone(headers), cells }))));
-                }
-                match batches.next() {
-                    None => return Ok(None),
-                    Some(next) => *batch = Some(next.context("Failed to read the Parquet file")?),
-                }
-                *row = 0;
-            },
+            Self::Parquet { headers, rows, line } => {
+                *line += 1;
+                let row = rows.next_row()?;
+                Ok(row.map(|cells| (*line, cells.map(|cells| Record::new(headers, cells)))))
+            }
         }
     }
+}
+
+fn is_too_long(error: &csv::Error) -> bool {
+    matches!(error.kind(), csv::ErrorKind::Io(error) if bounded::is_too_long(error))
+}
+
+fn too_long(path: &Path, line: u64) -> anyhow::Error {
+    Failure::bad_data(format!(
+        "The row from line {line} of `{}` on is longer than {} MiB; nothing was imported",
+        path.display(),
+        MAX_RECORD_BYTES >> 20
+    ))
+    .hint("is it the right file? In CSV a quote that is never closed makes one row of all that follows")
+    .into()
 }
 
 fn json_record(text: &str) -> Result<Record, String> {
@@ -136,18 +158,4 @@ fn json_record(text: &str) -> Result<Record, String> {
         })
         .collect();
     Ok(Record { headers, cells })
-}
-
-fn parquet_cells(batch: &RecordBatch, row: usize) -> Result<Vec<Option<String>>> {
-    let options = FormatOptions::new();
-    batch
-        .columns()
-        .iter()
-        .map(|column| {
-            if column.is_null(row) {
-                return Ok(None);
-            }
-            Ok(Some(ArrayFormatter::try_new(column.as_ref(), &options)?.value(row).try_to_string()?))
-        })
-        .collect()
 }

@@ -1,7 +1,7 @@
 //! Instants as files write them: with a zone, or in UTC. Pure.
 
 use anyhow::{Result, bail};
-use chrono::{DateTime, NaiveDate, NaiveDateTime, SubsecRound, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, SubsecRound, Timelike, Utc};
 
 /// Reads an instant; digits past the microsecond are cut, never rounded, so that no event moves to the next day.
 ///
@@ -21,6 +21,7 @@ pub fn parse_instant(text: &str) -> Result<DateTime<Utc>> {
         .or_else(|| without_zone.iter().find_map(|format| NaiveDateTime::parse_from_str(plain, format).ok()).map(|local| local.and_utc()))
         .or_else(|| Some(text.parse::<NaiveDate>().ok()?.and_time(chrono::NaiveTime::MIN).and_utc()));
     match instant {
+        Some(instant) if instant.nanosecond() >= 1_000_000_000 => bail!("a second 60, which no calendar of a database has"),
         Some(instant) => Ok(instant.trunc_subsecs(6)),
         None => bail!("not an instant: write it as `2026-03-01T12:00:00.123456Z`"),
     }
@@ -44,7 +45,16 @@ mod tests {
         ] {
             assert_eq!(format_instant(parse_instant(text).unwrap()), expected, "{text}");
         }
-        for text in ["", "yesterday", "2023-13-01", "2023-11-16 25:00:00", "16/11/2023", "1700158623"] {
+        for text in [
+            "",
+            "yesterday",
+            "2023-13-01",
+            "2023-11-16 25:00:00",
+            "16/11/2023",
+            "1700158623",
+            "2016-12-31T23:59:60Z",
+            "2016-12-31 23:59:60.5",
+        ] {
             assert!(parse_instant(text).is_err(), "{text}");
         }
     }
