@@ -188,7 +188,7 @@ impl Plan {
                     continue;
                 }
             }
-            let all = days_with_events(tx, source, rollup).await?;
+            let all = days_with_events(tx, source, rollup, None, None).await?;
             raw_days.extend(all.iter().map(|day| (source.name.clone(), *day)));
             if tracked || request.rebuild {
                 let reason = if request.rebuild { "rebuild" } else { "never written" };
@@ -223,6 +223,8 @@ impl Plan {
                 "done" if state.input_fingerprint.as_deref() != Some(&rollup.rules_fingerprint(*window)?) => {
                     "sources or prices changed".to_owned()
                 }
+                // Set aside as too old, which it no longer is.
+                "kept" if state.write_count == 0 && !rollup.is_implausible(*window) => "sources or prices changed".to_owned(),
                 "done" | "kept" if request.force => FORCED.to_owned(),
                 "future" if !window.begins_after(request.as_of, rollup.timezone)? => "it has begun".to_owned(),
                 _ => continue,
@@ -340,16 +342,37 @@ pub async fn upstream_fingerprints(context: &Context, tx: &mut Tx, job: &Job, fo
     let mut inputs: BTreeMap<Window, Vec<String>> = BTreeMap::new();
     for upstream in context.jobs.upstream_of(job) {
         for (window, state) in tx.windows(&upstream.name).await? {
-            if state.write_count == 0 {
-                continue;
-            }
-            let read = format!("{} {} {}", upstream.name, window.start_date, state.write_count);
             for reader in readers_of(job.window, window)? {
-                inputs.entry(reader).or_default().push(read.clone());
+                inputs.entry(reader).or_default().extend(write_of(upstream, window, &state));
             }
         }
     }
-    Ok(inputs.into_iter().map(|(window, reads)| (window, fingerprint::of(reads.iter().chain(follows)))).collect())
+    inputs.retain(|_, writes| !writes.is_empty());
+    Ok(inputs.into_iter().map(|(window, writes)| (window, fingerprint::of(writes.into_iter().chain(follows.iter().cloned())))).collect())
+}
+
+/// The digest of one window, as [`upstream_fingerprints`] makes it, and the rows that its upstream windows hold. Only they are
+/// looked at: a backfill of many windows does not read all of them for each.
+///
+/// # Errors
+/// What the database says.
+pub async fn upstream_of_window(context: &Context, tx: &mut Tx, job: &Job, window: Window, follows: &[String]) -> Result<(String, i64)> {
+    let (mut writes, mut row_count) = (Vec::new(), 0);
+    for upstream in context.jobs.upstream_of(job) {
+        for (read, state) in tx.windows_near(&upstream.name, window).await? {
+            if readers_of(job.window, read)?.contains(&window) {
+                writes.extend(write_of(upstream, read, &state));
+                row_count += if window.contains(&read) { state.rows_out } else { 0 };
+            }
+        }
+    }
+    let fingerprint = if writes.is_empty() { String::new() } else { fingerprint::of(writes.into_iter().chain(follows.iter().cloned())) };
+    Ok((fingerprint, row_count))
+}
+
+/// Which writing of an upstream window is read; none where it was never written.
+fn write_of(upstream: &Job, window: Window, state: &WindowState) -> Option<String> {
+    (state.write_count > 0).then(|| format!("{} {} {}", upstream.name, window.start_date, state.write_count))
 }
 
 /// The windows of `kind` that read an upstream window.
@@ -399,17 +422,30 @@ async fn find_changed(
     Ok(())
 }
 
-/// Every day that has events, by hopping from each day's end to the next event: a handful of index look-ups.
-async fn days_with_events(tx: &mut Tx, source: &Source, rollup: &UsageRollup) -> Result<Vec<NaiveDate>> {
+/// Every day of `[from, to)` that has events, by hopping from each day's end to the next event: a handful of index look-ups.
+///
+/// # Errors
+/// What the database says; [`Failure`] of kind bad-data for a source of more days than windows can be asked for.
+pub(crate) async fn days_with_events(
+    tx: &mut Tx,
+    source: &Source,
+    rollup: &UsageRollup,
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+) -> Result<Vec<NaiveDate>> {
     let next_event = source.next_event_sql()?;
     let mut days = Vec::new();
-    let mut from = DateTime::<Utc>::from_timestamp(EARLIEST_SECONDS, 0).unwrap_or_default();
+    let earliest = DateTime::<Utc>::from_timestamp(EARLIEST_SECONDS, 0).unwrap_or_default();
+    let mut from = from.map_or(Ok(earliest), |from| start_of_day(from, rollup.timezone))?.max(earliest);
     while days.len() <= crate::window::MAX_WINDOWS {
         let rows = tx.query(&next_event.sql, &[from.into()]).await.map_err(|error| source.explain(error))?;
         let Some(occurred_at) = rows.first().map(|row| row.opt_instant("occurred_at")).transpose()?.flatten() else {
             return Ok(days);
         };
         let day = day_of(occurred_at, rollup.timezone)?;
+        if to.is_some_and(|to| to <= day) {
+            return Ok(days);
+        }
         days.push(day);
         from = start_of_day(next_day(day)?, rollup.timezone)?;
     }

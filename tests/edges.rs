@@ -179,7 +179,7 @@ async fn sqlite_rows_that_overflow_or_have_no_user_are_quarantined() {
     chat(&fixture, "2026-03-01T10:00:02.000000Z").await;
     fixture.execute("UPDATE chat_requests SET cost = 9000000000000000").await;
     fixture.run_well(RUN);
-    assert_eq!(fixture.rows("SELECT reason FROM quarantined_event ORDER BY reason").await, ["cost_not_finite", "no_user"]);
+    assert_eq!(fixture.rows("SELECT reason FROM quarantined_event ORDER BY reason").await, ["no_user", "number_too_large"]);
     assert_eq!(fixture.number("SELECT SUM(request_count) FROM usage_daily").await, 1);
 }
 

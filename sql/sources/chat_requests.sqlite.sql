@@ -41,15 +41,14 @@ WHERE request.created_at >= :window_start AND request.created_at < :window_end
     AND request.status IN ('completed', 'failed')
 
 -- name: changed
--- Whole seconds: SQLite before 3.50 rounds fractions, into the next day at its end.
 -- Quarters of an hour that hold rows numbered from :seen on, or that a trigger marked.
-SELECT DISTINCT strftime('%Y-%m-%dT%H:%M:%S.000000Z', unixepoch(substr(created_at, 1, 19)) / 900 * 900, 'unixepoch') AS slot_start, 'new rows' AS reason
+SELECT DISTINCT substr(created_at, 1, 14) || printf('%02d:00.000000Z', substr(created_at, 15, 2) / 15 * 15) AS slot_start, 'new rows' AS reason
 FROM chat_requests
-WHERE created_at < '9999-12-01' AND ingest_seq >= CAST(:seen AS INTEGER)
+WHERE created_at >= '0001-01-02' AND created_at < '9999-12-01' AND ingest_seq >= CAST(:seen AS INTEGER)
 UNION
 SELECT slot_start, 'rows updated or deleted' AS reason
 FROM usage_dirty_day
-WHERE source = 'chat_requests' AND slot_start < '9999-12-01'
+WHERE source = 'chat_requests' AND slot_start >= '0001-01-02' AND slot_start < '9999-12-01'
 
 -- name: position
 -- AUTOINCREMENT never gives a number twice, and there is one writer at a time: the next row's number is the position.

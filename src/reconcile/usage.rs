@@ -11,7 +11,7 @@ use super::{Findings, Range};
 use crate::job::{Job, OperatorKind};
 use crate::money::div_half_even;
 use crate::operator::usage_rollup::UsageRollup;
-use crate::plan::{Plan, Request};
+use crate::plan::{Plan, Request, days_with_events};
 use crate::run::{Context, Operator, load_operator};
 use crate::sql_text::quote_identifier;
 use crate::store::{Row, Value};
@@ -43,6 +43,8 @@ pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Ut
     for job in context.jobs.iter().filter(|job| job.operator == OperatorKind::UsageRollup) {
         let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
         let Operator::UsageRollup(rollup) = &operator else { continue };
+        // Before the plan: what comes in between is due by then, and not held against anyone.
+        let logged = logged_windows(context, rollup, range).await?;
         let (plan, due) = planned(context, job, &operator, as_of).await?;
         let stored = stored_sums(context, job, &job.window_column).await?;
         for (day, found) in &stored {
@@ -54,31 +56,44 @@ pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Ut
                 });
             }
         }
-        for (window, state) in &plan.states {
-            if state.state != "done" || !range.holds(window.start_date) {
-                continue;
-            }
-            let computed = rollup.compute(&context.store, *window, as_of, &context.stop).await?;
+        let written = plan.states.iter().filter(|(window, state)| state.state == "done" && range.holds(window.start_date));
+        // Days that no run has written, and none knows to be due: their rows came past what tracks them.
+        let unwritten = logged.into_iter().filter(|window| !plan.states.contains_key(window) && !due.contains(window));
+        for window in written.map(|(window, _)| *window).chain(unwritten) {
+            let computed = rollup.compute(&context.store, window, as_of, &context.stop).await?;
             let day = window.start_date;
-            if !due.contains(window) {
+            let is_written = plan.states.contains_key(&window);
+            if !due.contains(&window) {
                 let none = Sums::new();
                 let found = stored.get(&day).unwrap_or(&none);
                 for measure in MEASURES {
-                    findings.compare(
-                        "raw_log",
-                        &window.to_string(),
-                        measure,
-                        &sum_of(&computed.rows, measure),
-                        found.get(measure).unwrap_or(&0),
-                        || format!("SELECT SUM({measure}) FROM {} WHERE {} = '{day}'", job.writes, job.window_column),
-                    );
+                    let (expected, found) = (sum_of(&computed.rows, measure), found.get(measure).unwrap_or(&0));
+                    findings.compare("raw_log", &window.to_string(), measure, &expected, found, || {
+                        if is_written {
+                            format!("SELECT SUM({measure}) FROM {} WHERE {} = '{day}'", job.writes, job.window_column)
+                        } else {
+                            format!("no run has found this day: `tallyroll run-job {} --day {day} --downstream`", job.name)
+                        }
+                    });
                 }
             }
-            quarantine(context, rollup, *window, &computed.quarantined.iter().map(|event| event.event_id.as_str()).collect(), findings)
+            quarantine(context, rollup, window, &computed.quarantined.iter().map(|event| event.event_id.as_str()).collect(), findings)
                 .await?;
         }
     }
     Ok(())
+}
+
+/// The days that the log has, as windows.
+async fn logged_windows(context: &Context, rollup: &UsageRollup, range: &Range) -> Result<BTreeSet<Window>> {
+    let mut windows = BTreeSet::new();
+    let mut tx = context.store.begin_read().await?;
+    for source in &rollup.sources {
+        for day in days_with_events(&mut tx, source, rollup, range.from, range.to).await? {
+            windows.insert(Window::containing(WindowKind::Day, day)?);
+        }
+    }
+    Ok(windows)
 }
 
 /// Events that were quarantined and are no longer bad should have been taken up.

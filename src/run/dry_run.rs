@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Context, Operator, load_operator, upstream_rows};
+use super::{Context, Operator, load_operator};
 use crate::job::Job;
 use crate::operator::peak_seats::PeakSeats;
-use crate::plan::{Plan, Planned, Request, readers_of};
+use crate::plan::{Plan, Planned, Request, readers_of, upstream_of_window};
 use crate::seats::calendar::State;
 use crate::store::Tx;
 use crate::window::Window;
@@ -89,7 +89,8 @@ async fn expected_rows(
     }
     let Operator::UsageRollup(rollup) = operator else {
         // Rows that the windows above it will hold are not known yet.
-        return if reason.ends_with("above") { Ok(None) } else { upstream_rows(context, tx, job, window).await.map(Some) };
+        let is_known = !reason.ends_with("above");
+        return if is_known { Ok(Some(upstream_of_window(context, tx, job, window, &[]).await?.1)) } else { Ok(None) };
     };
     let (start, end) = window.instants(rollup.timezone)?;
     let mut rows = 0;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::{Context, Operator, is_final, upstream_rows};
+use super::{Context, Operator, is_final};
 use crate::abort;
 use crate::failure::{self, Failure};
 use crate::job::Job;
 use crate::operator::peak_seats::PeakSeats;
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
-use crate::plan::{Request, upstream_fingerprints};
+use crate::plan::{Request, upstream_of_window};
 use crate::reconcile;
 use crate::snapshot::usage_monthly;
 use crate::sql_text::quote_identifier;
@@ -75,7 +75,10 @@ impl Work {
         if window.begins_after(quarantine::latest_occurred_at(as_of), rollup.timezone)?
             || (window.begins_after(as_of, rollup.timezone)? && is_new && computed.holds_only_the_future())
         {
-            return self.postpone(window, &computed).await;
+            return self.set_aside(window, &computed, "future", "it holds only events of the future").await;
+        }
+        if rollup.is_implausible(window) && is_new {
+            return self.set_aside(window, &computed, "kept", "it lies before `usage.earliest_date`").await;
         }
         if let Err(error) = self.check_raw_rows(rollup, window, before, &computed).await {
             // The quarantine says what is wrong with the rows that there are, also where their window is not written.
@@ -136,8 +139,7 @@ impl Work {
         let follows = select.follows_from(&mut tx, &self.job, self.request.as_of).await?;
         tx.end_reading().await?;
         // Taken before the rows are read: an upstream window that is rewritten in between makes this one due again.
-        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job, &follows).await?.remove(&window).unwrap_or_default();
-        let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
+        let (input_fingerprint, rows_in) = upstream_of_window(context, &mut tx, &self.job, window, &follows).await?;
         let rows_out = select.write(&mut tx, &self.job, window, self.request.as_of).await?;
         if let Some(folder) = &self.job.publish {
             // Before the commit: a run that is killed in between leaves the window due, never an old file behind a new table.
@@ -191,8 +193,7 @@ impl Work {
         let context = &self.context;
         let mut tx = context.store.begin_snapshot().await?;
         let follows = [usage_dashboard::follows_from(&context.config, self.request.as_of)?];
-        let input_fingerprint = upstream_fingerprints(context, &mut tx, &self.job, &follows).await?.remove(&window).unwrap_or_default();
-        let rows_in = upstream_rows(context, &mut tx, &self.job, window).await?;
+        let (input_fingerprint, rows_in) = upstream_of_window(context, &mut tx, &self.job, window, &follows).await?;
         let rows_out = usage_dashboard::write(&context.store, &mut tx, &context.config, self.request.as_of).await?;
         let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
         self.commit(tx, window, written, context.clock.now()).await
@@ -224,10 +225,11 @@ impl Work {
         Ok(written)
     }
 
-    /// A window of the future: its events wait in the quarantine until `as_of` reaches them.
-    async fn postpone(&self, window: Window, computed: &Rollup) -> Result<Written> {
+    /// A window that lies outside of the days that events may be of: its events wait in the quarantine, until `as_of` reaches
+    /// them or the setting allows them.
+    async fn set_aside(&self, window: Window, computed: &Rollup, state: &str, why: &str) -> Result<Written> {
         self.quarantine(window, computed).await?;
-        self.fail(window, "future", "it holds only events of the future").await?;
+        self.fail(window, state, why).await?;
         Ok(Written { rows_in: computed.rows_in(), quarantined_count: i64::try_from(computed.quarantined.len())?, ..Written::default() })
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::value::{Row, Value};
 use super::{Store, Tx};
-use crate::window::Window;
+use crate::window::{Window, WindowKind, first_of_month};
 
 /// A run about to start.
 #[derive(Debug, Clone)]
@@ -277,7 +277,7 @@ impl Store {
     /// # Errors
     /// What the database says.
     pub async fn windows(&self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
-        windows_of(&self.query(WINDOWS_SQL, &[job.into()]).await?)
+        windows_of(&self.query(&windows_sql(), &[job.into()]).await?)
     }
 }
 
@@ -295,7 +295,25 @@ impl Tx {
     /// # Errors
     /// What the database says.
     pub async fn windows(&mut self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
-        windows_of(&self.query(WINDOWS_SQL, &[job.into()]).await?)
+        windows_of(&self.query(&windows_sql(), &[job.into()]).await?)
+    }
+
+    /// The windows of a job that share a day with `window`, and a few beside it.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn windows_near(&mut self, job: &str, window: Window) -> Result<BTreeMap<Window, WindowState>> {
+        let everything = Window::containing(WindowKind::All, window.start_date)?;
+        if window == everything {
+            return self.windows(job).await;
+        }
+        // No window is longer than a month, but for the one of everything.
+        let sql = format!(
+            "{WINDOW_COLUMNS} FROM job_window WHERE job = $1 AND (window_start = $4 OR (window_start >= $2 AND window_start < $3))"
+        );
+        let from = first_of_month(window.start_date);
+        let parameters = [job.into(), from.into(), window.end_date.into(), everything.start_date.into()];
+        windows_of(&self.query(&sql, &parameters).await?)
     }
 
     /// Marks windows as due, so that they stay so until they are written.
@@ -385,8 +403,12 @@ impl Tx {
     }
 }
 
-const WINDOWS_SQL: &str = "SELECT window_start, window_end, state, due_reason, error_text, run_id, write_count, rows_in, rows_out, \
-     quarantined_count, input_fingerprint, timezone FROM job_window WHERE job = $1 ORDER BY window_start";
+const WINDOW_COLUMNS: &str = "SELECT window_start, window_end, state, due_reason, error_text, run_id, write_count, rows_in, rows_out, \
+     quarantined_count, input_fingerprint, timezone";
+
+fn windows_sql() -> String {
+    format!("{WINDOW_COLUMNS} FROM job_window WHERE job = $1 ORDER BY window_start")
+}
 
 const RUN_COLUMNS: &str = "run_id, job, parent_run_id, \"trigger\", scheduled_for, attempt, state, request, as_of, started_at, finished_at, duration_ms, \
      windows_planned, windows_done, rows_in, rows_out, quarantined_count, error_class, error_text, host, pid, version";
