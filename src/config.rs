@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use anyhow::{Context, Result};
+use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use config::builder::DefaultState;
 use config::{ConfigBuilder, File, FileFormat, Value, ValueKind};
@@ -74,6 +75,8 @@ pub struct Usage {
     pub sources: Vec<String>,
     pub pricing: Pricing,
     pub change_tracking: ChangeTracking,
+    /// Events before it are quarantined.
+    pub earliest_date: NaiveDate,
     pub lookback_days: u32,
     pub price_book: String,
 }
@@ -149,6 +152,7 @@ const KEYS: &[(&str, &str)] = &[
     ("serve.grace_seconds", "25"),
     ("serve.token", "\"\""),
     ("usage.change_tracking", "\"ingest\""),
+    ("usage.earliest_date", "\"1900-01-01\""),
     ("usage.lookback_days", "3"),
     ("usage.price_book", "\"prices.toml\""),
     ("usage.pricing", "\"log\""),
@@ -350,6 +354,7 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
         ("serve.grace_seconds", config.serve.grace_seconds > 3_600, "must be at most 3600"),
         ("usage.sources", config.usage.sources.is_empty(), "must name at least one source"),
         ("usage.sources", config.usage.sources.iter().any(|source| source.contains(['/', '\\'])), "must each be a name, not a path"),
+        ("usage.earliest_date", !(1..=9_000).contains(&config.usage.earliest_date.year()), "must lie in the years 1 to 9000"),
         ("usage.lookback_days", config.usage.lookback_days > 3_660, "must be at most 3660"),
     ];
     match problems.into_iter().find(|(_, wrong, _)| *wrong) {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::money::parse_usd_nanos;
 use crate::project::Project;
-use crate::source::Source;
+use crate::source::{MAX_TEXT_BYTES, Source};
 use crate::store::{Store, Tx, Value};
 
 /// One request as it was logged.
@@ -49,8 +49,10 @@ pub(crate) async fn requests(
         let source = Source::load(project, name, store.engine())?;
         let events = source.events_sql(store, within.start, within.end)?;
         let sql = format!(
-            "SELECT event_id, occurred_at, customer_name, request_type, category, model, input_tokens, output_tokens, total_tokens, \
-             CAST({cost} AS TEXT) AS cost, latency_ms, status FROM ({events}) AS events \
+            "SELECT event_id, occurred_at, substr(customer_name, 1, {MAX_TEXT_BYTES}) AS customer_name, \
+             substr(request_type, 1, {MAX_TEXT_BYTES}) AS request_type, substr(category, 1, {MAX_TEXT_BYTES}) AS category, \
+             substr(model, 1, {MAX_TEXT_BYTES}) AS model, input_tokens, output_tokens, total_tokens, CAST({cost} AS TEXT) AS cost, latency_ms, \
+             substr(status, 1, {MAX_TEXT_BYTES}) AS status FROM (\n{events}\n) AS events \
              WHERE user_id = $1 ORDER BY occurred_at DESC, event_id DESC LIMIT {limit}"
         );
         for row in tx.read(&sql, std::slice::from_ref(&user_id)).await.map_err(|error| source.explain(error))? {
@@ -65,7 +67,11 @@ pub(crate) async fn requests(
                 model: row.opt_text("model")?,
                 input_tokens: row.opt_int("input_tokens")?,
                 output_tokens: row.opt_int("output_tokens")?,
-                total_tokens: row.opt_int("total_tokens")?,
+                total_tokens: match row.get("total_tokens")? {
+                    Value::Int(total) => Some(*total),
+                    // In SQLite a sum that does not fit is a float.
+                    _ => None,
+                },
                 cost_nanos: cost.and_then(|cost| store.pick(parse_usd_nanos(&cost).ok(), cost.parse().ok())),
                 latency_ms: row.opt_int("latency_ms")?,
                 status: row.opt_text("status")?,

@@ -32,9 +32,9 @@ use crate::snapshot::owner;
 use crate::snapshot::storage::Storage;
 use crate::source::Source;
 use crate::source::ledger::SeatSource;
+use crate::store::Store;
 use crate::store::lock::JobLock;
 use crate::store::state::{NewRun, Origin, Outcome, Progress, Written};
-use crate::store::{Store, Tx};
 use crate::window::Window;
 
 /// What every run of a process shares.
@@ -174,6 +174,7 @@ pub async fn load_operator(project: &Project, config: &Config, store: &Store, st
                 pricing: config.usage.pricing,
                 prices: config.price_book(project)?,
                 timezone: config.reporting.timezone,
+                earliest_date: config.usage.earliest_date,
                 max_quarantined_ratio: config.quarantine.max_ratio,
                 batch_rows: usize::try_from(config.engine.batch_rows)?,
                 requires_uuid: store.pick(true, false),
@@ -398,13 +399,4 @@ async fn run_windows(
             Err(error.context(format!("{failed_count} of {} windows failed, the first {window}", report.windows.len())))
         }
     }
-}
-
-async fn upstream_rows(context: &Context, tx: &mut Tx, job: &Job, window: Window) -> Result<i64> {
-    let mut rows = 0;
-    for upstream in context.jobs.upstream_of(job) {
-        let states = tx.windows(&upstream.name).await?;
-        rows += states.iter().filter(|(upstream, _)| window.contains(upstream)).map(|(_, state)| state.rows_out).sum::<i64>();
-    }
-    Ok(rows)
 }

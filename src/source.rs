@@ -20,7 +20,7 @@ use crate::project::Project;
 use crate::sql_text::{self, Numbered};
 use crate::store::{Store, reading};
 
-pub use batch::{EventColumns, event_schema};
+pub use batch::{EventColumns, MAX_TEXT_BYTES, event_schema};
 
 /// One mapped table.
 #[derive(Debug, Clone)]

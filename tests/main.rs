@@ -5,6 +5,7 @@
 mod support;
 
 mod abort_points;
+mod bounds;
 mod changes;
 mod cli;
 mod clock_changes;
@@ -17,6 +18,7 @@ mod forged;
 mod golden;
 mod hostile_storage;
 mod import;
+mod import_bounds;
 mod interrupted;
 mod job_files;
 mod journal;
@@ -40,6 +42,7 @@ mod sessions;
 mod sql_functions;
 mod style;
 mod two_projects;
+mod tracking;
 mod upgrade;
 mod usage_dashboard;
 mod user_dashboard;

@@ -4,9 +4,11 @@ mod fold;
 mod intern;
 pub mod quarantine;
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Context, Result};
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use tokio::sync::watch;
 
@@ -21,7 +23,7 @@ use crate::price::{Price, PriceBook, Pricing, RatedCost, price_at};
 use crate::source::{EventColumns, Source};
 use crate::sql_text::quote_identifier;
 use crate::store::{Store, Tx};
-use crate::window::Window;
+use crate::window::{Window, start_of_day};
 
 /// What the rollup needs beside the window.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct UsageRollup {
     pub pricing: Pricing,
     pub prices: PriceBook,
     pub timezone: Tz,
+    /// `usage.earliest_date`: what happened before it did not happen then.
+    pub earliest_date: NaiveDate,
     pub max_quarantined_ratio: f64,
     pub batch_rows: usize,
     /// PostgreSQL keeps a user as a UUID: another id cannot be written.
@@ -59,8 +63,12 @@ impl Rollup {
     }
 }
 
-/// Most quarantined events that one window records: past it the window fails, whatever its ratio.
+/// Most quarantined events that one window records, and most bytes of them: past either the window fails, whatever its ratio.
 const MAX_QUARANTINED: usize = 200_000;
+const MAX_QUARANTINED_BYTES: usize = 256 << 20;
+
+/// The largest tokens, milliseconds, turns and nano-USD (a million USD) of one event: thousands of such add up in 64 bits.
+const MAX_NUMBER: u64 = 1_000_000_000_000_000;
 
 impl UsageRollup {
     /// A digest of what a window's rows follow from beside the raw log: sources, pricing, and the prices in force.
@@ -71,7 +79,16 @@ impl UsageRollup {
         let (start, end) = window.instants(self.timezone)?;
         let mut parts = vec![format!("{:?}", self.pricing), self.prices.fingerprint(start, end)];
         parts.extend(self.sources.iter().map(|source| source.name.clone()));
+        if self.is_implausible(window) {
+            parts.push(format!("before {}", self.earliest_date));
+        }
         Ok(fingerprint::of(parts))
+    }
+
+    /// Whether a day lies before the first that events may be of.
+    #[must_use]
+    pub fn is_implausible(&self, window: Window) -> bool {
+        window.end_date <= self.earliest_date
     }
 
     /// Reads a window's events and aggregates them; nothing is written.
@@ -86,7 +103,8 @@ impl UsageRollup {
         stop: &watch::Receiver<Option<i32>>,
     ) -> Result<Rollup> {
         let (start, end) = window.instants(self.timezone)?;
-        let latest_micros = quarantine::latest_occurred_at(as_of).timestamp_micros();
+        let earliest_micros = start_of_day(self.earliest_date, self.timezone)?.timestamp_micros();
+        let plausible = earliest_micros..=quarantine::latest_occurred_at(as_of).timestamp_micros();
         let mut state = Accumulator::new();
         for source in &self.sources {
             state.rows_in_by_source.push((source.name.clone(), 0));
@@ -94,7 +112,7 @@ impl UsageRollup {
             while let Some(batch) = batches.next().await {
                 crate::run::check_stop(stop)?;
                 let batch = batch?;
-                state.take(&source.name, &batch, self, latest_micros)?;
+                state.take(&source.name, &batch, self, &plausible)?;
                 if state.folder.is_full() {
                     state = blocking(move || {
                         state.folder.fold_rows()?;
@@ -164,11 +182,18 @@ struct Accumulator {
     folder: Folder,
     rows_in_by_source: Vec<(String, i64)>,
     quarantined: Vec<QuarantinedEvent>,
+    quarantined_bytes: usize,
 }
 
 impl Accumulator {
     fn new() -> Self {
-        Self { codes: Codes::default(), folder: Folder::new(), rows_in_by_source: Vec::new(), quarantined: Vec::new() }
+        Self {
+            codes: Codes::default(),
+            folder: Folder::new(),
+            rows_in_by_source: Vec::new(),
+            quarantined: Vec::new(),
+            quarantined_bytes: 0,
+        }
     }
 
     fn finish(self, window: Window) -> Result<Rollup> {
@@ -180,7 +205,7 @@ impl Accumulator {
         Ok(Rollup { rows, rows_in_by_source: self.rows_in_by_source, quarantined: self.quarantined })
     }
 
-    fn take(&mut self, source: &str, batch: &RecordBatch, rollup: &UsageRollup, latest_micros: i64) -> Result<()> {
+    fn take(&mut self, source: &str, batch: &RecordBatch, rollup: &UsageRollup, plausible: &RangeInclusive<i64>) -> Result<()> {
         let events = EventColumns::of(batch);
         let codes = &mut self.codes;
         let source_code = codes.sources.code(source);
@@ -200,19 +225,24 @@ impl Accumulator {
         for row in 0..batch.num_rows() {
             let user_id = if users[row] == NULL_CODE { "" } else { codes.users.text(users[row]) };
             let is_uuid = !rollup.requires_uuid || uuids.get(users[row] as usize).copied().unwrap_or(true);
-            let measured = match quarantine::reason(&events, row, user_id, is_uuid, latest_micros) {
+            let measured = match quarantine::reason(&events, row, user_id, is_uuid, plausible) {
                 Some(reason) => Err(reason),
                 None => measures(&events, row, rollup.pricing, prices[row], statuses[row]),
             };
             let values = match measured {
                 Ok(values) => values,
                 Err(reason) => {
-                    if self.quarantined.len() >= MAX_QUARANTINED {
-                        return Err(Failure::bad_data(format!("More than {MAX_QUARANTINED} events of one window are quarantined"))
-                            .hint("look at the source's SQL file first: so many bad rows are rarely the rows' fault")
-                            .into());
+                    let event = quarantine::record(source, &events, row, reason)?;
+                    self.quarantined_bytes += event.payload.len();
+                    if self.quarantined.len() >= MAX_QUARANTINED || self.quarantined_bytes > MAX_QUARANTINED_BYTES {
+                        return Err(Failure::bad_data(format!(
+                            "More than {} events of one window are quarantined",
+                            self.quarantined.len()
+                        ))
+                        .hint("look at the source's SQL file first: so many bad rows are rarely the rows' fault")
+                        .into());
                     }
-                    self.quarantined.push(quarantine::record(source, &events, row, reason)?);
+                    self.quarantined.push(event);
                     continue;
                 }
             };
@@ -299,6 +329,12 @@ fn measures(
     let cost = cost(events, row, pricing, prices, input_tokens.zip(output_tokens))?;
     let latency_ms = integer(events.latency_ms, row);
     let rating = integer(events.rating, row);
+    let tool_turns = integer(events.tool_turns, row).unwrap_or(0);
+    let numbers =
+        [input_tokens, output_tokens, Some(total_tokens), cost.input, cost.output, cost.total, latency_ms, rating, Some(tool_turns)];
+    if numbers.into_iter().flatten().any(|number| number.unsigned_abs() > MAX_NUMBER) {
+        return Err(Reason::NumberTooLarge);
+    }
     let occurred_micros = events.occurred_at.value(row);
     let success = status == Status::Success;
     let count = i64::from;
@@ -319,7 +355,7 @@ fn measures(
         if_success(latency_ms.unwrap_or(0)),
         if_success(count(latency_ms.is_some())),
         latency_ms.unwrap_or(NO_LATENCY),
-        integer(events.tool_turns, row).unwrap_or(0),
+        tool_turns,
         rating.unwrap_or(0),
         count(rating.is_some()),
         occurred_micros,

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use uuid::Uuid;
 
 use crate::failure::Failure;
+use crate::fingerprint;
 
 /// Columns of an events statement that a builder takes, in the order of [`event_schema`].
 ///
@@ -39,8 +40,18 @@ pub(super) const FIELDS: &[&str] = &[
     "tool_turns",
 ];
 
-/// Arrow schema of a batch: texts that repeat are dictionaries, costs are nano-USD, and `cost_is_bad` marks an event whose
-/// logged cost is no finite number or does not fit 64 bits.
+/// The longest text that an event may hold: so many bytes are no name, address or label any more. Sources hand over no more
+/// than tells that a text is longer.
+pub const MAX_TEXT_BYTES: usize = 1_000;
+
+/// Texts of a batch, all together: whatever rows hold, a batch stays small.
+const MAX_BATCH_TEXT_BYTES: usize = 16 << 20;
+
+/// What is kept of a text that is too long, to show where it came from.
+const SHOWN_CHARS: usize = 100;
+
+/// Arrow schema of a batch: texts that repeat are dictionaries, costs are nano-USD. Events are marked whose logged cost is no
+/// finite number (`cost_is_bad`), of which a number does not fit 64 bits (`number_is_bad`), or a text is too long (`text_is_bad`).
 #[must_use]
 pub fn event_schema() -> SchemaRef {
     let text = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
@@ -54,7 +65,9 @@ pub fn event_schema() -> SchemaRef {
     for name in INTEGERS {
         fields.push(Field::new(*name, DataType::Int64, true));
     }
-    fields.push(Field::new("cost_is_bad", DataType::Boolean, false));
+    for name in ["cost_is_bad", "number_is_bad", "text_is_bad"] {
+        fields.push(Field::new(name, DataType::Boolean, false));
+    }
     Arc::new(Schema::new(fields))
 }
 
@@ -133,9 +146,15 @@ pub(super) struct BatchBuilder {
     occurred_at: TimestampMicrosecondBuilder,
     texts: [TextColumn; 7],
     integers: [Int64Builder; 10],
-    cost_is_bad: BooleanBuilder,
-    bad_cost: bool,
+    text_bytes: usize,
+    marks: [BooleanBuilder; 3],
+    bad: [bool; 3],
 }
+
+/// Which of a row's marks.
+const BAD_COST: usize = 0;
+const BAD_NUMBER: usize = 1;
+const BAD_TEXT: usize = 2;
 
 impl BatchBuilder {
     pub(super) fn new() -> Self {
@@ -145,13 +164,19 @@ impl BatchBuilder {
             occurred_at: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
             texts: std::array::from_fn(|_| TextColumn::default()),
             integers: std::array::from_fn(|_| Int64Builder::new()),
-            cost_is_bad: BooleanBuilder::new(),
-            bad_cost: false,
+            text_bytes: 0,
+            marks: std::array::from_fn(|_| BooleanBuilder::new()),
+            bad: [false; 3],
         }
     }
 
     pub(super) fn row_count(&self) -> usize {
         self.row_count
+    }
+
+    /// Whether the batch has `batch_rows` rows, or as much text as a batch may hold.
+    pub(super) fn is_full(&self, batch_rows: usize) -> bool {
+        self.row_count >= batch_rows || self.text_bytes >= MAX_BATCH_TEXT_BYTES
     }
 
     pub(super) fn put_null(&mut self, target: Target) {
@@ -164,12 +189,35 @@ impl BatchBuilder {
     }
 
     pub(super) fn put_text(&mut self, target: Target, text: &str) -> Result<()> {
+        if text.len() > MAX_TEXT_BYTES {
+            return self.put_long_text(target, text);
+        }
         match target {
-            Target::EventId => self.event_id.append_value(text),
-            Target::Text(index) => self.texts[index].push(text),
+            Target::EventId => {
+                self.text_bytes += text.len();
+                self.event_id.append_value(text);
+            }
+            Target::Text(index) => self.text_bytes += self.texts[index].push(text),
             _ => bail!("a text stands where a number or an instant should"),
         }
         Ok(())
+    }
+
+    /// Keeps the start of a text that is too long, and marks its event; an id stays one of its own.
+    fn put_long_text(&mut self, target: Target, text: &str) -> Result<()> {
+        self.bad[BAD_TEXT] = true;
+        let mut shown: String = text.chars().take(SHOWN_CHARS).collect();
+        shown.push('…');
+        if target == Target::EventId {
+            shown.push_str(&fingerprint::of([text.to_owned()]));
+        }
+        self.put_text(target, &shown)
+    }
+
+    /// Marks an event whose text was left out as too long.
+    pub(super) fn put_left_out(&mut self, target: Target) {
+        self.put_null(target);
+        self.bad[BAD_TEXT] = true;
     }
 
     pub(super) fn put_uuid(&mut self, target: Target, uuid: Uuid) -> Result<()> {
@@ -184,7 +232,7 @@ impl BatchBuilder {
         match target {
             Target::Int(index) | Target::Cost(index) => self.integers[index].append_value(value),
             Target::EventId => self.event_id.append_value(value.to_string()),
-            Target::Text(index) => self.texts[index].push(&value.to_string()),
+            Target::Text(_) => self.put_text(target, &value.to_string())?,
             Target::OccurredAt => bail!("an integer stands where an instant should"),
         }
         Ok(())
@@ -204,18 +252,20 @@ impl BatchBuilder {
             Target::Cost(index) => self.integers[index].append_option(nanos),
             _ => bail!("a decimal stands where none should"),
         }
-        self.bad_cost |= nanos.is_none();
+        self.bad[BAD_COST] |= nanos.is_none();
         Ok(())
     }
 
-    /// A number that is no 64-bit integer: the event is marked as one whose cost cannot be told.
+    /// Marks an event one of whose numbers is no 64-bit integer.
     pub(super) fn put_bad_number(&mut self, target: Target) {
         self.put_null(target);
-        self.bad_cost = true;
+        self.bad[BAD_NUMBER] = true;
     }
 
     pub(super) fn end_row(&mut self) {
-        self.cost_is_bad.append_value(std::mem::take(&mut self.bad_cost));
+        for (mark, bad) in self.marks.iter_mut().zip(&mut self.bad) {
+            mark.append_value(std::mem::take(bad));
+        }
         self.row_count += 1;
     }
 
@@ -228,8 +278,11 @@ impl BatchBuilder {
         for integer in &mut self.integers {
             columns.push(Arc::new(integer.finish()));
         }
-        columns.push(Arc::new(self.cost_is_bad.finish()));
+        for mark in &mut self.marks {
+            columns.push(Arc::new(mark.finish()));
+        }
         self.row_count = 0;
+        self.text_bytes = 0;
         Ok(RecordBatch::try_new(event_schema(), columns)?)
     }
 }
@@ -247,17 +300,17 @@ struct TextColumn {
 const NULL_KEY: u32 = u32::MAX;
 
 impl TextColumn {
-    fn push(&mut self, text: &str) {
+    /// Takes in a text; the bytes that it adds to the dictionary.
+    fn push(&mut self, text: &str) -> usize {
         // Neighbours are often alike, and comparing is cheaper than looking up.
         if let Some(last) = self.keys.last().copied().filter(|key| self.texts.get(*key as usize).is_some_and(|last| last == text)) {
             self.keys.push(last);
-            return;
+            return 0;
         }
-        let code = match self.codes.get(text) {
-            Some(code) => *code,
-            None => self.add(text.to_owned()),
-        };
+        let known = self.codes.get(text).copied();
+        let code = known.unwrap_or_else(|| self.add(text.to_owned()));
         self.keys.push(code);
+        if known.is_none() { text.len() } else { 0 }
     }
 
     fn push_uuid(&mut self, uuid: Uuid) {
@@ -311,6 +364,8 @@ pub struct EventColumns<'a> {
     pub rating: &'a Int64Array,
     pub tool_turns: &'a Int64Array,
     pub cost_is_bad: &'a BooleanArray,
+    pub number_is_bad: &'a BooleanArray,
+    pub text_is_bad: &'a BooleanArray,
 }
 
 impl<'a> EventColumns<'a> {
@@ -340,6 +395,8 @@ impl<'a> EventColumns<'a> {
             rating: int(8),
             tool_turns: int(9),
             cost_is_bad: batch.column(19).as_boolean(),
+            number_is_bad: batch.column(20).as_boolean(),
+            text_is_bad: batch.column(21).as_boolean(),
         }
     }
 }

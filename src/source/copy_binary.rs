@@ -54,6 +54,10 @@ impl Decoder {
         };
         Ok(Self { target: Some(target), form })
     }
+
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.form, Form::Text)
+    }
 }
 
 /// What follows the header of the stream's first message.

@@ -7,8 +7,9 @@ use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Column, Executor, SqlSafeStr, Statement, TypeInfo};
 use tokio::sync::mpsc::Sender;
 
-use super::batch::{self, BatchBuilder};
+use super::batch::{self, BatchBuilder, MAX_TEXT_BYTES};
 use super::copy_binary::{self, Decoder};
+use crate::sql_text::quote_identifier;
 use crate::store::classify;
 
 pub(super) async fn read(pool: &PgPool, sql: &str, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
@@ -18,20 +19,24 @@ pub(super) async fn read(pool: &PgPool, sql: &str, origin: &str, batch_rows: usi
     let names: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let targets = batch::targets(&names, origin)?;
     let mut decoders = Vec::new();
+    let mut columns = Vec::new();
     for (column, target) in statement.columns().iter().zip(targets) {
         let type_name = column.type_info().name();
         let decoder = Decoder::new(column.name(), type_name, target);
-        decoders.push(decoder.with_context(|| format!("`{origin}` gives `{}` as {type_name}", column.name()))?);
+        let decoder = decoder.with_context(|| format!("`{origin}` gives `{}` as {type_name}", column.name()))?;
+        columns.push(bounded(column.name(), decoder.is_text()));
+        decoders.push(decoder);
     }
 
-    let copy = format!("COPY (\n{sql}\n) TO STDOUT (FORMAT binary)");
+    // COPY sends a row in one message, however long.
+    let copy = format!("COPY (SELECT {} FROM (\n{sql}\n) AS event) TO STDOUT (FORMAT binary)", columns.join(", "));
     let mut stream = tx.copy_out_raw(&copy).await.map_err(classify)?;
     let mut builder = BatchBuilder::new();
     let mut is_first = true;
     while let Some(message) = stream.try_next().await.map_err(classify)? {
         let rows = if std::mem::take(&mut is_first) { copy_binary::skip_header(&message)? } else { &message[..] };
         copy_binary::decode_rows(rows, &decoders, &mut builder)?;
-        if builder.row_count() >= batch_rows && sender.send(Ok(builder.finish()?)).await.is_err() {
+        if builder.is_full(batch_rows) && sender.send(Ok(builder.finish()?)).await.is_err() {
             return Ok(());
         }
     }
@@ -40,4 +45,19 @@ pub(super) async fn read(pool: &PgPool, sql: &str, origin: &str, batch_rows: usi
         let _ = sender.send(Ok(builder.finish()?)).await;
     }
     Ok(())
+}
+
+/// A column of the events; of a text as much as tells that it is too long, and of an id also what tells it from others.
+fn bounded(name: &str, is_text: bool) -> String {
+    let column = format!("event.{}", quote_identifier(name));
+    let cut = MAX_TEXT_BYTES + 1;
+    match (is_text, name) {
+        (false, _) => column,
+        (true, "event_id") => {
+            format!(
+                "CASE WHEN octet_length({column}::TEXT) < {cut} THEN {column}::TEXT ELSE rpad(left({column}::TEXT, 100) || md5({column}::TEXT), {cut}) END AS event_id"
+            )
+        }
+        (true, _) => format!("left({column}::TEXT, {cut}) AS {}", quote_identifier(name)),
+    }
 }

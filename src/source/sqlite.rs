@@ -9,9 +9,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::mpsc::Sender;
 
-use super::batch::{self, BatchBuilder, Target};
+use super::batch::{self, BatchBuilder, MAX_TEXT_BYTES, Target};
 use crate::failure::Failure;
 use crate::money;
+use crate::sql_text::quote_identifier;
 use crate::store::classify_sqlite;
 
 pub(super) async fn read(file: &Path, sql: String, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
@@ -33,6 +34,8 @@ fn read_blocking(file: &Path, sql: &str, origin: &str, batch_rows: usize, sender
     })?;
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let targets = batch::targets(&names, origin)?;
+    let columns: Vec<String> = names.iter().zip(&targets).map(|(name, target)| bounded(name, *target)).collect();
+    statement = connection.prepare(&format!("SELECT {} FROM (\n{sql}\n) AS event", columns.join(", ")))?;
     let mut builder = BatchBuilder::new();
     let mut rows = statement.query([]).map_err(classify_sqlite)?;
     while let Some(row) = rows.next().map_err(classify_sqlite)? {
@@ -42,7 +45,7 @@ fn read_blocking(file: &Path, sql: &str, origin: &str, batch_rows: usize, sender
                 .with_context(|| format!("`{origin}` gives a `{}` that is none", names[index]))?;
         }
         builder.end_row();
-        if builder.row_count() >= batch_rows && sender.blocking_send(Ok(builder.finish()?)).is_err() {
+        if builder.is_full(batch_rows) && sender.blocking_send(Ok(builder.finish()?)).is_err() {
             return Ok(());
         }
     }
@@ -51,6 +54,17 @@ fn read_blocking(file: &Path, sql: &str, origin: &str, batch_rows: usize, sender
         let _ = sender.blocking_send(Ok(builder.finish()?));
     }
     Ok(())
+}
+
+/// A column of the events; a text that is too long is not read at all, only its length, and an empty blob stands for it.
+fn bounded(name: &str, target: Option<Target>) -> String {
+    let (column, name) = (format!("event.{}", quote_identifier(name)), quote_identifier(name));
+    match target {
+        Some(Target::Text(_)) => {
+            format!("CASE WHEN octet_length({column}) > {MAX_TEXT_BYTES} THEN x'' ELSE {column} END AS {name}")
+        }
+        _ => format!("{column} AS {name}"),
+    }
 }
 
 fn put(builder: &mut BatchBuilder, target: Target, name: &str, value: ValueRef<'_>) -> Result<()> {
@@ -72,9 +86,10 @@ fn put(builder: &mut BatchBuilder, target: Target, name: &str, value: ValueRef<'
         ValueRef::Real(usd) if matches!(target, Target::Cost(_)) && name.ends_with("_usd") => {
             builder.put_cost(target, money::parse_usd_nanos(&usd.to_string()).ok())?;
         }
-        // What a generated column gives when its integers overflow.
+        // What a product or sum of integers gives when it overflows.
         ValueRef::Real(_) if matches!(target, Target::Cost(_) | Target::Int(_)) => builder.put_bad_number(target),
         ValueRef::Real(value) => bail!("{value} is a float"),
+        ValueRef::Blob([]) if matches!(target, Target::Text(_)) => builder.put_left_out(target),
         ValueRef::Blob(_) => bail!("a blob"),
     }
     Ok(())

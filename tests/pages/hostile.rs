@@ -172,7 +172,8 @@ async fn filled(engine: Engine) -> (Fixture, Vec<String>) {
     let long = "<script>".repeat(125_000);
     for (number, name) in names.iter().enumerate() {
         let short: String = name.chars().take(100).collect();
-        let labels = if number == 0 { &long } else { name };
+        let longest = "<script>".repeat(125);
+        let labels = if number == 0 { &longest } else { name };
         let user = format!("00000000-0000-4000-8000-{number:012}");
         let uuid = if engine == Engine::Postgres { "CAST($1 AS UUID)" } else { "$1" };
         let id = format!("00000000-0000-4000-9000-{number:012}");

@@ -1,5 +1,7 @@
 //! Which events may not enter any total (`docs/semantics.md` section 3, "Quarantine").
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Context, Result};
 use arrow::array::{Array, Int64Array};
 use chrono::{DateTime, Utc};
@@ -29,6 +31,8 @@ pub enum Reason {
     CostNotFinite,
     NegativeCost,
     NumberTooLarge,
+    TextTooLong,
+    ImplausibleInstant,
     OccurredInFuture,
 }
 
@@ -44,6 +48,8 @@ impl Reason {
             Self::CostNotFinite => "cost_not_finite",
             Self::NegativeCost => "negative_cost",
             Self::NumberTooLarge => "number_too_large",
+            Self::TextTooLong => "text_too_long",
+            Self::ImplausibleInstant => "implausible_instant",
             Self::OccurredInFuture => OCCURRED_IN_FUTURE,
         }
     }
@@ -58,10 +64,18 @@ pub fn latest_occurred_at(as_of: DateTime<Utc>) -> DateTime<Utc> {
     as_of + chrono::TimeDelta::hours(24)
 }
 
-/// Why row `row` may not enter a total, from its own fields alone.
-pub(super) fn reason(events: &EventColumns<'_>, row: usize, user_id: &str, is_uuid: bool, latest_micros: i64) -> Option<Reason> {
+/// Why row `row` may not enter a total, from its own fields alone. `plausible` are the instants, in microseconds, that may.
+pub(super) fn reason(
+    events: &EventColumns<'_>,
+    row: usize,
+    user_id: &str,
+    is_uuid: bool,
+    plausible: &RangeInclusive<i64>,
+) -> Option<Reason> {
     let negative = |array: &Int64Array| array.is_valid(row) && array.value(row) < 0;
-    if user_id.is_empty() {
+    if events.text_is_bad.value(row) {
+        Some(Reason::TextTooLong)
+    } else if user_id.is_empty() {
         Some(Reason::NoUser)
     } else if !is_uuid {
         Some(Reason::UserNotUuid)
@@ -73,7 +87,11 @@ pub(super) fn reason(events: &EventColumns<'_>, row: usize, user_id: &str, is_uu
         Some(Reason::CostNotFinite)
     } else if [events.input_cost_nanos, events.output_cost_nanos, events.total_cost_nanos].into_iter().any(negative) {
         Some(Reason::NegativeCost)
-    } else if events.occurred_at.value(row) > latest_micros {
+    } else if events.number_is_bad.value(row) {
+        Some(Reason::NumberTooLarge)
+    } else if events.occurred_at.value(row) < *plausible.start() {
+        Some(Reason::ImplausibleInstant)
+    } else if events.occurred_at.value(row) > *plausible.end() {
         Some(Reason::OccurredInFuture)
     } else {
         None
