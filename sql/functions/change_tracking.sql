@@ -36,3 +36,27 @@ BEGIN
     RETURN NULL;
 END;
 $$;
+
+-- A row is tracked by the transaction that inserted it, whatever the writer gave.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_stamp_ingest() RETURNS TRIGGER
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.ingest_xid := pg_current_xact_id();
+    RETURN NEW;
+END;
+$$;
+
+-- An emptied table says no more which days its rows were of: every day that was written is looked at, by its noon, which lies in
+-- it in every zone.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_mark_truncated() RETURNS TRIGGER
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO tallyroll.usage_dirty_day (source, slot_start)
+    SELECT DISTINCT
+        CASE TG_TABLE_NAME WHEN 'request_analytics' THEN 'chat_requests' ELSE TG_TABLE_NAME END,
+        (window_start + TIME '12:00') AT TIME ZONE timezone
+    FROM tallyroll.job_window
+    WHERE window_end = window_start + 1 AND write_count > 0;
+    RETURN NULL;
+END;
+$$;

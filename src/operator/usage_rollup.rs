@@ -130,8 +130,8 @@ impl UsageRollup {
     /// # Errors
     /// [`Failure`] of kind bad-data.
     pub fn check_quarantine(&self, window: Window, rollup: &Rollup) -> Result<()> {
-        // Nothing is wrong with an event of the future: it waits.
-        let is_bad = |event: &&QuarantinedEvent| event.reason != Reason::OccurredInFuture;
+        // An event of the future waits, and one of a day that none can be of has no result to spoil.
+        let is_bad = |event: &&QuarantinedEvent| !matches!(event.reason, Reason::OccurredInFuture | Reason::ImplausibleInstant);
         let count = rollup.quarantined.iter().filter(is_bad).count();
         let judged = rollup.rows_in() - i64::try_from(rollup.quarantined.len() - count)?;
         #[expect(clippy::cast_precision_loss, reason = "a ratio of counts; 2^52 events do not fit a window")]
