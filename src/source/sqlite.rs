@@ -35,7 +35,7 @@ fn read_blocking(file: &Path, sql: &str, origin: &str, batch_rows: usize, sender
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let targets = batch::targets(&names, origin)?;
     let columns: Vec<String> = names.iter().zip(&targets).map(|(name, target)| bounded(name, *target)).collect();
-    statement = connection.prepare(&format!("SELECT {} FROM (\n{sql}\n) AS event", columns.join(", ")))?;
+    statement = connection.prepare(&format!("SELECT {} FROM (\n{sql}\n) AS event", columns.join(", "))).map_err(classify_sqlite)?;
     let mut builder = BatchBuilder::new();
     let mut rows = statement.query([]).map_err(classify_sqlite)?;
     while let Some(row) = rows.next().map_err(classify_sqlite)? {
