@@ -48,7 +48,7 @@ impl std::error::Error for RecordTooLong {}
 
 /// Whether a [`BoundedRead`] gave up.
 pub(super) fn is_too_long(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<RecordTooLong>())
+    matches!(error.get_ref(), Some(inner) if inner.is::<RecordTooLong>())
 }
 
 /// The next line, with more than [`MAX_RECORD_BYTES`] where it is longer; `None` at the end.
