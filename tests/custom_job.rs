@@ -12,7 +12,7 @@ on_both_databases!(
 
 const RUN: &[&str] = &["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-15T00:00:00Z"];
 
-const JOB: &str = r#"
+pub const JOB: &str = r#"
 description = "Requests per model and month"
 operator = "sql"
 reads = ["usage_daily"]
@@ -20,7 +20,7 @@ grain = ["usage_month", "model"]
 window = "month"
 "#;
 
-const SQL: &str = "
+pub const SQL: &str = "
 -- Grain: usage_month, model. Input: usage_daily. Output: usage_by_model.
 SELECT
     :window_start AS usage_month,

@@ -9,6 +9,7 @@ use crate::support::{Engine, Fixture, repetitions};
 
 on_both_databases!(
     assignments_record_what_changed,
+    a_user_given_twice_has_what_it_was_given_last,
     the_first_ai_use_takes_a_seat,
     the_ledger_is_append_only,
     orgs_that_were_there_get_a_baseline,
@@ -62,6 +63,68 @@ async fn the_first_ai_use_takes_a_seat(engine: Engine) {
     assert_eq!(ledger(&fixture, "b").await, ["ai|1|task"]);
     let states = "SELECT COUNT(*), SUM(CASE WHEN last_used_at > first_used_at THEN 1 ELSE 0 END) FROM ai_seat_state";
     assert_eq!(fixture.rows(states).await, ["3|2"]);
+}
+
+async fn a_user_given_twice_has_what_it_was_given_last(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    match engine {
+        Engine::Postgres => {
+            let ids = fixture.rows("SELECT upsert_seat_assignment(42, '{1,2,1}', '{base,base,free}')").await;
+            assert_eq!(ids.len(), 2);
+        }
+        Engine::Sqlite => {
+            fixture
+                .execute("INSERT INTO upsert_seat_assignment (namespace_id, user_id, seat_type) VALUES (42, 1, 'base'), (42, 2, 'base'), (42, 1, 'free')")
+                .await;
+        }
+    }
+    let held = "SELECT user_id, seat_type FROM subscription_seat_assignments ORDER BY 1";
+    assert_eq!(fixture.rows(held).await, ["1|free", "2|base"]);
+    fixture.run_well(&["record", "seat-change", "--org", "42"]);
+    assert_eq!(ledger(&fixture, "42").await, ["base|1|seat_change", "free|1|seat_change", "total|2|seat_change"]);
+}
+
+/// Without a key, and with an enumeration of the application's own for what the user did.
+#[tokio::test]
+async fn the_seeds_own_table_of_ai_seats_takes_uses() {
+    let fixture = Fixture::empty(Engine::Postgres).await;
+    for sql in [
+        "CREATE TYPE ai_seat_usage_reason AS ENUM ('aibridge', 'task')",
+        "CREATE TABLE ai_seat_state (
+            user_id uuid NOT NULL,
+            first_used_at timestamp with time zone NOT NULL,
+            last_used_at timestamp with time zone NOT NULL,
+            last_event_type ai_seat_usage_reason NOT NULL,
+            last_event_description text NOT NULL,
+            updated_at timestamp with time zone NOT NULL
+        )",
+    ] {
+        fixture.execute(sql).await;
+    }
+    fixture.run_well(&["migrate"]);
+    let used = |event_type: &str| {
+        let user = "00000000-0000-4000-8000-000000000001";
+        fixture.run(&["record", "ai-use", "--user", user, "--org", "a", "--event-type", event_type, "--description", "d"])
+    };
+    for event_type in ["task", "aibridge"] {
+        let recorded = used(event_type);
+        assert_eq!(recorded.code, Some(0), "{recorded:?}");
+    }
+    assert_eq!(fixture.rows("SELECT last_event_type::TEXT FROM ai_seat_state").await, ["aibridge"]);
+    assert_eq!(ledger(&fixture, "a").await, ["ai|1|task"]);
+    let unknown = used("chat");
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(unknown.stderr.contains("'chat'") && unknown.stderr.contains("'aibridge', 'task'"), "{}", unknown.stderr);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM seat_usage_event").await, 1);
+    fixture.run_well(&["check"]);
+
+    let twice = Fixture::of_before(20_261_122_000_007).await;
+    twice.execute("ALTER TABLE ai_seat_state DROP CONSTRAINT ai_seat_state_pkey").await;
+    twice.execute("INSERT INTO ai_seat_state SELECT gen_random_uuid(), now(), now(), 'task', '', now() FROM generate_series(1, 2)").await;
+    twice.execute("UPDATE ai_seat_state SET user_id = '00000000-0000-4000-8000-000000000001'").await;
+    let refused = twice.run(&["migrate"]);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("holds a user more than once"), "{}", refused.stderr);
 }
 
 async fn the_ledger_is_append_only(engine: Engine) {

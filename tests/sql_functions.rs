@@ -1,6 +1,8 @@
 //! The seeds' functions on PostgreSQL: what they answer, and (in the folder) to whom. Deviations from the seed stand beside the seed's own way.
 
+mod attacks;
 mod gateway;
+mod owners;
 mod roles;
 
 use serde_json::Value;
@@ -142,6 +144,7 @@ fn database(fixture: &Fixture) -> String {
 
 async fn drop_roles(fixture: &Fixture, names: &[String]) {
     for name in names {
+        fixture.execute(&format!("DROP OWNED BY \"{name}\"")).await;
         fixture.execute(&format!("DROP ROLE \"{name}\"")).await;
     }
 }

@@ -88,6 +88,10 @@ async fn results_move_into_a_schema_of_their_own() {
     ];
     assert_eq!(fixture.rows(left).await, known);
     assert_eq!(Fixture::new(Engine::Postgres).await.rows(left).await, known);
+    assert!(
+        fixture.rows("SELECT obj_description('ai_usage_log'::REGCLASS)").await[0].contains("actual logged-in user"),
+        "the seed's comments"
+    );
     let foreign = "SELECT COUNT(*) FROM pg_proc WHERE pronamespace = 'public'::REGNAMESPACE AND proname LIKE 'tallyroll%'";
     assert_eq!(fixture.number(foreign).await, 0);
     // Old triggers mark what they find, and what is due is found.

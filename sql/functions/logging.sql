@@ -1,4 +1,5 @@
--- The writing function of the usage-tracking seed: all that an application needs.
+-- The writing function of the usage-tracking seed: all that an application needs. The seed lets every user of its database call it,
+-- and believes p_user_id; here one who is a user and no writer logs for itself alone.
 
 CREATE OR REPLACE FUNCTION {app}.log_ai_usage(
     p_user_id UUID,
@@ -15,7 +16,13 @@ CREATE OR REPLACE FUNCTION {app}.log_ai_usage(
     p_status TEXT DEFAULT 'success',
     p_error_message TEXT DEFAULT NULL
 ) RETURNS UUID
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id UUID;
+BEGIN
+    IF tallyroll.tallyroll_is_only_a_user() AND p_user_id IS DISTINCT FROM tallyroll.tallyroll_current_user_id() THEN
+        RAISE EXCEPTION 'The usage of user % is for that user and for writers to log', p_user_id USING ERRCODE = 'insufficient_privilege';
+    END IF;
     INSERT INTO {app}.ai_usage_log (
         user_id, user_email, customer_id, customer_name, request_type, session_id, input_tokens, output_tokens, model_used, latency_ms,
         tool_turns, status, error_message
@@ -24,5 +31,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         COALESCE(p_input_tokens, 0), COALESCE(p_output_tokens, 0), p_model_used, p_latency_ms, p_tool_turns,
         COALESCE(p_status, 'success'), p_error_message
     )
-    RETURNING id;
+    RETURNING id INTO v_id;
+    RETURN v_id;
+END;
 $$;

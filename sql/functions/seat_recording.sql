@@ -96,7 +96,8 @@ END;
 $$;
 
 -- Gives users of a namespace a seat type, several at once, and records the change. updated_at moves only where something
--- changed. The org is locked first, so that two calls can't wait for each other's rows. Gives the assignments' ids.
+-- changed. The org is locked first, so that two calls can't wait for each other's rows. Of a user who is given twice the last counts.
+-- Gives the assignments' ids.
 CREATE OR REPLACE FUNCTION {app}.upsert_seat_assignment(
     p_namespace_id BIGINT,
     p_user_ids BIGINT[],
@@ -114,7 +115,11 @@ BEGIN
     RETURN QUERY
     INSERT INTO {app}.subscription_seat_assignments AS present (namespace_id, organization_id, user_id, seat_type, created_at, updated_at)
     SELECT p_namespace_id, p_organization_id, wanted.user_id, wanted.seat_type, clock_timestamp(), clock_timestamp()
-    FROM unnest(p_user_ids, p_seat_types) AS wanted (user_id, seat_type)
+    FROM (
+        SELECT DISTINCT ON (given.user_id) given.user_id, given.seat_type
+        FROM unnest(p_user_ids, p_seat_types) WITH ORDINALITY AS given (user_id, seat_type, place)
+        ORDER BY given.user_id, given.place DESC
+    ) AS wanted
     ON CONFLICT (namespace_id, user_id) WHERE namespace_id IS NOT NULL DO UPDATE SET
         updated_at = CASE
             WHEN present.organization_id IS NOT DISTINCT FROM excluded.organization_id
@@ -154,13 +159,26 @@ CREATE OR REPLACE FUNCTION {app}.record_ai_seat_usage(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_at TIMESTAMPTZ;
+    -- Text, or the application's own enumeration.
+    v_event_type {app}.ai_seat_state.last_event_type%TYPE;
 BEGIN
     IF p_org_id IS NULL THEN
         RAISE EXCEPTION 'record_ai_seat_usage needs the org that the seat counts for' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    BEGIN
+        v_event_type := p_event_type;
+    EXCEPTION
+        WHEN invalid_text_representation THEN
+            RAISE EXCEPTION 'ai_seat_state knows no event type %', quote_nullable(p_event_type)
+                USING ERRCODE = 'invalid_parameter_value', HINT = (
+                    SELECT 'It is one of ' || string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) || '; ALTER TYPE … ADD VALUE adds one.'
+                    FROM pg_enum
+                    WHERE enumtypid = pg_typeof(v_event_type)
+                );
+    END;
     UPDATE {app}.ai_seat_state
     SET last_used_at = GREATEST(last_used_at, clock_timestamp()),
-        last_event_type = p_event_type,
+        last_event_type = v_event_type,
         last_event_description = p_event_description,
         updated_at = clock_timestamp()
     WHERE user_id = p_user_id AND org_id IS NOT NULL;
@@ -170,7 +188,7 @@ BEGIN
     v_at := tallyroll.tallyroll_lock_org(p_org_id);
     -- Either new, or known from before seats had an org.
     INSERT INTO {app}.ai_seat_state AS present (user_id, org_id, first_used_at, last_used_at, last_event_type, last_event_description, updated_at)
-    VALUES (p_user_id, p_org_id, v_at, v_at, p_event_type, p_event_description, v_at)
+    VALUES (p_user_id, p_org_id, v_at, v_at, v_event_type, p_event_description, v_at)
     ON CONFLICT (user_id) DO UPDATE SET
         org_id = COALESCE(present.org_id, excluded.org_id),
         last_used_at = GREATEST(present.last_used_at, excluded.last_used_at),

@@ -7,15 +7,35 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT COALESCE(NULLIF(current_setting('role', TRUE), 'none'), SESSION_USER::TEXT)::NAME;
 $$;
 
--- The user that asks: auth.uid() where the database has it (the seed's) and the asking role is the one that its gateway chooses, else
--- the user whose id or email is the name of the role. A role that logs in by itself could set what auth.uid() reads.
+-- Whether auth.uid() may be believed: the session is the gateway's, which checks tokens and then takes the role `authenticated`, and the
+-- function belongs to a superuser, to the log's owner, or to the role that the setting `auth_owner` names. A role that logs in by
+-- itself could set what auth.uid() reads, whatever it is a member of.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_gateway() RETURNS BOOLEAN
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT tallyroll.tallyroll_asking_role() = 'authenticated'
+        AND SESSION_USER = (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'gateway')
+        AND EXISTS (
+            SELECT 1
+            FROM pg_proc AS uid
+            JOIN pg_roles AS owner ON owner.oid = uid.proowner
+            WHERE uid.oid = to_regprocedure('auth.uid()') AND uid.prorettype = 'pg_catalog.uuid'::REGTYPE AND (
+                owner.rolsuper
+                OR owner.oid = (SELECT relowner FROM pg_class WHERE oid = '{app}.ai_usage_log'::REGCLASS)
+                OR owner.rolname = (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'auth_owner')
+            )
+        );
+$$;
+
+INSERT INTO tallyroll.tallyroll_setting (name, value) VALUES ('gateway', 'authenticator') ON CONFLICT (name) DO NOTHING;
+
+-- The user that asks: who a gateway's token says, else the user whose id or email is the name of the role.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_known_user_id() RETURNS UUID
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_role TEXT := tallyroll.tallyroll_asking_role();
     v_user_id UUID;
 BEGIN
-    IF to_regprocedure('auth.uid()') IS NOT NULL AND v_role = 'authenticated' AND SESSION_USER <> 'authenticated' THEN
+    IF tallyroll.tallyroll_is_gateway() THEN
         EXECUTE 'SELECT auth.uid()' INTO v_user_id;
         RETURN v_user_id;
     END IF;
@@ -61,10 +81,19 @@ BEGIN
         FROM pg_class AS log
         JOIN pg_class AS asked ON asked.relnamespace = log.relnamespace AND asked.relowner = log.relowner
         WHERE log.oid = '{app}.ai_usage_log'::REGCLASS AND asked.relname = 'user_roles' AND asked.relkind IN ('r', 'p')
+            AND has_table_privilege(asked.oid, 'SELECT')
     ) THEN
         EXECUTE 'SELECT EXISTS (SELECT 1 FROM {app}.user_roles WHERE user_id = $1 AND user_role::TEXT = ''admin'')'
         INTO v_is_admin USING tallyroll.tallyroll_current_user_id();
     END IF;
     RETURN v_is_admin;
 END;
+$$;
+
+-- Whether the asking role is a member of tallyroll_user and not of tallyroll_writer. A role that is neither was given what it may call.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_only_a_user() RETURNS BOOLEAN
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE(BOOL_OR(rolname = 'tallyroll_user') AND NOT BOOL_OR(rolname = 'tallyroll_writer'), FALSE)
+    FROM pg_roles
+    WHERE rolname IN ('tallyroll_user', 'tallyroll_writer') AND pg_has_role(tallyroll.tallyroll_asking_role(), oid, 'MEMBER');
 $$;

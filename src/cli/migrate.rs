@@ -6,7 +6,10 @@ use serde_json::json;
 
 use super::output;
 use super::session::Session;
-use crate::store::Create;
+use crate::job::{Jobs, OperatorKind};
+use crate::run::{self, Operator};
+use crate::snapshot::storage::Storage;
+use crate::store::{Create, Store};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -23,6 +26,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let store = session.open(create).await?;
     let migrations = store.migrate(arguments.dry_run).await?;
     let roles = if arguments.roles { store.create_roles().await } else { Ok(()) };
+    let tables = if arguments.dry_run { Ok(Vec::new()) } else { make_result_tables(&session, &store).await };
     store.close().await;
     let applied = if arguments.dry_run { "would be applied" } else { "applied" };
     for migration in &migrations {
@@ -37,10 +41,38 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
         output::line(&format!("The schema at `{}` is up to date", store.location()))?;
     }
     roles?;
+    for table in tables? {
+        if session.json {
+            output::json(&json!({ "table": table, "state": "made" }))?;
+        } else {
+            output::line(&format!("Made the table {table} of a job of the project"))?;
+        }
+    }
     if arguments.roles && !session.json {
         output::line(
-            "The roles tallyroll_migrator, tallyroll_runner, tallyroll_writer, tallyroll_reader and tallyroll_user are there, with their rights",
+            "The roles tallyroll_migrator, tallyroll_owner, tallyroll_runner, tallyroll_writer, tallyroll_reader and tallyroll_user are there, with their rights",
         )?;
     }
     Ok(())
+}
+
+/// Makes the tables that jobs of the project write and that are not there, each after those that its SELECT reads.
+async fn make_result_tables(session: &Session, store: &Store) -> Result<Vec<String>> {
+    let jobs = Jobs::load(&session.project)?;
+    let mut missing = Vec::new();
+    for job in jobs.iter().filter(|job| job.operator == OperatorKind::Sql) {
+        if store.table_columns(&job.writes).await?.is_empty() {
+            missing.push(job);
+        }
+    }
+    let storage = Storage::open(&session.project, &session.loaded.config.output.url)?;
+    let mut made = Vec::new();
+    while let Some(next) = missing.iter().position(|job| missing.iter().all(|other| !job.reads.contains(&other.writes))) {
+        let job = missing.remove(next);
+        if let Operator::Sql(select) = run::load_operator(&session.project, &session.loaded.config, store, &storage, job).await? {
+            select.ensure_table(store, job).await?;
+            made.push(job.writes.clone());
+        }
+    }
+    Ok(made)
 }

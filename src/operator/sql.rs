@@ -95,6 +95,7 @@ impl SqlSelect {
         if !store.table_columns(&job.writes).await?.is_empty() {
             return self.check_table(store, job).await;
         }
+        result_table::require_right_to_create(store, job).await?;
         let table = quote_identifier(&job.writes);
         let grain = job.grain.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
         // PostgreSQL finds a name by itself, and would cut a long one.
@@ -109,6 +110,9 @@ impl SqlSelect {
         }
         tx.execute(&self.create_table_sql("TABLE", job)?, &[]).await?;
         tx.execute(&format!("CREATE UNIQUE INDEX {index} ON {table} ({grain})"), &[]).await?;
+        if let Some(give) = store.pick(Some("SELECT tallyroll.tallyroll_give_result_table(to_regclass($1))::TEXT"), None) {
+            tx.query(give, &[table.into()]).await?;
+        }
         tx.commit().await?;
         abort::point("table_made");
         tracing::info!(table = job.writes, "Made the result table from the columns that the job's SQL gives");
@@ -137,7 +141,10 @@ impl SqlSelect {
         let existing = store.table_columns(&job.writes).await?;
         match self.columns.iter().find(|column| !existing.is_empty() && !existing.contains(column)) {
             Some(column) => Err(Failure::config(format!("`{}` gives column `{column}`, which table `{}` lacks", self.origin, job.writes))
-                .hint(format!("add it with ALTER TABLE, or drop the table: the next run makes it anew; it has {}", existing.join(", ")))
+                .hint(format!(
+                    "add it with ALTER TABLE, or drop the table: `tallyroll migrate` makes it anew; it has {}",
+                    existing.join(", ")
+                ))
                 .into()),
             None => Ok(()),
         }

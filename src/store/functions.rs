@@ -13,7 +13,7 @@ use crate::fingerprint;
 use crate::sql_text::quote_identifier;
 
 /// In this order: a function comes after those that it calls.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("sql/functions/change_tracking.sql", include_str!("../../sql/functions/change_tracking.sql")),
     ("sql/functions/seat_recording.sql", include_str!("../../sql/functions/seat_recording.sql")),
     ("sql/functions/who_asks.sql", include_str!("../../sql/functions/who_asks.sql")),
@@ -21,12 +21,13 @@ const FILES: [(&str, &str); 8] = [
     ("sql/functions/dashboards.sql", include_str!("../../sql/functions/dashboards.sql")),
     ("sql/functions/logging.sql", include_str!("../../sql/functions/logging.sql")),
     ("sql/functions/chat.sql", include_str!("../../sql/functions/chat.sql")),
+    ("sql/functions/result_tables.sql", include_str!("../../sql/functions/result_tables.sql")),
     ("sql/functions/rights.sql", include_str!("../../sql/functions/rights.sql")),
 ];
 
-/// One `migrate` at a time replaces functions: two would stop each other.
-const BEGIN: &str =
-    "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock(8241560137722291)";
+/// One `migrate` at a time replaces functions: two would stop each other. No row is read, so row-level security is no matter.
+const BEGIN: &str = "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'; SET LOCAL row_security = on; \
+     SELECT pg_advisory_xact_lock(8241560137722291)";
 
 const REMEMBER: &str = "INSERT INTO tallyroll.tallyroll_setting (name, value) VALUES ('functions', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 

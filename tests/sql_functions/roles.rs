@@ -62,7 +62,8 @@ async fn a_user_sees_only_itself_and_an_admin_everyone() {
     let (ann_role, bob_role, eve_role) =
         (format!("ann-{}", database(&fixture)), format!("bob-{}", database(&fixture)), format!("eve-{}", database(&fixture)));
     let mut ann = login(&fixture, &ann_role, "tallyroll_user").await;
-    for table in ["usage_daily", "usage_daily_user", "usage_monthly_user", "user_dashboard_data"] {
+    // The log itself, too: it has the seed's row-level security.
+    for table in ["usage_daily", "usage_daily_user", "usage_monthly_user", "user_dashboard_data", "ai_usage_log"] {
         let seen = try_rows(&mut ann, &format!("SELECT DISTINCT user_id::TEXT FROM {table}")).await.unwrap();
         assert_eq!(seen, [ANN], "{table}");
         let all = fixture.number(&format!("SELECT COUNT(DISTINCT user_id) FROM {table}")).await;
@@ -75,7 +76,8 @@ async fn a_user_sees_only_itself_and_an_admin_everyone() {
         "SELECT get_ai_usage_dashboard()::TEXT".to_owned(),
         "SELECT get_ai_cost_summary()::TEXT".to_owned(),
         "SELECT COUNT(*)::TEXT FROM usage_daily_customer".to_owned(),
-        "SELECT COUNT(*)::TEXT FROM ai_usage_log".to_owned(),
+        "SELECT COUNT(*)::TEXT FROM chat_requests".to_owned(),
+        format!("INSERT INTO ai_usage_log (user_id) VALUES ('{ANN}')"),
         format!("SELECT log_ai_usage('{ANN}')::TEXT"),
         format!("DELETE FROM usage_daily WHERE user_id = '{ANN}'"),
         "SELECT get_user_ai_usage(NULL)::TEXT".to_owned(),
@@ -113,6 +115,7 @@ async fn a_user_sees_only_itself_and_an_admin_everyone() {
     // The seed's admins see everyone.
     fixture.execute("CREATE TABLE public.user_roles (user_id UUID, user_role TEXT)").await;
     fixture.execute(&format!("INSERT INTO public.user_roles VALUES ('{BOB}', 'admin')")).await;
+    fixture.run_well(&["migrate", "--roles"]);
     let mut bob = login(&fixture, &bob_role, "tallyroll_user").await;
     try_rows(&mut bob, &format!("SELECT get_user_ai_usage('{ANN}')::TEXT")).await.unwrap();
     let all = try_rows(&mut bob, "SELECT get_ai_usage_dashboard(3660)->'summary'->>'total_requests'").await.unwrap();

@@ -46,3 +46,14 @@ pub(super) async fn require_own(store: &Store, job: &Job) -> Result<()> {
         .hint(format!("name another one in `writes`; to hand it over with all its rows: `{hand_over}`"))
         .into())
 }
+
+/// On PostgreSQL tables are made by whoever may create in our schema; a runner may not.
+pub(super) async fn require_right_to_create(store: &Store, job: &Job) -> Result<()> {
+    let Some(sql) = store.pick(Some("SELECT has_schema_privilege('tallyroll', 'CREATE') AS may_create"), None) else { return Ok(()) };
+    if store.query(sql, &[]).await?[0].int("may_create")? != 0 {
+        return Ok(());
+    }
+    Err(Failure::config(format!("The table `{}` of job `{}` is not there, and this database role may not make it", job.writes, job.name))
+        .hint("`tallyroll migrate`, in this project and as the role that upgrades the database, makes the tables of the project's jobs")
+        .into())
+}
