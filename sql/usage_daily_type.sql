@@ -18,6 +18,8 @@ SELECT
     CAST(SUM(success_cost_nanos) AS BIGINT) AS success_cost_nanos,
     CAST(SUM(success_latency_ms_sum) AS BIGINT) AS success_latency_ms_sum,
     CAST(SUM(success_latency_count) AS BIGINT) AS success_latency_count,
+    CAST(SUM(success_priced_count) AS BIGINT) AS success_priced_count,
+    CAST(SUM(priced_tokens) AS BIGINT) AS priced_tokens,
     MAX(latency_ms_max) AS latency_ms_max,
     CAST(SUM(tool_turns) AS BIGINT) AS tool_turns,
     CAST(SUM(rating_sum) AS BIGINT) AS rating_sum,

@@ -21,6 +21,8 @@ WITH total AS NOT MATERIALIZED (
         plan_name,
         monthly_requests,
         daily_requests,
+        max_tokens_per_request,
+        features,
         ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY starts_at DESC, id DESC) AS place
     FROM user_plans
     WHERE is_active AND starts_at <= :as_of AND (expires_at IS NULL OR expires_at > :as_of)
@@ -54,6 +56,8 @@ WITH total AS NOT MATERIALIZED (
         COALESCE(plan.plan_name, account.plan_name, 'free') AS plan_name,
         COALESCE(plan.monthly_requests, account.monthly_limit, 100) AS monthly_limit,
         plan.daily_requests AS daily_limit,
+        plan.max_tokens_per_request AS max_tokens_per_request,
+        plan.features AS features,
         COALESCE(account.is_active, TRUE) AS is_active
     FROM everyone
     LEFT JOIN total ON total.user_id = everyone.user_id
@@ -68,16 +72,28 @@ SELECT
     user_id AS user_id,
     request_count AS total_requests,
     total_tokens AS total_tokens_used,
-    -- Nano-USD to cents, half-even.
+    -- Nano-USD to cents. This and the averages are rounded half-even, once.
     total_cost_nanos / 10000000 + CASE
         WHEN total_cost_nanos % 10000000 > 5000000 THEN 1
         WHEN total_cost_nanos % 10000000 = 5000000 THEN total_cost_nanos / 10000000 % 2
         ELSE 0
     END AS total_cost,
-    CASE WHEN latency_count > 0 THEN (2 * latency_ms_sum + latency_count) / (2 * latency_count) ELSE 0 END AS average_response_time,
+    CASE WHEN latency_count > 0 THEN latency_ms_sum / latency_count + CASE
+        WHEN 2 * (latency_ms_sum % latency_count) > latency_count THEN 1
+        WHEN 2 * (latency_ms_sum % latency_count) = latency_count THEN latency_ms_sum / latency_count % 2
+        ELSE 0
+    END ELSE 0 END AS average_response_time,
     -- Whole ten-thousandths first: the same fraction in either database.
-    CASE WHEN request_count > 0 THEN (20000 * success_count + request_count) / (2 * request_count) / 10000.0 ELSE 0 END AS success_rate,
-    CASE WHEN rating_count > 0 THEN (20000 * rating_sum + rating_count) / (2 * rating_count) / 10000.0 END AS average_rating,
+    CASE WHEN request_count > 0 THEN (10000 * success_count / request_count + CASE
+        WHEN 2 * (10000 * success_count % request_count) > request_count THEN 1
+        WHEN 2 * (10000 * success_count % request_count) = request_count THEN 10000 * success_count / request_count % 2
+        ELSE 0
+    END) / 10000.0 ELSE 0 END AS success_rate,
+    CASE WHEN rating_count > 0 THEN (10000 * rating_sum / rating_count + CASE
+        WHEN 2 * (10000 * rating_sum % rating_count) > rating_count THEN 1
+        WHEN 2 * (10000 * rating_sum % rating_count) = rating_count THEN 10000 * rating_sum / rating_count % 2
+        ELSE 0
+    END) / 10000.0 END AS average_rating,
     requests_by_category AS requests_by_category,
     month_count AS requests_this_month,
     today_count AS requests_today,
@@ -86,6 +102,8 @@ SELECT
     monthly_limit AS monthly_limit,
     today_count AS daily_used,
     daily_limit AS daily_limit,
+    max_tokens_per_request AS max_tokens_per_request,
+    features AS features,
     is_active AND month_count < monthly_limit AND (daily_limit IS NULL OR today_count < daily_limit) AS can_make_request,
     :as_of AS last_calculated_at,
     :as_of AS created_at,

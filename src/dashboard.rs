@@ -65,6 +65,10 @@ pub struct Limits {
     pub daily_limit: Option<i64>,
     pub can_make_request: bool,
     pub plan_name: String,
+    /// None: the plan says none.
+    pub max_tokens_per_request: Option<i64>,
+    /// As the plan has them; null where none is in force.
+    pub features: serde_json::Value,
 }
 
 #[derive(Debug, Serialize)]
@@ -122,7 +126,7 @@ impl UserDashboard {
         let within = now - TimeDelta::days(RECENT_DAYS)..now + TimeDelta::days(1);
         let sql = "SELECT total_requests, total_tokens_used, total_cost, average_response_time, success_rate, average_rating, \
              CAST(requests_by_category AS TEXT) AS requests_by_category, requests_this_month, requests_today, plan_name, monthly_used, \
-             monthly_limit, daily_used, daily_limit, can_make_request, last_calculated_at, users.email AS email \
+             monthly_limit, daily_used, daily_limit, can_make_request, max_tokens_per_request, CAST(features AS TEXT) AS features, last_calculated_at, users.email AS email \
              FROM user_dashboard_data AS dashboard LEFT JOIN users ON users.id = dashboard.user_id WHERE dashboard.user_id = $1";
         let mut tx = store.begin_read().await?;
         let rows = tx.query(sql, std::slice::from_ref(&user_id)).await?;
@@ -164,6 +168,8 @@ impl UserDashboard {
                 daily_limit: row.opt_int("daily_limit")?,
                 can_make_request: row.int("can_make_request")? != 0,
                 plan_name: plan,
+                max_tokens_per_request: row.opt_int("max_tokens_per_request")?,
+                features: features_of(row.opt_text("features")?),
             },
             performance: Performance {
                 average_response_time,
@@ -195,6 +201,11 @@ fn shown(request: LoggedRequest) -> RecentRequest {
         status: request.status,
         created_at: request.created_at,
     }
+}
+
+/// JSON as the plan's writer left it; what is none is shown as the text that it is.
+fn features_of(text: Option<String>) -> serde_json::Value {
+    text.map_or(serde_json::Value::Null, |text| serde_json::from_str(&text).unwrap_or_else(|_| text.into()))
 }
 
 fn number(row: &Row, column: &str) -> Result<Option<f64>> {

@@ -4,6 +4,7 @@
 //! replaced windows. Start with `ARCHITECTURE.md`; what every number means is in `docs/semantics.md`.
 
 pub mod abort;
+pub mod ai_seats;
 pub mod cli;
 pub mod clock;
 pub mod config;

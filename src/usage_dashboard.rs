@@ -13,7 +13,8 @@ use chrono_tz::Tz;
 use serde::Serialize;
 
 use self::cost_summary::CostSummary;
-use self::number::{Usd, average, usd, usd_per};
+pub use self::number::Usd;
+use self::number::{average, cost, cost_of_each};
 use crate::abort;
 use crate::config::Config;
 use crate::store::{Row, Store, Tx, Value};
@@ -31,7 +32,9 @@ pub struct UsageDashboard {
     pub previous_month: MonthUsage,
 }
 
-/// Averages are over successful requests, latency over those that logged one.
+/// Averages are over successful requests: of cost over those whose cost is known, latency over those that logged one.
+///
+/// A cost is none where there are requests and none has a known one.
 #[derive(Debug, Serialize)]
 pub struct Summary {
     pub total_requests: i64,
@@ -40,18 +43,18 @@ pub struct Summary {
     pub total_input_tokens: i64,
     pub total_output_tokens: i64,
     pub total_tokens: i64,
-    pub total_cost_usd: Usd,
+    pub total_cost_usd: Option<Usd>,
     pub avg_tokens_per_request: i64,
-    pub avg_cost_per_request: Usd,
+    pub avg_cost_per_request: Option<Usd>,
     pub avg_latency_ms: i64,
 }
 
 #[derive(Debug, Serialize)]
 pub struct Costs {
-    pub input_cost_usd: Usd,
-    pub output_cost_usd: Usd,
-    pub total_cost_usd: Usd,
-    pub cost_per_1k_tokens: Usd,
+    pub input_cost_usd: Option<Usd>,
+    pub output_cost_usd: Option<Usd>,
+    pub total_cost_usd: Option<Usd>,
+    pub cost_per_1k_tokens: Option<Usd>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,8 +65,8 @@ pub struct UserUsage {
     pub input_tokens: i64,
     pub output_tokens: i64,
     pub total_tokens: i64,
-    pub total_cost: Usd,
-    pub avg_cost_per_request: Usd,
+    pub total_cost: Option<Usd>,
+    pub avg_cost_per_request: Option<Usd>,
     pub last_request: DateTime<Utc>,
 }
 
@@ -73,7 +76,7 @@ pub struct CustomerUsage {
     pub customer_name: String,
     pub request_count: i64,
     pub total_tokens: i64,
-    pub total_cost: Usd,
+    pub total_cost: Option<Usd>,
     pub unique_users: i64,
 }
 
@@ -82,7 +85,7 @@ pub struct DayUsage {
     pub date: NaiveDate,
     pub requests: i64,
     pub tokens: i64,
-    pub cost: Usd,
+    pub cost: Option<Usd>,
     pub unique_users: i64,
 }
 
@@ -91,7 +94,7 @@ pub struct TypeUsage {
     pub request_type: String,
     pub count: i64,
     pub tokens: i64,
-    pub cost: Usd,
+    pub cost: Option<Usd>,
     /// Over successful requests that logged one; none without any.
     pub avg_latency: Option<i64>,
 }
@@ -100,15 +103,20 @@ pub struct TypeUsage {
 pub struct MonthUsage {
     pub requests: i64,
     pub tokens: i64,
-    pub cost_usd: Usd,
+    pub cost_usd: Option<Usd>,
 }
 
 /// Users and customers that are listed: those that cost most.
 const LISTED: i64 = 25;
 
-/// `SUM(…) AS …` of measures, each a 64-bit integer: a sum costs, so each statement has only those that it shows.
+/// `SUM(…) AS …` of measures, each a 64-bit integer: a sum costs, so each statement has only those that it shows. A cost that no
+/// request has is NULL.
 fn sums(measures: &[&str]) -> String {
-    measures.iter().map(|measure| format!("CAST(COALESCE(SUM({measure}), 0) AS BIGINT) AS {measure}")).collect::<Vec<_>>().join(", ")
+    let sum = |measure: &&str| {
+        let sum = if measure.ends_with("_cost_nanos") { format!("SUM({measure})") } else { format!("COALESCE(SUM({measure}), 0)") };
+        format!("CAST({sum} AS BIGINT) AS {measure}")
+    };
+    measures.iter().map(sum).collect::<Vec<_>>().join(", ")
 }
 
 /// The days `[from, to)` that a dashboard covers: today and the `days` days before it.
@@ -143,28 +151,32 @@ impl UsageDashboard {
             "success_cost_nanos",
             "success_latency_ms_sum",
             "success_latency_count",
+            "success_priced_count",
+            "priced_tokens",
         ]);
         let total =
             one(tx, &format!("SELECT {measures} FROM usage_daily_total WHERE usage_date >= $1 AND usage_date < $2"), &range).await?;
         let int = |column: &str| total.int(column);
-        let (success_count, total_tokens, cost) = (int("success_count")?, int("total_tokens")?, int("total_cost_nanos")?);
+        let (request_count, success_count, total_tokens) = (int("request_count")?, int("success_count")?, int("total_tokens")?);
+        let known = |column: &str| total.opt_int(column);
+        let total_nanos = known("total_cost_nanos")?;
         let summary = Summary {
-            total_requests: int("request_count")?,
+            total_requests: request_count,
             successful_requests: success_count,
             failed_requests: int("error_count")?,
             total_input_tokens: int("input_tokens")?,
             total_output_tokens: int("output_tokens")?,
             total_tokens,
-            total_cost_usd: usd(cost, 1, 2)?,
+            total_cost_usd: cost(total_nanos, request_count, 2)?,
             avg_tokens_per_request: average(int("success_total_tokens")?, success_count)?.unwrap_or(0),
-            avg_cost_per_request: usd(int("success_cost_nanos")?, success_count, 4)?,
+            avg_cost_per_request: success_cost(&total, 4)?,
             avg_latency_ms: average(int("success_latency_ms_sum")?, int("success_latency_count")?)?.unwrap_or(0),
         };
         let costs = Costs {
-            input_cost_usd: usd(int("input_cost_nanos")?, 1, 2)?,
-            output_cost_usd: usd(int("output_cost_nanos")?, 1, 2)?,
-            total_cost_usd: usd(cost, 1, 2)?,
-            cost_per_1k_tokens: usd_per(i128::from(cost) * 1_000, total_tokens.into(), 4)?,
+            input_cost_usd: cost(known("input_cost_nanos")?, request_count, 2)?,
+            output_cost_usd: cost(known("output_cost_nanos")?, request_count, 2)?,
+            total_cost_usd: cost(total_nanos, request_count, 2)?,
+            cost_per_1k_tokens: cost_of_each(i128::from(total_nanos.unwrap_or(0)) * 1_000, int("priced_tokens")?, total_tokens, 4)?,
         };
         let this_month = first_of_month(day_of(as_of, timezone)?);
         Ok(Self {
@@ -233,11 +245,20 @@ async fn by_user(tx: &mut Tx, from: NaiveDate, to: NaiveDate) -> Result<Vec<User
          JOIN usage_daily_total AS day ON day.usage_date >= $1 AND day.usage_date < $2 \
          JOIN usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = listed.user_id \
          GROUP BY listed.user_id ORDER BY COALESCE(SUM(usage.total_cost_nanos), 0) DESC, listed.user_id",
-        sums(&["usage.request_count", "usage.input_tokens", "usage.output_tokens", "usage.total_tokens", "usage.total_cost_nanos"])
-            .replace("AS usage.", "AS ")
+        sums(&[
+            "usage.request_count",
+            "usage.success_count",
+            "usage.success_priced_count",
+            "usage.input_tokens",
+            "usage.output_tokens",
+            "usage.total_tokens",
+            "usage.total_cost_nanos",
+            "usage.success_cost_nanos"
+        ])
+        .replace("AS usage.", "AS ")
     );
     let user = |row: &Row| -> Result<UserUsage> {
-        let (request_count, cost) = (row.int("request_count")?, row.int("total_cost_nanos")?);
+        let request_count = row.int("request_count")?;
         Ok(UserUsage {
             user_id: row.text("user_id")?,
             user_email: row.opt_text("user_email")?.unwrap_or_else(|| "Unknown".to_owned()),
@@ -245,8 +266,8 @@ async fn by_user(tx: &mut Tx, from: NaiveDate, to: NaiveDate) -> Result<Vec<User
             input_tokens: row.int("input_tokens")?,
             output_tokens: row.int("output_tokens")?,
             total_tokens: row.int("total_tokens")?,
-            total_cost: usd(cost, 1, 4)?,
-            avg_cost_per_request: usd(cost, request_count, 6)?,
+            total_cost: cost(row.opt_int("total_cost_nanos")?, request_count, 4)?,
+            avg_cost_per_request: success_cost(row, 6)?,
             last_request: row.instant("last_request_at")?,
         })
     };
@@ -269,7 +290,7 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
              GROUP BY listed.customer_id \
          ) \
          SELECT listed.customer_id AS customer_id, customer_name, request_count, total_tokens, total_cost_nanos, unique_users \
-         FROM listed JOIN users ON users.customer_id = listed.customer_id ORDER BY total_cost_nanos DESC, listed.customer_id",
+         FROM listed JOIN users ON users.customer_id = listed.customer_id ORDER BY COALESCE(total_cost_nanos, 0) DESC, listed.customer_id",
         sums(&["request_count", "total_tokens", "total_cost_nanos"])
     );
     let customer = |row: &Row| -> Result<CustomerUsage> {
@@ -278,7 +299,7 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
             customer_name: row.opt_text("customer_name")?.unwrap_or_else(|| "Unknown".to_owned()),
             request_count: row.int("request_count")?,
             total_tokens: row.int("total_tokens")?,
-            total_cost: usd(row.int("total_cost_nanos")?, 1, 4)?,
+            total_cost: cost(row.opt_int("total_cost_nanos")?, row.int("request_count")?, 4)?,
             unique_users: row.int("unique_users")?,
         })
     };
@@ -286,14 +307,14 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
 }
 
 async fn daily_trend(tx: &mut Tx, range: &[Value]) -> Result<Vec<DayUsage>> {
-    let sql = "SELECT usage_date, request_count, total_tokens, COALESCE(total_cost_nanos, 0) AS total_cost_nanos, unique_users \
+    let sql = "SELECT usage_date, request_count, total_tokens, total_cost_nanos, unique_users \
          FROM usage_daily_total WHERE usage_date >= $1 AND usage_date < $2 ORDER BY usage_date";
     let day = |row: &Row| -> Result<DayUsage> {
         Ok(DayUsage {
             date: row.date("usage_date")?,
             requests: row.int("request_count")?,
             tokens: row.int("total_tokens")?,
-            cost: usd(row.int("total_cost_nanos")?, 1, 4)?,
+            cost: cost(row.opt_int("total_cost_nanos")?, row.int("request_count")?, 4)?,
             unique_users: row.int("unique_users")?,
         })
     };
@@ -311,7 +332,7 @@ async fn by_request_type(tx: &mut Tx, range: &[Value]) -> Result<Vec<TypeUsage>>
             request_type: row.text("request_type")?,
             count: row.int("request_count")?,
             tokens: row.int("total_tokens")?,
-            cost: usd(row.int("total_cost_nanos")?, 1, 4)?,
+            cost: cost(row.opt_int("total_cost_nanos")?, row.int("request_count")?, 4)?,
             avg_latency: average(row.int("success_latency_ms_sum")?, row.int("success_latency_count")?)?,
         })
     };
@@ -325,8 +346,14 @@ async fn month(tx: &mut Tx, month: NaiveDate) -> Result<MonthUsage> {
     Ok(MonthUsage {
         requests: row.int("request_count")?,
         tokens: row.int("total_tokens")?,
-        cost_usd: usd(row.int("total_cost_nanos")?, 1, 2)?,
+        cost_usd: cost(row.opt_int("total_cost_nanos")?, row.int("request_count")?, 2)?,
     })
+}
+
+/// What a successful request costs, over those whose cost is known.
+fn success_cost(row: &Row, places: u32) -> Result<Option<Usd>> {
+    let nanos = row.opt_int("success_cost_nanos")?.unwrap_or(0);
+    cost_of_each(nanos.into(), row.int("success_priced_count")?, row.int("success_count")?, places)
 }
 
 async fn one(tx: &mut Tx, sql: &str, parameters: &[Value]) -> Result<Row> {

@@ -259,7 +259,7 @@ async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
     println!("{cases} random cases in {timezone}, pricing {pricing}: no difference");
 }
 
-const MEASURES: [&str; 20] = [
+const MEASURES: [&str; 22] = [
     "request_count",
     "success_count",
     "error_count",
@@ -280,6 +280,8 @@ const MEASURES: [&str; 20] = [
     "rating_count",
     "first_request_at",
     "last_request_at",
+    "success_priced_count",
+    "priced_tokens",
 ];
 
 /// For each table a statement that gives the rows on which it and the oracle differ.

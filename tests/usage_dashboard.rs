@@ -25,6 +25,7 @@ pub struct Request {
     output: i64,
     latency_ms: Option<i64>,
     is_error: bool,
+    is_unpriced: bool,
 }
 
 impl Request {
@@ -32,8 +33,9 @@ impl Request {
         (chrono::NaiveDate::from_ymd_opt(2026, 2, 1).unwrap() + chrono::Days::new(self.day)).to_string()
     }
 
-    fn nanos(&self) -> i128 {
-        i128::from(self.input) * 3_000 + i128::from(self.output) * 15_000
+    /// None: unpriced.
+    fn nanos(&self) -> Option<i128> {
+        (!self.is_unpriced).then(|| i128::from(self.input) * 3_000 + i128::from(self.output) * 15_000)
     }
 }
 
@@ -46,7 +48,7 @@ fn requests() -> Vec<Request> {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % end
     };
-    (0..400)
+    let mut requests: Vec<Request> = (0..400)
         .map(|_| Request {
             day: next(49).max(next(49)).min(47),
             user: next(40),
@@ -56,8 +58,15 @@ fn requests() -> Vec<Request> {
             output: i64::try_from(next(2_000)).unwrap(),
             latency_ms: (next(4) > 0).then(|| i64::try_from(next(5_000)).unwrap()),
             is_error: next(6) == 0,
+            is_unpriced: next(5) == 0,
         })
-        .collect()
+        .collect();
+    // Users, customers, a type and a day of which no cost is known.
+    for request in &mut requests {
+        request.kind = if request.user % 11 == 4 { "batch" } else { request.kind };
+        request.is_unpriced |= request.kind == "batch" || request.customer.is_some_and(|customer| customer % 9 == 2) || request.day == 45;
+    }
+    requests
 }
 
 pub async fn filled(engine: Engine) -> (Fixture, Vec<Request>) {
@@ -76,6 +85,7 @@ pub async fn filled(engine: Engine) -> (Fixture, Vec<Request>) {
             ("input_tokens", request.input.to_string()),
             ("output_tokens", request.output.to_string()),
             ("latency_ms", null(request.latency_ms)),
+            ("cost_basis", if request.is_unpriced { "'logged'" } else { "'generated'" }.to_owned()),
             ("status", if request.is_error { "'error'" } else { "'success'" }.to_owned()),
         ];
         let set: Vec<(&str, &str)> = set.iter().map(|(column, value)| (*column, value.as_str())).collect();
@@ -104,6 +114,35 @@ fn tokens(request: &Request) -> i128 {
     (request.input + request.output).into()
 }
 
+fn priced<'a>(requests: &[&'a Request]) -> Vec<&'a Request> {
+    requests.iter().copied().filter(|request| !request.is_unpriced).collect()
+}
+
+fn count_of<T>(requests: &[T]) -> i128 {
+    i128::try_from(requests.len()).unwrap()
+}
+
+/// What requests cost, as it is shown: null where none of them has a known cost.
+fn cost_of(requests: &[&Request], places: u32) -> String {
+    cost_of_part(requests, |request| request.nanos().unwrap(), places)
+}
+
+fn cost_of_part(requests: &[&Request], nanos: impl Fn(&Request) -> i128, places: u32) -> String {
+    let known = priced(requests);
+    if known.is_empty() && !requests.is_empty() { "null".to_owned() } else { rounded(sum(&known, nanos), USD, places) }
+}
+
+/// What a successful request costs, over those whose cost is known.
+fn cost_of_each(requests: &[&Request], places: u32) -> String {
+    let good: Vec<&Request> = requests.iter().copied().filter(|request| !request.is_error).collect();
+    let known = priced(&good);
+    if known.is_empty() && !good.is_empty() {
+        "null".to_owned()
+    } else {
+        rounded(sum(&known, |request| request.nanos().unwrap()), USD * count_of(&known).max(1), places)
+    }
+}
+
 /// The dashboard's JSON text: numbers as they are written.
 fn dashboard(fixture: &Fixture, days: &str) -> (String, Value) {
     let text = fixture.run_well(&["dashboard", "--days", days, "--as-of", AS_OF, "--json"]);
@@ -120,7 +159,7 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
         let good: Vec<&Request> = within.iter().copied().filter(|request| !request.is_error).collect();
         let timed: Vec<&Request> = good.iter().copied().filter(|request| request.latency_ms.is_some()).collect();
         let (text, found) = dashboard(&fixture, &days.to_string());
-        let (count, nanos) = (i128::try_from(within.len()).unwrap(), sum(&within, Request::nanos));
+        let count = count_of(&within);
         let over = |requests: &[&Request]| i128::try_from(requests.len().max(1)).unwrap();
         let summary = format!(
             "\"summary\":{{\"total_requests\":{count},\"successful_requests\":{},\"failed_requests\":{},\"total_input_tokens\":{},\"total_output_tokens\":{},\
@@ -130,18 +169,18 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
             sum(&within, |request| request.input.into()),
             sum(&within, |request| request.output.into()),
             sum(&within, tokens),
-            rounded(nanos, USD, 2),
+            cost_of(&within, 2),
             rounded(sum(&good, tokens), over(&good), 0),
-            rounded(sum(&good, Request::nanos), USD * over(&good), 4),
+            cost_of_each(&within, 4),
             rounded(sum(&timed, |request| request.latency_ms.unwrap().into()), over(&timed), 0),
         );
         assert!(text.contains(&summary), "{days} days\n{summary}\n{text}");
         let costs = format!(
             "\"costs\":{{\"input_cost_usd\":{},\"output_cost_usd\":{},\"total_cost_usd\":{},\"cost_per_1k_tokens\":{}}}",
-            rounded(sum(&within, |request| i128::from(request.input) * 3_000), USD, 2),
-            rounded(sum(&within, |request| i128::from(request.output) * 15_000), USD, 2),
-            rounded(nanos, USD, 2),
-            rounded(nanos * 1_000, USD * sum(&within, tokens), 4),
+            cost_of_part(&within, |request| i128::from(request.input) * 3_000, 2),
+            cost_of_part(&within, |request| i128::from(request.output) * 15_000, 2),
+            cost_of(&within, 2),
+            rounded(sum(&priced(&within), |request| request.nanos().unwrap() * 1_000), USD * sum(&priced(&within), tokens), 4),
         );
         assert!(text.contains(&costs), "{days} days\n{costs}\n{text}");
 
@@ -158,7 +197,8 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
             kinds.entry(request.kind).or_default().push(request);
         }
         let by_cost = |groups: &BTreeMap<u64, Vec<&Request>>| {
-            let mut order: Vec<(i128, u64)> = groups.iter().map(|(id, requests)| (-sum(requests, Request::nanos), *id)).collect();
+            let mut order: Vec<(i128, u64)> =
+                groups.iter().map(|(id, requests)| (-sum(requests, |one| one.nanos().unwrap_or(0)), *id)).collect();
             order.sort_unstable();
             order.truncate(25);
             order.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
@@ -178,16 +218,23 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
             .collect();
         let shown = |user: &Value| json!([user["user_id"], user["user_email"], user["request_count"], user["total_tokens"].to_string()]);
         assert_eq!(found["by_user"].as_array().unwrap().iter().map(shown).collect::<Vec<_>>(), expected, "{days} days");
-        let first = &users[&by_cost(&users)[0]];
-        let cost = sum(first, Request::nanos);
-        let costs = format!("\"total_cost\":{},\"avg_cost_per_request\":{}", rounded(cost, USD, 4), rounded(cost, USD * over(first), 6));
-        assert!(text.contains(&costs), "{costs}\n{text}");
+        let shown_users = text.split("\"by_user\":").nth(1).unwrap().split("\"by_customer\":").next().unwrap();
+        let costs: Vec<String> = by_cost(&users)
+            .iter()
+            .map(|user| format!("\"total_cost\":{},\"avg_cost_per_request\":{}", cost_of(&users[user], 4), cost_of_each(&users[user], 6)))
+            .collect();
+        assert_eq!(shown_users.matches("\"total_cost\":").count(), costs.len());
+        for (user, cost) in shown_users.split("},{").zip(&costs) {
+            assert!(user.contains(cost), "{days} days: {cost}\n{user}");
+        }
 
         let expected: Vec<Value> = by_cost(&customers)
             .iter()
             .map(|customer| {
                 let requests = &customers[customer];
                 let unique: BTreeSet<u64> = requests.iter().map(|request| request.user).collect();
+                let fragment = format!("\"total_cost\":{},\"unique_users\":{}}}", cost_of(requests, 4), unique.len());
+                assert!(text.contains(&fragment), "{days} days: customer {customer} {fragment}\n{text}");
                 json!([customer, format!("c{customer}.{}", label(requests)), requests.len(), unique.len()])
             })
             .collect();
@@ -200,7 +247,7 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
             .iter()
             .map(|(date, requests)| {
                 let unique: BTreeSet<u64> = requests.iter().map(|request| request.user).collect();
-                let cost = rounded(sum(requests, Request::nanos), USD, 4);
+                let cost = cost_of(requests, 4);
                 format!(
                     "{{\"date\":\"{date}\",\"requests\":{},\"tokens\":{},\"cost\":{cost},\"unique_users\":{}}}",
                     requests.len(),
@@ -214,11 +261,20 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
             let requests = &kinds[kind["request_type"].as_str().unwrap()];
             assert_eq!(kind["count"], requests.len());
             assert_eq!(kind["tokens"].to_string(), sum(requests, tokens).to_string());
+            let name = kind["request_type"].as_str().unwrap();
+            let fragment = format!(
+                "\"request_type\":\"{name}\",\"count\":{},\"tokens\":{},\"cost\":{}",
+                kind["count"],
+                kind["tokens"],
+                cost_of(requests, 4)
+            );
+            assert!(text.contains(&fragment), "{days} days: {fragment}\n{text}");
+            assert_eq!(kind["cost"].is_null(), name == "batch");
         }
         assert_eq!(found["by_request_type"].as_array().unwrap().len(), kinds.len());
         for (key, month) in [("current_month", "2026-03"), ("previous_month", "2026-02")] {
             let requests: Vec<&Request> = all.iter().filter(|request| request.date().starts_with(month)).collect();
-            let cost = rounded(sum(&requests, Request::nanos), USD, 2);
+            let cost = cost_of(&requests, 2);
             let expected =
                 format!("\"{key}\":{{\"requests\":{},\"tokens\":{},\"cost_usd\":{cost}}}", requests.len(), sum(&requests, tokens));
             assert!(text.contains(&expected), "{expected}\n{text}");
@@ -260,7 +316,7 @@ async fn an_empty_log_has_an_empty_dashboard(engine: Engine) {
 async fn costs_and_a_users_usage_are_those_of_the_raw_rows(engine: Engine) {
     let (fixture, all) = filled(engine).await;
     let text = fixture.run_well(&["dashboard", "--costs", "--as-of", AS_OF, "--json"]);
-    let cost = |from: u64, to: u64| rounded(all.iter().filter(|one| (from..to).contains(&one.day)).map(Request::nanos).sum(), USD, 2);
+    let cost = |from: u64, to: u64| cost_of(&all.iter().filter(|one| (from..to).contains(&one.day)).collect::<Vec<_>>(), 2);
     let count = |from: u64, to: u64| all.iter().filter(|one| (from..to).contains(&one.day)).count();
     // Day 47 is Friday 20 March; the week began on day 43, the month on day 28.
     let expected = format!(
@@ -276,6 +332,15 @@ async fn costs_and_a_users_usage_are_those_of_the_raw_rows(engine: Engine) {
     );
     assert_eq!(text, expected);
     assert!(fixture.run_well(&["dashboard", "--costs", "--as-of", AS_OF]).contains("this week"));
+    // The day of which no cost is known, on its evening.
+    let unknown = ["dashboard", "--costs", "--as-of", "2026-03-18T23:00:00Z"];
+    assert!(fixture.run_well(&[&unknown[..], &["--json"]].concat()).starts_with("{\"today\":null,"));
+    assert!(fixture.run_well(&unknown).contains("unknown"));
+    assert!(
+        fixture
+            .run_well(&["dashboard", "--days", "0", "--as-of", "2026-03-18T23:00:00Z"])
+            .contains("cost         unknown USD; unknown USD")
+    );
 
     let user = "00000000-0000-4000-8000-000000000003";
     let text = fixture.run_well(&["dashboard", "--user", user, "--usage", "--days", "30", "--as-of", AS_OF, "--json"]);
@@ -285,7 +350,7 @@ async fn costs_and_a_users_usage_are_those_of_the_raw_rows(engine: Engine) {
         "{{\"summary\":{{\"total_requests\":{},\"total_tokens\":{},\"total_cost_usd\":{},\"avg_tokens_per_request\":{}}}",
         mine.len(),
         sum(&mine, tokens),
-        rounded(sum(&mine, Request::nanos), USD, 4),
+        cost_of(&mine, 4),
         rounded(sum(&good, tokens), i128::try_from(good.len()).unwrap(), 0)
     );
     assert!(text.starts_with(&summary), "{summary}\n{text}");
@@ -294,7 +359,10 @@ async fn costs_and_a_users_usage_are_those_of_the_raw_rows(engine: Engine) {
     assert_eq!(recent.len(), mine.len());
     assert!(recent.windows(2).all(|pair| pair[0]["created_at"].as_str() > pair[1]["created_at"].as_str()), "{recent:?}");
     let last = mine.iter().max_by_key(|one| one.day).unwrap();
-    assert!(text.contains(&format!("\"cost\":{},\"latency_ms\"", rounded(last.nanos(), USD, 6))), "{text}");
+    assert!(
+        text.contains(&format!("\"cost\":{},\"latency_ms\"", last.nanos().map_or("null".to_owned(), |nanos| rounded(nanos, USD, 6)))),
+        "{text}"
+    );
     let days: BTreeSet<String> = mine.iter().map(|one| one.date()).collect();
     let shown: BTreeSet<String> =
         found["daily_usage"].as_array().unwrap().iter().map(|day| day["date"].as_str().unwrap().to_owned()).collect();

@@ -8,6 +8,7 @@ on_both_databases!(
     a_changed_plan_or_account_is_seen_by_the_next_run,
     midnight_moves_today_and_the_month,
     sums_do_not_overflow_32_bits,
+    every_average_is_rounded_half_even_once,
     the_command_shows_what_the_seeds_api_does,
     one_user_is_refreshed_without_the_others,
 );
@@ -134,7 +135,8 @@ async fn a_changed_plan_or_account_is_seen_by_the_next_run(engine: Engine) {
         format!("SELECT plan_name, monthly_limit, daily_limit, can_make_request FROM user_dashboard_data WHERE user_id = '{}'", USER[user])
     };
     plan(&fixture, 7, 2, "pro", (1_000, 50), "2026-03-09", "NULL").await;
-    let changes: [(String, usize, &str); 8] = [
+    let changes: [(String, usize, &str); 9] = [
+        ("UPDATE user_plans SET features = '[]' WHERE plan_name = 'enterprise'".to_owned(), 0, "enterprise|5|3|1"),
         (format!("UPDATE users SET plan = 'max', requests_limit = 900 WHERE id = '{}'", USER[4]), 4, "max|900|NULL|1"),
         (format!("UPDATE users SET is_active = FALSE WHERE id = '{}'", USER[4]), 4, "max|900|NULL|0"),
         (format!("UPDATE users SET plan_expires_at = '2026-03-10T23:00:00.000000Z' WHERE id = '{}'", USER[4]), 4, "free|100|NULL|0"),
@@ -188,8 +190,29 @@ async fn sums_do_not_overflow_32_bits(engine: Engine) {
     assert_eq!(fixture.rows("SELECT total_tokens_used, total_cost FROM user_dashboard_data").await, ["3000000006|900000"]);
 }
 
+async fn every_average_is_rounded_half_even_once(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    account(&fixture, 0, "free", 100, "NULL").await;
+    // 201 ms of 2; 2 successes of 64 are 0.03125; ratings of 33 by 32 are 1.03125.
+    for id in 0..64 {
+        let (status, duration) = if id < 2 { ("completed", 100 + id) } else { ("failed", 9) };
+        let rating = match id {
+            0 => "2",
+            1..32 => "1",
+            _ => "NULL",
+        };
+        chat(&fixture, id, 0, "2026-03-10T08:00:00.000000Z", status, "nft", rating, duration).await;
+    }
+    run(&fixture, "2026-03-10T23:30:00Z");
+    let shown = "SELECT average_response_time, success_rate, average_rating FROM user_dashboard_data";
+    assert_eq!(fixture.rows(shown).await, ["100|0.0312|1.0312"]);
+}
+
 async fn the_command_shows_what_the_seeds_api_does(engine: Engine) {
     let fixture = filled(engine).await;
+    fixture
+        .execute("UPDATE user_plans SET max_tokens_per_request = 4000, features = '[\"chat\", \"<b>export</b>\"]' WHERE plan_name = 'enterprise'")
+        .await;
     let none = fixture.run(&["dashboard", "--user", USER[0]]);
     assert_eq!(none.code, Some(2), "{none:?}");
     run(&fixture, "2026-03-10T23:30:00Z");
@@ -204,7 +227,8 @@ async fn the_command_shows_what_the_seeds_api_does(engine: Engine) {
     );
     assert_eq!(
         json["limits"],
-        serde_json::json!({ "monthlyUsed": 3, "monthlyLimit": 5, "dailyUsed": 2, "dailyLimit": 3, "canMakeRequest": true, "planName": "enterprise" })
+        serde_json::json!({ "monthlyUsed": 3, "monthlyLimit": 5, "dailyUsed": 2, "dailyLimit": 3, "canMakeRequest": true, "planName": "enterprise",
+            "maxTokensPerRequest": 4000, "features": ["chat", "<b>export</b>"] })
     );
     assert_eq!(json["performance"]["successRate"], 0.75);
     assert_eq!(json["requestsByCategory"], serde_json::json!({ "nft": 2, "token": 2 }));

@@ -32,10 +32,10 @@ BEGIN
         'input_tokens', input_tokens,
         'output_tokens', output_tokens,
         'total_tokens', total_tokens,
-        'total_cost', tallyroll.tallyroll_usd(cost_nanos::NUMERIC, 1::NUMERIC, 4),
-        'avg_cost_per_request', tallyroll.tallyroll_usd(cost_nanos::NUMERIC, request_count::NUMERIC, 6),
+        'total_cost', tallyroll.tallyroll_cost(cost_nanos::NUMERIC, request_count::NUMERIC, 4),
+        'avg_cost_per_request', tallyroll.tallyroll_cost_of_each(success_cost_nanos::NUMERIC, success_priced_count::NUMERIC, success_count::NUMERIC, 6),
         'last_request', tallyroll.tallyroll_instant(last_request_at)
-    ) ORDER BY cost_nanos DESC, user_id), '[]') INTO v_by_user
+    ) ORDER BY COALESCE(cost_nanos, 0) DESC, user_id), '[]') INTO v_by_user
     FROM (
         WITH cost AS (
             SELECT user_id, total_cost_nanos FROM tallyroll.usage_monthly_user WHERE usage_month >= v_whole_from AND usage_month < v_whole_to
@@ -53,7 +53,10 @@ BEGIN
             SUM(usage.input_tokens) AS input_tokens,
             SUM(usage.output_tokens) AS output_tokens,
             SUM(usage.total_tokens) AS total_tokens,
-            COALESCE(SUM(usage.total_cost_nanos), 0) AS cost_nanos,
+            SUM(usage.total_cost_nanos) AS cost_nanos,
+            SUM(usage.success_count) AS success_count,
+            SUM(usage.success_priced_count) AS success_priced_count,
+            SUM(usage.success_cost_nanos) AS success_cost_nanos,
             MAX(usage.last_request_at) AS last_request_at
         FROM listed
         JOIN tallyroll.usage_daily_total AS day ON day.usage_date >= v_from AND day.usage_date < v_to
@@ -66,25 +69,25 @@ BEGIN
         'customer_name', COALESCE(customer_name, 'Unknown'),
         'request_count', request_count,
         'total_tokens', total_tokens,
-        'total_cost', tallyroll.tallyroll_usd(cost_nanos::NUMERIC, 1::NUMERIC, 4),
+        'total_cost', tallyroll.tallyroll_cost(cost_nanos::NUMERIC, request_count::NUMERIC, 4),
         'unique_users', (
             SELECT COUNT(DISTINCT usage.user_id)
             FROM tallyroll.usage_daily_total AS day
             JOIN tallyroll.usage_daily AS usage ON usage.usage_date = day.usage_date AND usage.customer_id = listed.customer_id
             WHERE day.usage_date >= v_from AND day.usage_date < v_to
         )
-    ) ORDER BY cost_nanos DESC, listed.customer_id), '[]') INTO v_by_customer
+    ) ORDER BY COALESCE(cost_nanos, 0) DESC, listed.customer_id), '[]') INTO v_by_customer
     FROM (
         SELECT
             customer_id,
             substr(MAX(usage_date::TEXT || customer_name), 11) AS customer_name,
             SUM(request_count) AS request_count,
             SUM(total_tokens) AS total_tokens,
-            COALESCE(SUM(total_cost_nanos), 0) AS cost_nanos
+            SUM(total_cost_nanos) AS cost_nanos
         FROM tallyroll.usage_daily_customer
         WHERE usage_date >= v_from AND usage_date < v_to AND customer_id IS NOT NULL
         GROUP BY customer_id
-        ORDER BY cost_nanos DESC, customer_id
+        ORDER BY COALESCE(SUM(total_cost_nanos), 0) DESC, customer_id
         LIMIT 25
     ) AS listed;
 
@@ -96,7 +99,7 @@ BEGIN
                 'date', usage_date,
                 'requests', request_count,
                 'tokens', total_tokens,
-                'cost', tallyroll.tallyroll_usd(total_cost_nanos::NUMERIC, 1::NUMERIC, 4),
+                'cost', tallyroll.tallyroll_cost(total_cost_nanos::NUMERIC, request_count::NUMERIC, 4),
                 'unique_users', unique_users
             ) ORDER BY usage_date), '[]')
             FROM tallyroll.usage_daily_total
@@ -107,7 +110,7 @@ BEGIN
                 'request_type', request_type,
                 'count', request_count,
                 'tokens', total_tokens,
-                'cost', tallyroll.tallyroll_usd(cost_nanos::NUMERIC, 1::NUMERIC, 4),
+                'cost', tallyroll.tallyroll_cost(cost_nanos::NUMERIC, request_count::NUMERIC, 4),
                 'avg_latency', tallyroll.tallyroll_average(latency_ms_sum::NUMERIC, latency_count::NUMERIC)
             ) ORDER BY request_count DESC, request_type), '[]')
             FROM (
@@ -124,11 +127,11 @@ BEGIN
             ) AS kind
         ),
         'current_month', (
-            SELECT jsonb_build_object('requests', requests, 'tokens', tokens, 'cost_usd', tallyroll.tallyroll_usd(cost_nanos::NUMERIC, 1::NUMERIC, 2))
+            SELECT jsonb_build_object('requests', requests, 'tokens', tokens, 'cost_usd', tallyroll.tallyroll_cost(cost_nanos::NUMERIC, requests::NUMERIC, 2))
             FROM tallyroll.tallyroll_days(v_month, (v_month + INTERVAL '1 month')::DATE)
         ),
         'previous_month', (
-            SELECT jsonb_build_object('requests', requests, 'tokens', tokens, 'cost_usd', tallyroll.tallyroll_usd(cost_nanos::NUMERIC, 1::NUMERIC, 2))
+            SELECT jsonb_build_object('requests', requests, 'tokens', tokens, 'cost_usd', tallyroll.tallyroll_cost(cost_nanos::NUMERIC, requests::NUMERIC, 2))
             FROM tallyroll.tallyroll_days((v_month - INTERVAL '1 month')::DATE, v_month)
         )
     ) || (
@@ -140,16 +143,20 @@ BEGIN
                 'total_input_tokens', COALESCE(SUM(input_tokens), 0),
                 'total_output_tokens', COALESCE(SUM(output_tokens), 0),
                 'total_tokens', COALESCE(SUM(total_tokens), 0),
-                'total_cost_usd', tallyroll.tallyroll_usd(SUM(total_cost_nanos)::NUMERIC, 1::NUMERIC, 2),
+                'total_cost_usd', tallyroll.tallyroll_cost(SUM(total_cost_nanos)::NUMERIC, SUM(request_count)::NUMERIC, 2),
                 'avg_tokens_per_request', COALESCE(tallyroll.tallyroll_average(SUM(success_total_tokens)::NUMERIC, SUM(success_count)::NUMERIC), 0),
-                'avg_cost_per_request', tallyroll.tallyroll_usd(SUM(success_cost_nanos)::NUMERIC, COALESCE(SUM(success_count), 0)::NUMERIC, 4),
+                'avg_cost_per_request', tallyroll.tallyroll_cost_of_each(
+                    SUM(success_cost_nanos)::NUMERIC, SUM(success_priced_count)::NUMERIC, SUM(success_count)::NUMERIC, 4
+                ),
                 'avg_latency_ms', COALESCE(tallyroll.tallyroll_average(SUM(success_latency_ms_sum)::NUMERIC, SUM(success_latency_count)::NUMERIC), 0)
             ),
             'costs', jsonb_build_object(
-                'input_cost_usd', tallyroll.tallyroll_usd(SUM(input_cost_nanos)::NUMERIC, 1::NUMERIC, 2),
-                'output_cost_usd', tallyroll.tallyroll_usd(SUM(output_cost_nanos)::NUMERIC, 1::NUMERIC, 2),
-                'total_cost_usd', tallyroll.tallyroll_usd(SUM(total_cost_nanos)::NUMERIC, 1::NUMERIC, 2),
-                'cost_per_1k_tokens', tallyroll.tallyroll_usd((SUM(total_cost_nanos) * 1000)::NUMERIC, COALESCE(SUM(total_tokens), 0)::NUMERIC, 4)
+                'input_cost_usd', tallyroll.tallyroll_cost(SUM(input_cost_nanos)::NUMERIC, SUM(request_count)::NUMERIC, 2),
+                'output_cost_usd', tallyroll.tallyroll_cost(SUM(output_cost_nanos)::NUMERIC, SUM(request_count)::NUMERIC, 2),
+                'total_cost_usd', tallyroll.tallyroll_cost(SUM(total_cost_nanos)::NUMERIC, SUM(request_count)::NUMERIC, 2),
+                'cost_per_1k_tokens', tallyroll.tallyroll_cost_of_each(
+                    (SUM(total_cost_nanos) * 1000)::NUMERIC, SUM(priced_tokens)::NUMERIC, SUM(total_tokens)::NUMERIC, 4
+                )
             )
         )
         FROM tallyroll.usage_daily_total
@@ -226,7 +233,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'summary', jsonb_build_object(
             'total_requests', COALESCE(SUM(request_count), 0),
             'total_tokens', COALESCE(SUM(total_tokens), 0),
-            'total_cost_usd', tallyroll.tallyroll_usd(SUM(total_cost_nanos)::NUMERIC, 1::NUMERIC, 4),
+            'total_cost_usd', tallyroll.tallyroll_cost(SUM(total_cost_nanos)::NUMERIC, SUM(request_count)::NUMERIC, 4),
             'avg_tokens_per_request', COALESCE(tallyroll.tallyroll_average(SUM(success_total_tokens)::NUMERIC, SUM(success_count)::NUMERIC), 0)
         ),
         'recent_requests', (
@@ -248,7 +255,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
             'date', usage_date,
             'requests', request_count,
             'tokens', total_tokens,
-            'cost', tallyroll.tallyroll_usd(total_cost_nanos::NUMERIC, 1::NUMERIC, 4)
+            'cost', tallyroll.tallyroll_cost(total_cost_nanos::NUMERIC, request_count::NUMERIC, 4)
         ) ORDER BY usage_date), '[]')
     )
     FROM daily;
@@ -264,7 +271,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         UNION ALL SELECT 'last_month', (month - INTERVAL '1 month')::DATE, month FROM date_trunc('month', p_today::TIMESTAMP) AS month
         UNION ALL SELECT 'all_time', '-infinity', 'infinity'
     ), total AS (
-        SELECT span.name, days.requests, tallyroll.tallyroll_usd(days.cost_nanos::NUMERIC, 1::NUMERIC, 2) AS cost_usd
+        SELECT span.name, days.requests, tallyroll.tallyroll_cost(days.cost_nanos::NUMERIC, days.requests::NUMERIC, 2) AS cost_usd
         FROM span, tallyroll.tallyroll_days(span.from_date::DATE, span.to_date::DATE) AS days
     )
     SELECT jsonb_object_agg(name, cost_usd) || jsonb_build_object(

@@ -14,6 +14,20 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     ) AS divided;
 $$;
 
+-- What so many requests cost: NULL where there are some and no cost is known, so that nothing unknown reads as 0.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_cost(p_nanos NUMERIC, p_request_count NUMERIC, p_places INTEGER) RETURNS NUMERIC
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN p_nanos IS NOT NULL OR COALESCE(p_request_count, 0) = 0
+        THEN tallyroll.tallyroll_usd(p_nanos::NUMERIC, 1::NUMERIC, p_places) END;
+$$;
+
+-- What each of the p_priced among p_all costs; NULL where there are some and no cost is known.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_cost_of_each(p_nanos NUMERIC, p_priced NUMERIC, p_all NUMERIC, p_places INTEGER) RETURNS NUMERIC
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN p_priced > 0 OR COALESCE(p_all, 0) = 0
+        THEN tallyroll.tallyroll_usd(p_nanos::NUMERIC, COALESCE(p_priced, 0)::NUMERIC, p_places) END;
+$$;
+
 -- A whole average, rounded half-even; NULL of nothing.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_average(p_sum NUMERIC, p_count NUMERIC) RETURNS BIGINT
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -37,7 +51,7 @@ $$;
 -- Usage of the days [p_from, p_to), as one row of sums.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_days(p_from DATE, p_to DATE, OUT requests BIGINT, OUT tokens BIGINT, OUT cost_nanos NUMERIC)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT COALESCE(SUM(request_count), 0)::BIGINT, COALESCE(SUM(total_tokens), 0)::BIGINT, COALESCE(SUM(total_cost_nanos), 0)
+    SELECT COALESCE(SUM(request_count), 0)::BIGINT, COALESCE(SUM(total_tokens), 0)::BIGINT, SUM(total_cost_nanos)
     FROM tallyroll.usage_daily_total
     WHERE usage_date >= p_from AND usage_date < p_to;
 $$;

@@ -13,7 +13,7 @@ use crate::import::parse_instant;
 use crate::store::{Create, format_instant};
 use crate::usage_dashboard::cost_summary::CostSummary;
 use crate::usage_dashboard::user_usage::UserUsage;
-use crate::usage_dashboard::{TypeUsage, UsageDashboard};
+use crate::usage_dashboard::{TypeUsage, UsageDashboard, Usd};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -90,11 +90,13 @@ fn print_admin(dashboard: &UsageDashboard, days: u64) -> Result<()> {
     ))?;
     output::line(&format!(
         "  cost         {} USD; {} USD a request, {} USD for 1,000 tokens",
-        costs.total_cost_usd, summary.avg_cost_per_request, costs.cost_per_1k_tokens
+        shown(costs.total_cost_usd.as_ref()),
+        shown(summary.avg_cost_per_request.as_ref()),
+        shown(costs.cost_per_1k_tokens.as_ref())
     ))?;
     output::line(&format!("  latency      {} ms", output::grouped(summary.avg_latency_ms)))?;
     for (name, month) in [("this month", &dashboard.current_month), ("last month", &dashboard.previous_month)] {
-        output::line(&format!("  {name}   {} requests, {} USD", output::grouped(month.requests), month.cost_usd))?;
+        output::line(&format!("  {name}   {} requests, {} USD", output::grouped(month.requests), shown(month.cost_usd.as_ref())))?;
     }
     bars("day", dashboard.daily_trend.iter().map(|day| (day.date.to_string(), day.requests)).collect())?;
     let kind = |kind: &TypeUsage| (kind.request_type.clone(), kind.count);
@@ -103,16 +105,21 @@ fn print_admin(dashboard: &UsageDashboard, days: u64) -> Result<()> {
     costly(
         "user",
         "requests",
-        users.map(|user| [user.user_email.clone(), output::grouped(user.request_count), user.total_cost.to_string()]).collect(),
+        users.map(|user| [user.user_email.clone(), output::grouped(user.request_count), shown(user.total_cost.as_ref())]).collect(),
     )?;
     let customers = dashboard.by_customer.iter().take(SHOWN);
     costly(
         "customer",
         "requests",
         customers
-            .map(|customer| [customer.customer_name.clone(), output::grouped(customer.request_count), customer.total_cost.to_string()])
+            .map(|customer| [customer.customer_name.clone(), output::grouped(customer.request_count), shown(customer.total_cost.as_ref())])
             .collect(),
     )
+}
+
+/// A cost, which may not be known.
+fn shown(cost: Option<&Usd>) -> String {
+    cost.map_or_else(|| "unknown".to_owned(), ToString::to_string)
 }
 
 /// Those that cost most.
@@ -144,7 +151,7 @@ fn print_user(dashboard: &UserDashboard) -> Result<()> {
         performance.success_rate * 100.0
     ))?;
     if let Some(rating) = performance.average_rating {
-        output::line(&format!("  rating       {rating:.2}"))?;
+        output::line(&format!("  rating       {rating}"))?;
     }
     let daily_limit = limits.daily_limit.map_or("no limit".to_owned(), output::grouped);
     let may = if limits.can_make_request { "may make requests" } else { "has reached a limit" };
@@ -155,6 +162,12 @@ fn print_user(dashboard: &UserDashboard) -> Result<()> {
         output::grouped(limits.monthly_limit),
         output::grouped(limits.daily_used)
     ))?;
+    if let Some(tokens) = limits.max_tokens_per_request {
+        output::line(&format!("  per request  {} tokens at most", output::grouped(tokens)))?;
+    }
+    if !limits.features.is_null() {
+        output::line(&format!("  features     {}", output::printable(&limits.features.to_string())))?;
+    }
 
     bars("day", dashboard.daily_usage.iter().map(|day| (day.date.to_string(), day.requests)).collect())?;
     let categories = dashboard.requests_by_category.as_object().into_iter().flatten();
@@ -195,7 +208,7 @@ fn print_costs(costs: &CostSummary) -> Result<()> {
         ("all time", &costs.all_time, None),
     ]
     .into_iter()
-    .map(|(name, cost, requests)| vec![name.to_owned(), cost.to_string(), requests.map_or_else(String::new, output::grouped)])
+    .map(|(name, cost, requests)| vec![name.to_owned(), shown(cost.as_ref()), requests.map_or_else(String::new, output::grouped)])
     .collect();
     output::line(&output::table(&["", "cost USD", "requests"], &["cost USD", "requests"], &rows))
 }
@@ -208,7 +221,7 @@ fn print_usage(usage: &UserUsage) -> Result<()> {
         output::grouped(summary.total_tokens),
         output::grouped(summary.avg_tokens_per_request)
     ))?;
-    output::line(&format!("  cost         {} USD", summary.total_cost_usd))?;
+    output::line(&format!("  cost         {} USD", shown(summary.total_cost_usd.as_ref())))?;
     bars("day", usage.daily_usage.iter().map(|day| (day.date.to_string(), day.requests)).collect())?;
     let recent = usage.recent_requests.iter().take(SHOWN);
     costly(

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::output;
 use super::session::{Session, read_text};
+use crate::ai_seats::AiSeat;
 use crate::clock::Clock;
 use crate::import::parse_instant;
 use crate::license;
@@ -22,6 +23,19 @@ pub(super) enum What {
     #[command(after_help = "Examples:\n  tallyroll report seats --subscription acme-2026\n  \
         tallyroll report seats --subscription acme-2026 --format json --sign report-key.pem > report.json")]
     Seats(Arguments),
+    /// Who has an AI seat, and when it was last used
+    #[command(after_help = "Example:\n  tallyroll report ai-seats --org 42 --json")]
+    AiSeats(AiArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AiArguments {
+    /// Only the seats of this org
+    #[arg(long)]
+    org: Option<String>,
+    /// How many, those used last first
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    limit: u32,
 }
 
 #[derive(Debug, Args)]
@@ -48,7 +62,10 @@ enum Format {
 }
 
 pub(super) async fn run(session: Session, what: &What) -> Result<()> {
-    let What::Seats(arguments) = what;
+    let arguments = match what {
+        What::Seats(arguments) => arguments,
+        What::AiSeats(arguments) => return ai_seats(session, arguments).await,
+    };
     let as_of = arguments.as_of.unwrap_or_else(|| Clock::system().now());
     let key = arguments.sign.as_deref().map(read_text).transpose()?;
     let store = session.open(Create::Never).await?;
@@ -97,4 +114,35 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
             output::line(&output::table(&["month", "from", "to", "peak", "peak at", "coverage"], &["month", "peak"], &rows))
         }
     }
+}
+
+async fn ai_seats(session: Session, arguments: &AiArguments) -> Result<()> {
+    let now = Clock::system().now();
+    let store = session.open(Create::Never).await?;
+    store.require_migrated().await?;
+    let limit = i64::from(arguments.limit);
+    let mut seats = AiSeat::read(&mut store.begin_read().await?, arguments.org.as_deref(), 0, limit + 1).await?;
+    store.close().await;
+    let is_cut = seats.len() > usize::try_from(limit)?;
+    seats.truncate(usize::try_from(limit)?);
+    if session.json {
+        return seats.iter().try_for_each(output::json);
+    }
+    if seats.is_empty() {
+        return output::line("Nobody has an AI seat");
+    }
+    let cut = |text: &str| text.chars().take(40).collect::<String>();
+    let row = |seat: &AiSeat| {
+        vec![
+            cut(seat.email.as_deref().unwrap_or(&seat.user_id)),
+            cut(seat.org_id.as_deref().unwrap_or("-")),
+            seat.first_used_at.format("%Y-%m-%d").to_string(),
+            seat.last_used_at.format("%Y-%m-%d %H:%M").to_string(),
+            output::grouped(seat.days_ago(now)),
+            cut(&seat.last_event_type),
+        ]
+    };
+    let header = ["user", "org", "since", "last used (UTC)", "days ago", "for"];
+    output::line(&output::table(&header, &["days ago"], &seats.iter().map(row).collect::<Vec<_>>()))?;
+    if is_cut { output::line(&format!("The {limit} used last; `--limit` shows more")) } else { Ok(()) }
 }

@@ -360,10 +360,11 @@ fn measures(
         count(rating.is_some()),
         occurred_micros,
         occurred_micros,
+        if_success(count(cost.total.is_some())),
+        if cost.total.is_some() { total_tokens } else { 0 },
         count(cost.input.is_some()),
         count(cost.output.is_some()),
         count(cost.total.is_some()),
-        if_success(count(cost.total.is_some())),
     ])
 }
 

@@ -25,6 +25,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/jobs/{job}/run", get(start::page).post(start::start))
         .route("/usage", get(usage::page))
         .route("/seats", get(seats::page))
+        .route("/seats/ai/users", get(seats::ai::page))
         .route("/seats/{subscription}", get(seats::subscription::page))
         .route("/logout", post(login::log_out));
     api().into_iter().fold(pages, |router, (_, path, method)| router.route(path, method))
@@ -45,6 +46,7 @@ fn api() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
         ("get", "/api/user/dashboard", get(api::user_dashboard)),
         ("post", "/api/user/dashboard", post(api::refresh_user_dashboard)),
         ("get", "/api/seats", get(seats::json)),
+        ("get", "/api/seats/ai/users", get(seats::ai::json)),
         ("get", "/api/seats/{subscription}", get(seats::files::file)),
     ]
 }

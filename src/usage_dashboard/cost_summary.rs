@@ -5,20 +5,20 @@ use chrono::{DateTime, Datelike, Days, Months, NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use super::number::{Usd, usd};
+use super::number::{Usd, cost};
 use super::{one, sums};
 use crate::store::Tx;
 use crate::window::{day_of, end_of_time, first_of_month, next_day};
 
-/// Days, ISO weeks (from Monday) and months are those of `reporting.timezone`.
+/// Days, ISO weeks (from Monday) and months are those of `reporting.timezone`. A cost is none where no request has a known one.
 #[derive(Debug, Serialize)]
 pub struct CostSummary {
-    pub today: Usd,
-    pub yesterday: Usd,
-    pub this_week: Usd,
-    pub this_month: Usd,
-    pub last_month: Usd,
-    pub all_time: Usd,
+    pub today: Option<Usd>,
+    pub yesterday: Option<Usd>,
+    pub this_week: Option<Usd>,
+    pub this_month: Option<Usd>,
+    pub last_month: Option<Usd>,
+    pub all_time: Option<Usd>,
     pub requests_today: i64,
     pub requests_this_month: i64,
 }
@@ -48,11 +48,12 @@ impl CostSummary {
 }
 
 /// Cost in USD and requests of the days `[from, to)`.
-async fn between(tx: &mut Tx, from: NaiveDate, to: NaiveDate) -> Result<(Usd, i64)> {
+async fn between(tx: &mut Tx, from: NaiveDate, to: NaiveDate) -> Result<(Option<Usd>, i64)> {
     let sql = format!(
         "SELECT {} FROM usage_daily_total WHERE usage_date >= $1 AND usage_date < $2",
         sums(&["request_count", "total_cost_nanos"])
     );
     let row = one(tx, &sql, &[from.into(), to.into()]).await?;
-    Ok((usd(row.int("total_cost_nanos")?, 1, 2)?, row.int("request_count")?))
+    let request_count = row.int("request_count")?;
+    Ok((cost(row.opt_int("total_cost_nanos")?, request_count, 2)?, request_count))
 }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::money::{NANOS_PER_USD, div_half_even};
 
 /// A decimal of USD, in JSON a number with all its places.
-pub(crate) type Usd = Box<RawValue>;
+pub type Usd = Box<RawValue>;
 
 /// A whole average, rounded half-even; none of nothing.
 pub(super) fn average(sum: i64, count: i64) -> Result<Option<i64>> {
@@ -18,7 +18,17 @@ pub(super) fn usd(nanos: i64, count: i64, places: u32) -> Result<Usd> {
     usd_per(nanos.into(), count.into(), places)
 }
 
-pub(super) fn usd_per(nanos: i128, count: i128, places: u32) -> Result<Usd> {
+/// What so many requests cost: none where there are some and no cost is known, so that nothing unknown reads as 0.
+pub(super) fn cost(nanos: Option<i64>, request_count: i64, places: u32) -> Result<Option<Usd>> {
+    nanos.or((request_count == 0).then_some(0)).map(|nanos| usd(nanos, 1, places)).transpose()
+}
+
+/// What each of the `priced` among `all` costs; none where there are some and no cost is known.
+pub(super) fn cost_of_each(nanos: i128, priced: i64, all: i64, places: u32) -> Result<Option<Usd>> {
+    (priced > 0 || all == 0).then(|| usd_per(nanos, priced.into(), places)).transpose()
+}
+
+fn usd_per(nanos: i128, count: i128, places: u32) -> Result<Usd> {
     let unit = 10_i128.pow(places);
     let scaled = if count == 0 { 0 } else { div_half_even(nanos * unit, count * i128::from(NANOS_PER_USD)) };
     let sign = if scaled < 0 { "-" } else { "" };

@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::number::{Usd, average, usd};
+use super::number::{Usd, average, cost, usd};
 use super::span;
 use crate::config::Config;
 use crate::project::Project;
@@ -26,7 +26,7 @@ pub struct UserUsage {
 pub struct UserSummary {
     pub total_requests: i64,
     pub total_tokens: i64,
-    pub total_cost_usd: Usd,
+    pub total_cost_usd: Option<Usd>,
     /// Over successful requests.
     pub avg_tokens_per_request: i64,
 }
@@ -51,7 +51,7 @@ pub struct UserDay {
     pub date: NaiveDate,
     pub requests: i64,
     pub tokens: i64,
-    pub cost: Usd,
+    pub cost: Option<Usd>,
 }
 
 /// Requests that are listed.
@@ -66,20 +66,22 @@ impl UserUsage {
         let timezone = config.reporting.timezone;
         let (from, to) = span(days, timezone, as_of)?;
         let sql = "SELECT day.usage_date AS usage_date, usage.request_count AS request_count, usage.total_tokens AS total_tokens, \
-             COALESCE(usage.total_cost_nanos, 0) AS total_cost_nanos, usage.success_count AS success_count, \
+             usage.total_cost_nanos AS total_cost_nanos, usage.success_count AS success_count, \
              usage.success_total_tokens AS success_total_tokens \
              FROM usage_daily_total AS day \
              JOIN usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = $1 \
              WHERE day.usage_date >= $2 AND day.usage_date < $3 ORDER BY day.usage_date";
         let mut tx = store.begin_read().await?;
         let rows = tx.query(sql, &[user_value(store, user), from.into(), to.into()]).await?;
+        let known = rows.iter().filter_map(|row| row.opt_int("total_cost_nanos").transpose()).collect::<Result<Vec<_>>>()?;
+        let total_nanos = (!known.is_empty()).then(|| known.iter().sum());
         let sum = |column: &str| rows.iter().map(|row| row.int(column)).sum::<Result<i64>>();
         let day = |row: &Row| -> Result<UserDay> {
             Ok(UserDay {
                 date: row.date("usage_date")?,
                 requests: row.int("request_count")?,
                 tokens: row.int("total_tokens")?,
-                cost: usd(row.int("total_cost_nanos")?, 1, 4)?,
+                cost: cost(row.opt_int("total_cost_nanos")?, row.int("request_count")?, 4)?,
             })
         };
         let within = start_of_day(from, timezone)?..start_of_day(to, timezone)?;
@@ -88,7 +90,7 @@ impl UserUsage {
             summary: UserSummary {
                 total_requests: sum("request_count")?,
                 total_tokens: sum("total_tokens")?,
-                total_cost_usd: usd(sum("total_cost_nanos")?, 1, 4)?,
+                total_cost_usd: cost(total_nanos, sum("request_count")?, 4)?,
                 avg_tokens_per_request: average(sum("success_total_tokens")?, sum("success_count")?)?.unwrap_or(0),
             },
             recent_requests: requests.into_iter().map(shown).collect::<Result<_>>()?,

@@ -192,6 +192,14 @@ async fn filled(engine: Engine) -> (Fixture, Vec<String>) {
             &[name, name],
         )
         .await;
+        execute(
+            &format!(
+                "INSERT INTO ai_seat_state (user_id, org_id, first_used_at, last_used_at, last_event_type, last_event_description, updated_at) \
+                 VALUES ({uuid}, $2, '2026-04-01T00:00:00.000000Z', '2026-04-02T00:00:00.000000Z', $2, $3, '2026-04-02T00:00:00.000000Z')"
+            ),
+            &[&user, name, labels],
+        )
+        .await;
         for kind in ["total", name] {
             execute("INSERT INTO seat_usage_event (org_id, seat_type, seats, occurred_at, reason) VALUES ($1, $2, 5, '2026-01-20T00:00:00.000000Z', $1)", &[name, kind])
                 .await;

@@ -16,7 +16,7 @@ on_both_databases!(every_answer_is_as_described);
 const USER: &str = "00000000-0000-4000-8000-000000000001";
 
 /// Method, path as the document names it, path as it is asked for, status.
-const ASKED: [(&str, &str, &str, u16); 35] = [
+const ASKED: [(&str, &str, &str, u16); 37] = [
     ("get", "/api/openapi.json", "", 200),
     ("get", "/api/jobs", "", 200),
     ("post", "/api/jobs/{job}/run", "/api/jobs/usage_daily/run", 202),
@@ -46,6 +46,8 @@ const ASKED: [(&str, &str, &str, u16); 35] = [
     ("post", "/api/user/dashboard", "/api/user/dashboard?user=00000000-0000-4000-8000-00000000dead", 404),
     ("get", "/api/seats", "", 200),
     ("get", "/api/seats", "/api/seats?page=x", 400),
+    ("get", "/api/seats/ai/users", "/api/seats/ai/users?org=org-1", 200),
+    ("get", "/api/seats/ai/users", "/api/seats/ai/users?page=0", 400),
     ("get", "/api/seats/{subscription}", "/api/seats/a", 200),
     ("get", "/api/seats/{subscription}", "/api/seats/a?format=csv", 200),
     ("get", "/api/seats/{subscription}", "/api/seats/a?format=parquet", 200),

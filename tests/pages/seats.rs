@@ -14,6 +14,7 @@ on_both_databases!(
     many_subscriptions_go_page_by_page,
     a_long_ledger_is_drawn_in_few_steps,
     what_is_not_known_reads_as_unknown,
+    who_uses_ai_seats_is_listed_by_last_use,
 );
 
 async fn a_subscription_shows_its_months_and_ledger(engine: Engine) {
@@ -137,4 +138,55 @@ async fn what_is_not_known_reads_as_unknown(engine: Engine) {
     assert!(site.get("/seats").await.text().contains("unknown"));
     assert_eq!(site.get("/api/seats/later?format=csv").await.text().lines().count(), 1);
     assert_eq!(site.get("/api/seats/later").await.json()["months"], json!([]));
+}
+
+async fn who_uses_ai_seats_is_listed_by_last_use(engine: Engine) {
+    let fixture = filled(engine).await;
+    fixture.execute("INSERT INTO users (id, email) VALUES ('00000000-0000-4000-8000-000000000007', 'seven@x')").await;
+    for number in 1..=60 {
+        let org = if number % 2 == 0 { "'42'" } else { "NULL" };
+        fixture
+            .execute(&format!(
+                "INSERT INTO ai_seat_state (user_id, org_id, first_used_at, last_used_at, last_event_type, last_event_description, updated_at) \
+                 VALUES ('00000000-0000-4000-8000-{number:012}', {org}, '2026-01-01T00:00:00.000000Z', '2026-03-05T11:00:{:02}.000000Z', \
+                     'task', 'Task {number}', '2026-03-05T12:00:00.000000Z')",
+                number - 1
+            ))
+            .await;
+    }
+    let site = Site::new(&fixture, TOKEN, NOW).await;
+    let first = site.get("/api/seats/ai/users").await.json();
+    let numbers = |page: &serde_json::Value| -> Vec<u64> {
+        let last = |seat: &serde_json::Value| seat["user_id"].as_str().unwrap()[24..].parse().unwrap();
+        page["seats"].as_array().unwrap().iter().map(last).collect()
+    };
+    assert_eq!((numbers(&first), &first["next_page"]), ((11..=60).rev().collect(), &json!(2)));
+    let second = site.get("/api/seats/ai/users?page=2").await.json();
+    assert_eq!((numbers(&second), &second["next_page"]), ((1..=10).rev().collect(), &json!(null)));
+    assert_eq!(
+        second["seats"][3],
+        json!({
+            "user_id": "00000000-0000-4000-8000-000000000007", "email": "seven@x", "org_id": null, "first_used_at": "2026-01-01T00:00:00Z",
+            "last_used_at": "2026-03-05T11:00:06Z", "last_event_type": "task", "last_event_description": "Task 7"
+        })
+    );
+    let org = site.get("/api/seats/ai/users?org=42").await.json();
+    assert_eq!(numbers(&org), (1..=30).rev().map(|number| number * 2).collect::<Vec<_>>());
+    let page = site.get("/seats/ai/users?page=2").await.text();
+    for part in ["seven@x", "2026-03-05 11:00:06", "<td class=\"number\">31</td>", "Task 7"] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    assert!(site.get("/seats/ai/users?org=nobody").await.text().contains("Nobody has an AI seat."));
+    let text = fixture.run_well(&["report", "ai-seats", "--limit", "5"]);
+    assert!(text.contains("2026-03-05 11:00") && text.contains("The 5 used last"), "{text}");
+    let lines = fixture.run_well(&["report", "ai-seats", "--org", "42", "--json"]);
+    assert_eq!(lines.lines().count(), 30);
+    assert!(lines.lines().next().unwrap().contains("\"last_event_description\":\"Task 60\""), "{lines}");
+    assert!(fixture.run_well(&["report", "ai-seats", "--org", "nobody"]).contains("Nobody"));
+    // A table of the seed's, whose type is an enum.
+    if engine == Engine::Postgres {
+        fixture.execute("CREATE TYPE ai_seat_usage_reason AS ENUM ('task')").await;
+        fixture.execute("ALTER TABLE ai_seat_state ALTER COLUMN last_event_type TYPE ai_seat_usage_reason USING 'task'").await;
+        assert_eq!(fixture.run_well(&["report", "ai-seats", "--json"]).lines().count(), 60);
+    }
 }

@@ -54,7 +54,7 @@ const MEASURES: [Measure; MEASURE_COUNT] = [
     measure("output_cost_nanos", Fold::SumUnlessNone("output_cost_known")),
     measure("total_cost_nanos", Fold::SumUnlessNone("total_cost_known")),
     measure("success_total_tokens", Fold::Sum),
-    measure("success_cost_nanos", Fold::SumUnlessNone("success_cost_known")),
+    measure("success_cost_nanos", Fold::SumUnlessNone("success_priced_count")),
     measure("success_latency_ms_sum", Fold::Sum),
     measure("success_latency_count", Fold::Sum),
     measure("latency_ms_max", Fold::Max),
@@ -63,13 +63,14 @@ const MEASURES: [Measure; MEASURE_COUNT] = [
     measure("rating_count", Fold::Sum),
     measure("first_request_at", Fold::Min),
     measure("last_request_at", Fold::Max),
+    measure("success_priced_count", Fold::Sum),
+    measure("priced_tokens", Fold::Sum),
     measure("input_cost_known", Fold::Sum),
     measure("output_cost_known", Fold::Sum),
     measure("total_cost_known", Fold::Sum),
-    measure("success_cost_known", Fold::Sum),
 ];
 
-pub(super) const MEASURE_COUNT: usize = 24;
+pub(super) const MEASURE_COUNT: usize = 25;
 
 /// A `latency_ms_max` of no latency at all.
 pub(super) const NO_LATENCY: i64 = i64::MIN;

@@ -1,5 +1,6 @@
 //! `/seats`: the subscriptions, and where each stands in its present month.
 
+pub(super) mod ai;
 pub(super) mod files;
 mod read;
 pub(super) mod subscription;
@@ -80,6 +81,7 @@ pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extens
             label { "Subscription, org or plan " input type="search" name="q" value=(listed.search.unwrap_or_default()) maxlength="500"; }
             button class="quiet" { "Search" }
         }
+        p class="links" { a href="/seats/ai/users" { "Who uses AI seats" } }
         @if listed.lines.is_empty() { p { "There is no such subscription." } } @else { (table(&listed.lines)) }
         p class="links" {
             @if listed.page > 1 { a rel="prev" href=(at(listed.page - 1)) { "Back" } }
