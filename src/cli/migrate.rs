@@ -65,8 +65,12 @@ async fn make_result_tables(session: &Session, store: &Store) -> Result<Vec<Stri
             missing.push(job);
         }
     }
-    let storage = Storage::open(&session.project, &session.loaded.config.output.url)?;
     let mut made = Vec::new();
+    // Who migrates need not reach the storage, unless there is a job to load.
+    if missing.is_empty() {
+        return Ok(made);
+    }
+    let storage = Storage::open(&session.project, &session.loaded.config.output.url)?;
     while let Some(next) = missing.iter().position(|job| missing.iter().all(|other| !job.reads.contains(&other.writes))) {
         let job = missing.remove(next);
         if let Operator::Sql(select) = run::load_operator(&session.project, &session.loaded.config, store, &storage, job).await? {
