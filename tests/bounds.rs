@@ -132,7 +132,7 @@ async fn numbers_that_do_not_fit_are_quarantined_on_sqlite() {
         &[("latency_ms", "4611686018427387905")],
         &[("latency_ms", "9223372036854775807")],
         &[("tool_turns", "9223372036854775807")],
-        &[("cost_basis", "'logged'"), ("logged_cost_nanos", "1000000000000001")],
+        &[("cost_basis", "'logged'"), ("logged_cost_nanos", "1000000000000000001")],
     ] {
         log_unchecked(&fixture, set);
     }

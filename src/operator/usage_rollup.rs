@@ -67,8 +67,11 @@ impl Rollup {
 const MAX_QUARANTINED: usize = 200_000;
 const MAX_QUARANTINED_BYTES: usize = 256 << 20;
 
-/// The largest tokens, milliseconds, turns and nano-USD (a million USD) of one event: thousands of such add up in 64 bits.
+/// The most tokens, milliseconds or turns of one event: thousands of such add up in 64 bits.
 const MAX_NUMBER: u64 = 1_000_000_000_000_000;
+
+/// The most that one event costs: what the log's `NUMERIC(18, 9)` holds.
+const MAX_COST_NANOS: u64 = 1_000_000_000_000_000_000;
 
 impl UsageRollup {
     /// A digest of what a window's rows follow from beside the raw log: sources, pricing, and the prices in force.
@@ -330,9 +333,9 @@ fn measures(
     let latency_ms = integer(events.latency_ms, row);
     let rating = integer(events.rating, row);
     let tool_turns = integer(events.tool_turns, row).unwrap_or(0);
-    let numbers =
-        [input_tokens, output_tokens, Some(total_tokens), cost.input, cost.output, cost.total, latency_ms, rating, Some(tool_turns)];
-    if numbers.into_iter().flatten().any(|number| number.unsigned_abs() > MAX_NUMBER) {
+    let numbers = [input_tokens, output_tokens, Some(total_tokens), latency_ms, rating, Some(tool_turns)];
+    let exceeds = |numbers: &[Option<i64>], limit: u64| numbers.iter().flatten().any(|number| number.unsigned_abs() > limit);
+    if exceeds(&numbers, MAX_NUMBER) || exceeds(&[cost.input, cost.output, cost.total], MAX_COST_NANOS) {
         return Err(Reason::NumberTooLarge);
     }
     let occurred_micros = events.occurred_at.value(row);
