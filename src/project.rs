@@ -61,6 +61,14 @@ pub struct ProjectFile {
     pub origin: String,
 }
 
+impl ProjectFile {
+    /// Whether it is a part of this program.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        self.origin.ends_with("(built in)")
+    }
+}
+
 impl Project {
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {

@@ -30,6 +30,7 @@ const MOST_SHOWN: usize = 80;
 #[derive(Debug, Clone)]
 pub struct SqlSelect {
     origin: String,
+    is_built_in: bool,
     statement: String,
     columns: Vec<String>,
     timezone: Tz,
@@ -49,7 +50,8 @@ impl SqlSelect {
                 .into());
         };
         let parameter_type: fn(&str) -> Option<&'static str> = store.pick(postgres_type, |_| None);
-        let mut select = Self { statement: single_statement(&file)?, origin: file.origin, columns: Vec::new(), timezone, parameter_type };
+        let (statement, is_built_in) = (single_statement(&file)?, file.is_built_in());
+        let mut select = Self { statement, is_built_in, origin: file.origin, columns: Vec::new(), timezone, parameter_type };
         let numbered = select.number(&select.statement).with_context(|| format!("In `{}`", select.origin))?;
         let proved = store.prove_select(&numbered, None).await;
         select.columns = proved.with_context(|| format!("`{}` does not fit the database", select.origin))?;
@@ -195,11 +197,12 @@ impl SqlSelect {
         Ok(i64::try_from(row_count)?)
     }
 
-    /// Appends what a SELECT gives; how many rows. On PostgreSQL it runs where nothing can be written but a table of this
-    /// transaction's own.
+    /// Appends what a SELECT gives; how many rows. One that a project brings runs, on PostgreSQL, where nothing can be written but a
+    /// table of this transaction's own.
     async fn insert(&self, tx: &mut Tx, table: &str, select: &str, parameters: &[Value]) -> Result<u64> {
         let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
-        if let Tx::Sqlite(_) = tx {
+        // Our own need not be held to reading, and would be written twice.
+        if self.is_built_in || matches!(tx, Tx::Sqlite(_)) {
             return tx.execute(&format!("INSERT INTO {table} ({names}) {select}"), parameters).await;
         }
         tx.execute(&format!("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {names} FROM {table} WITH NO DATA", &STAGED[8..]), &[]).await?;
