@@ -290,7 +290,7 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(std::borrow::Cow::into_owned).unwrap_or_default();
     let text = what_it_says(&error);
     let failure = if is_read_only(&error) {
-        Failure::config(READ_ONLY).hint("connect to the primary, as a role or user that may write")
+        read_only()
     } else if code == "42P01" || text.contains("no such table") {
         lacks_table()
     } else if code == "42703" || text.contains("no such column") {
@@ -322,6 +322,10 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
         return anyhow::anyhow!(text).context("The database refused a statement");
     };
     failure.caused_by(anyhow::anyhow!(text)).into()
+}
+
+fn read_only() -> Failure {
+    Failure::config(READ_ONLY).hint("connect to the primary, as a role or user that may write")
 }
 
 fn lacks_table() -> Failure {

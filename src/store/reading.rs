@@ -10,11 +10,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{Access, access};
 use sqlx::{AssertSqlSafe, Column, Executor, SqlSafeStr, Statement};
 
 use super::sqlite::BUSY_TIMEOUT;
-use super::{READ_ONLY, Row, Store, Tx, Value, classify, is_read_only, lacks_column, lacks_table, postgres};
+use super::{READ_ONLY, Row, Store, Tx, Value, classify, classify_sqlite, is_read_only, lacks_column, lacks_table, postgres, read_only};
 use crate::failure::{self, Failure};
 use crate::sql_text::Numbered;
 
@@ -129,21 +130,21 @@ fn no_select(error: sqlx::Error) -> anyhow::Error {
 }
 
 fn prove_in_sqlite(file: &Path, sql: &str, parameter_count: usize, prepared_by: Option<&str>) -> Result<Vec<String>> {
-    let connection =
-        Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(refused)?;
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| refused(error, file))?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     if let Some(sql) = prepared_by {
-        connection.execute_batch(sql).map_err(refused)?;
+        connection.execute_batch(sql).map_err(|error| refused(error, file))?;
     }
     connection.authorizer(Some(|asked: AuthContext<'_>| match asked.action {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
         AuthAction::Function { function_name } if !function_name.eq_ignore_ascii_case("load_extension") => Authorization::Allow,
         _ => Authorization::Deny,
     }))?;
-    let statement = connection.prepare(sql).map_err(refused)?;
+    let statement = connection.prepare(sql).map_err(|error| refused(error, file))?;
     let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     // As a part of a SELECT too: EXPLAIN is none, and a parenthesis of its own would end the one around it.
-    let within = connection.prepare(&format!("SELECT * FROM (\n{sql}\n) AS result")).map_err(refused)?;
+    let within = connection.prepare(&format!("SELECT * FROM (\n{sql}\n) AS result")).map_err(|error| refused(error, file))?;
     if !statement.readonly() || !within.readonly() {
         return Err(writes(anyhow::anyhow!("it may change the database")));
     }
@@ -154,15 +155,16 @@ fn prove_in_sqlite(file: &Path, sql: &str, parameter_count: usize, prepared_by: 
     Ok(columns)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
-fn refused(error: rusqlite::Error) -> anyhow::Error {
+fn refused(error: rusqlite::Error, file: &Path) -> anyhow::Error {
     let text = match &error {
         rusqlite::Error::SqliteFailure(code, Some(said)) => format!("{said} [{}]", code.extended_code),
         other => other.to_string(),
     };
     let failure = match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-            Failure::try_again("The database could not do it this time").hint("this command can be repeated as it is")
+        // Beside its log it needs a file that it may write.
+        Some(ErrorCode::CannotOpen) if access(file, Access::WRITE_OK).is_err() => read_only(),
+        Some(ErrorCode::CannotOpen | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OutOfMemory) => {
+            return classify_sqlite(error);
         }
         _ if text.contains("no such table") => lacks_table(),
         _ if text.contains("no such column") => lacks_column(),
