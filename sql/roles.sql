@@ -6,10 +6,17 @@
 DO $$
 DECLARE
     v_application TEXT;
+    v_roles CONSTANT NAME[] := ARRAY[
+        'tallyroll_migrator', 'tallyroll_owner', 'tallyroll_runner', 'tallyroll_writer', 'tallyroll_reader', 'tallyroll_user'
+    ];
     v_name TEXT;
-    v_role NAME;
+    v_role TEXT;
     v_relation REGCLASS;
     v_function REGPROCEDURE;
+    -- Of whom a policy is true is asked once a statement. No policy is made for a role by name: its members could drop it.
+    v_is_member CONSTANT TEXT := '(SELECT pg_has_role(CURRENT_USER, to_regrole(%L), ''USAGE''))';
+    v_is_own CONSTANT TEXT := format(v_is_member, 'tallyroll_user')
+        || ' AND (user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()))';
     v_functions CONSTANT TEXT[] := ARRAY[
         'log_ai_usage', 'track_chat_request', 'complete_chat_request', 'record_seat_change', 'upsert_seat_assignment',
         'remove_seat_assignment', 'record_ai_seat_usage', 'get_ai_usage_dashboard', 'get_user_ai_usage', 'get_ai_cost_summary'
@@ -45,13 +52,21 @@ BEGIN
 
     -- Before PostgreSQL 15 everyone may create in `public`. The runner may nowhere: what runs with its rights is what the migrator made.
     FOREACH v_name IN ARRAY ARRAY[v_application, 'tallyroll'] LOOP
-        EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC, tallyroll_runner', v_name);
+        EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC, tallyroll_runner, tallyroll_writer, tallyroll_reader, tallyroll_user', v_name);
         EXECUTE format('GRANT CREATE, USAGE ON SCHEMA %I TO tallyroll_migrator', v_name);
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO tallyroll_owner, tallyroll_runner, tallyroll_writer, tallyroll_reader, tallyroll_user', v_name);
         -- For as long as it is given its functions.
         EXECUTE format('GRANT CREATE ON SCHEMA %I TO tallyroll_owner', v_name);
     END LOOP;
 
+    -- Nobody but these roles has anything to do with our own schema.
+    FOR v_role IN
+        SELECT DISTINCT CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END
+        FROM pg_namespace, aclexplode(nspacl) AS given
+        WHERE nspname = 'tallyroll' AND given.grantee <> nspowner AND (given.grantee = 0 OR pg_get_userbyid(given.grantee) <> ALL (v_roles))
+    LOOP
+        EXECUTE format('REVOKE ALL ON SCHEMA tallyroll FROM %s CASCADE', v_role);
+    END LOOP;
     -- What others got by default privileges when it was made (a hosted database gives its users everything) is taken back.
     FOR v_role IN
         SELECT DISTINCT quote_ident(role.rolname)
@@ -210,12 +225,8 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_name);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_all ON %s', v_name);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_own ON %s', v_name);
-        EXECUTE format('CREATE POLICY tallyroll_read_all ON %s FOR SELECT TO tallyroll_reader USING (TRUE)', v_name);
-        EXECUTE format(
-            'CREATE POLICY tallyroll_read_own ON %s FOR SELECT TO tallyroll_user '
-            'USING (user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()))',
-            v_name
-        );
+        EXECUTE format('CREATE POLICY tallyroll_read_all ON %s FOR SELECT USING (' || v_is_member || ')', v_name, 'tallyroll_reader');
+        EXECUTE format('CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_name, v_is_own);
     END LOOP;
 
     -- The seed's log has row-level security. Where it has none yet it gets it if nobody but its owner and our roles has a right on it, so
@@ -233,12 +244,8 @@ BEGIN
     IF (SELECT relrowsecurity FROM pg_class WHERE oid = v_relation) THEN
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_insert ON %s', v_relation);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_own ON %s', v_relation);
-        EXECUTE format('CREATE POLICY tallyroll_insert ON %s FOR INSERT TO tallyroll_writer WITH CHECK (TRUE)', v_relation);
-        EXECUTE format(
-            'CREATE POLICY tallyroll_read_own ON %s FOR SELECT TO tallyroll_user '
-            'USING (user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()))',
-            v_relation
-        );
+        EXECUTE format('CREATE POLICY tallyroll_insert ON %s FOR INSERT WITH CHECK (' || v_is_member || ')', v_relation, 'tallyroll_writer');
+        EXECUTE format('CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_relation, v_is_own);
         EXECUTE format('GRANT SELECT ON %s TO tallyroll_user', v_relation);
     END IF;
 END;

@@ -1,6 +1,7 @@
 //! The seeds' functions on PostgreSQL: what they answer, and (in the folder) to whom. Deviations from the seed stand beside the seed's own way.
 
 mod attacks;
+mod attacks_rights;
 mod gateway;
 mod owners;
 mod roles;

@@ -10,7 +10,13 @@ CREATE OR REPLACE FUNCTION {app}.track_chat_request(
     p_category TEXT DEFAULT NULL,
     p_complexity TEXT DEFAULT NULL
 ) RETURNS UUID
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id UUID;
+BEGIN
+    IF p_user_id IS NULL THEN
+        RAISE EXCEPTION 'track_chat_request needs the user whose request it is' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     WITH request AS (
         INSERT INTO {app}.chat_requests (user_id, session_id, prompt, model, status, started_at)
         VALUES (p_user_id, p_session_id, p_prompt, p_model, 'pending', now())
@@ -20,7 +26,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         SELECT user_id, id, p_request_type, p_category, p_complexity
         FROM request
     )
-    SELECT id FROM request;
+    SELECT id INTO STRICT v_id FROM request;
+    RETURN v_id;
+END;
 $$;
 
 -- Completes a chat request. Called again, it adds what is known only later, a rating say: what is NULL stays as it was.
@@ -70,5 +78,9 @@ BEGIN
         FROM {app}.chat_requests
         WHERE id = p_request_id;
     END IF;
+EXCEPTION
+    -- PostgreSQL's own words would show the whole row, which the caller may not read.
+    WHEN not_null_violation OR check_violation THEN
+        RAISE EXCEPTION 'Chat request % cannot be completed so: %', p_request_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;

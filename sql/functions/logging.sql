@@ -1,5 +1,5 @@
 -- The writing function of the usage-tracking seed: all that an application needs. The seed lets every user of its database call it,
--- and believes p_user_id; here one who is a user and no writer logs for itself alone.
+-- and believes p_user_id; here who is no writer logs for itself alone, and nobody logs what would be quarantined as negative.
 
 CREATE OR REPLACE FUNCTION {app}.log_ai_usage(
     p_user_id UUID,
@@ -20,8 +20,16 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_id UUID;
 BEGIN
-    IF tallyroll.tallyroll_is_only_a_user() AND p_user_id IS DISTINCT FROM tallyroll.tallyroll_current_user_id() THEN
+    IF NOT tallyroll.tallyroll_records_for_all() AND p_user_id IS DISTINCT FROM tallyroll.tallyroll_current_user_id() THEN
         RAISE EXCEPTION 'The usage of user % is for that user and for writers to log', p_user_id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF p_user_id IS NULL THEN
+        RAISE EXCEPTION 'log_ai_usage needs the user whose usage it is' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Else one user could bring a day past quarantine.max_ratio for everybody.
+    IF LEAST(p_input_tokens, p_output_tokens, p_latency_ms, p_tool_turns) < 0 THEN
+        RAISE EXCEPTION 'Tokens, latency and tool turns are not negative: %, %, %, %', p_input_tokens, p_output_tokens, p_latency_ms, p_tool_turns
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
     INSERT INTO {app}.ai_usage_log (
         user_id, user_email, customer_id, customer_name, request_type, session_id, input_tokens, output_tokens, model_used, latency_ms,

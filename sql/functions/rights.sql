@@ -3,7 +3,22 @@
 DO $$
 DECLARE
     v_function REGPROCEDURE;
+    v_role TEXT;
 BEGIN
+    -- Nor does anybody get into the schema by a default privilege that it was made under. What was granted later is left; CREATE never.
+    FOR v_role IN
+        SELECT DISTINCT CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END
+        FROM pg_namespace, aclexplode(nspacl) AS given
+        WHERE nspname = 'tallyroll' AND given.grantee <> nspowner
+            AND (given.grantee = 0 OR pg_get_userbyid(given.grantee) NOT IN (
+                'tallyroll_migrator', 'tallyroll_owner', 'tallyroll_runner', 'tallyroll_writer', 'tallyroll_reader', 'tallyroll_user'
+            ))
+    LOOP
+        EXECUTE format('REVOKE CREATE ON SCHEMA tallyroll FROM %s CASCADE', v_role);
+        IF NOT EXISTS (SELECT 1 FROM tallyroll.tallyroll_setting WHERE name = 'functions') THEN
+            EXECUTE format('REVOKE ALL ON SCHEMA tallyroll FROM %s CASCADE', v_role);
+        END IF;
+    END LOOP;
     FOR v_function IN
         SELECT oid
         FROM pg_proc

@@ -107,8 +107,8 @@ CREATE OR REPLACE FUNCTION {app}.upsert_seat_assignment(
 ) RETURNS SETOF BIGINT
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF p_namespace_id IS NULL OR cardinality(p_user_ids) IS DISTINCT FROM cardinality(p_seat_types) THEN
-        RAISE EXCEPTION 'upsert_seat_assignment needs a namespace and as many seat types as users'
+    IF p_namespace_id IS NULL OR array_position(p_user_ids, NULL) IS NOT NULL OR cardinality(p_user_ids) IS DISTINCT FROM cardinality(p_seat_types) THEN
+        RAISE EXCEPTION 'upsert_seat_assignment needs a namespace, users that are not NULL, and as many seat types as users'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     PERFORM tallyroll.tallyroll_lock_org(p_namespace_id::TEXT);
@@ -140,6 +140,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_removed BIGINT;
 BEGIN
+    IF p_namespace_id IS NULL THEN
+        RAISE EXCEPTION 'remove_seat_assignment needs a namespace' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     PERFORM tallyroll.tallyroll_lock_org(p_namespace_id::TEXT);
     DELETE FROM {app}.subscription_seat_assignments WHERE namespace_id = p_namespace_id AND user_id = ANY (p_user_ids);
     GET DIAGNOSTICS v_removed = ROW_COUNT;
@@ -162,8 +165,8 @@ DECLARE
     -- Text, or the application's own enumeration.
     v_event_type {app}.ai_seat_state.last_event_type%TYPE;
 BEGIN
-    IF p_org_id IS NULL THEN
-        RAISE EXCEPTION 'record_ai_seat_usage needs the org that the seat counts for' USING ERRCODE = 'invalid_parameter_value';
+    IF p_user_id IS NULL OR p_org_id IS NULL OR p_event_type IS NULL OR p_event_description IS NULL THEN
+        RAISE EXCEPTION 'record_ai_seat_usage needs a user, the org that the seat counts for, an event type and a description (it may be empty)' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     BEGIN
         v_event_type := p_event_type;
@@ -206,5 +209,9 @@ BEGIN
         v_at,
         p_event_type
     ) = 1;
+EXCEPTION
+    -- PostgreSQL's own words would show the whole row, which the caller may not read.
+    WHEN not_null_violation OR check_violation THEN
+        RAISE EXCEPTION 'The use by user % cannot be recorded so: %', p_user_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;

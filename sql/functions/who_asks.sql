@@ -62,12 +62,14 @@ BEGIN
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         AS 'SELECT tallyroll.tallyroll_known_user_id()';
     END IF;
+    -- Policies ask once a statement, in the leader: their tables can be read by several workers.
+    ALTER FUNCTION tallyroll.tallyroll_current_user_id() PARALLEL RESTRICTED;
 END;
 $$;
 
 -- Who sees everyone: whoever owns the summaries or reads them as tallyroll_reader or tallyroll_runner, and the seed's admins.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_admin() RETURNS BOOLEAN
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_is_admin BOOLEAN;
 BEGIN
@@ -90,10 +92,15 @@ BEGIN
 END;
 $$;
 
--- Whether the asking role is a member of tallyroll_user and not of tallyroll_writer. A role that is neither was given what it may call.
-CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_only_a_user() RETURNS BOOLEAN
+-- Whether the asking role records for everyone: writers, runners, who owns the log, superusers. A role that is none of them, whatever
+-- else it may be or had SET ROLE choose, is a user at most.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_records_for_all() RETURNS BOOLEAN
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT COALESCE(BOOL_OR(rolname = 'tallyroll_user') AND NOT BOOL_OR(rolname = 'tallyroll_writer'), FALSE)
+    SELECT COALESCE(BOOL_OR(pg_has_role(tallyroll.tallyroll_asking_role(), oid, 'MEMBER')), FALSE)
     FROM pg_roles
-    WHERE rolname IN ('tallyroll_user', 'tallyroll_writer') AND pg_has_role(tallyroll.tallyroll_asking_role(), oid, 'MEMBER');
+    WHERE rolname IN ('tallyroll_writer', 'tallyroll_runner')
+        OR oid = (SELECT relowner FROM pg_class WHERE oid = '{app}.ai_usage_log'::REGCLASS);
 $$;
+
+-- Of the release before, which asked the wrong way around.
+DROP FUNCTION IF EXISTS tallyroll.tallyroll_is_only_a_user();

@@ -224,9 +224,16 @@ mod tests {
     #[test]
     fn the_schemas_own_tables_are_known_by_name() {
         let tables = own_tables();
-        for table in
-            ["users", "subscription", "job_window", "usage_daily", "ai_usage_summary", "upsert_seat_assignment", "tallyroll_migration"]
-        {
+        for table in [
+            "users",
+            "subscription",
+            "job_window",
+            "tallyroll_setting",
+            "usage_daily",
+            "ai_usage_summary",
+            "upsert_seat_assignment",
+            "tallyroll_migration",
+        ] {
             assert!(tables.contains(table), "{table} in {tables:?}");
         }
         assert!(tables.iter().all(|table| table.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')), "{tables:?}");

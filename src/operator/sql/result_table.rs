@@ -31,15 +31,16 @@ pub(super) async fn require_own(store: &Store, job: &Job) -> Result<()> {
     }
     let made_by = store.query("SELECT job FROM result_table WHERE table_name = $1", &[job.writes.as_str().into()]).await?;
     let made_by = made_by.first().map(|row| row.text("job")).transpose()?;
+    let listed = store.pick("tallyroll.result_table", "result_table");
     let (said, hand_over) = match made_by {
         Some(made_by) if made_by == job.name => return Ok(()),
         Some(made_by) => (
             format!("is the table of job `{made_by}`"),
-            format!("UPDATE result_table SET job = '{}' WHERE table_name = '{}'", job.name, job.writes),
+            format!("UPDATE {listed} SET job = '{}' WHERE table_name = '{}'", job.name, job.writes),
         ),
         None => (
             "was made by no job, and its rows would be replaced".to_owned(),
-            format!("INSERT INTO result_table (table_name, job) VALUES ('{}', '{}')", job.writes, job.name),
+            format!("INSERT INTO {listed} (table_name, job) VALUES ('{}', '{}')", job.writes, job.name),
         ),
     };
     Err(Failure::config(format!("`{}`, which `{}` would write, {said}", job.writes, job.origin))
