@@ -11,6 +11,7 @@ DECLARE
     ];
     v_name TEXT;
     v_role TEXT;
+    v_owner OID;
     v_relation REGCLASS;
     v_function REGPROCEDURE;
     -- Of whom a policy is true is asked once a statement. No policy is made for a role by name: its members could drop it.
@@ -24,7 +25,42 @@ DECLARE
 BEGIN
     -- Nothing that somebody made is found by what follows.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', TRUE);
+    -- Nor is anything run that the tables' owner made: whoever makes the roles may be a superuser.
+    IF NOT EXISTS (
+        SELECT 1 FROM pg_class
+        WHERE oid = to_regclass('tallyroll.tallyroll_setting') AND relkind = 'r' AND 2 = (
+            SELECT count(*) FROM pg_attribute
+            WHERE attrelid = pg_class.oid AND attname IN ('name', 'value') AND atttypid = 'text'::REGTYPE
+        )
+    ) THEN
+        RAISE EXCEPTION 'the schema is not there' USING HINT = 'first `tallyroll migrate`, as the owner of the tables';
+    END IF;
     SELECT value INTO STRICT v_application FROM tallyroll.tallyroll_setting WHERE name = 'application_schema';
+    v_owner := (SELECT relowner FROM pg_class WHERE oid = to_regclass(format('%I.ai_usage_log', v_application)));
+
+    -- Roles are of the whole server: who is a member here owns what is theirs in every database. What says that this is meant belongs to
+    -- the role and not into a database, whose owner could say so alone.
+    IF EXISTS (
+        SELECT 1 FROM pg_shdepend
+        WHERE refclassid = 'pg_authid'::REGCLASS AND refobjid IN (to_regrole('tallyroll_migrator'), to_regrole('tallyroll_owner'))
+            AND dbid NOT IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ) AND shobj_description(to_regrole('tallyroll_migrator'), 'pg_authid') IS DISTINCT FROM 'shared by databases' THEN
+        SELECT string_agg(quote_ident(rolname), ', ' ORDER BY rolname) INTO v_role
+        FROM pg_roles AS role
+        WHERE NOT rolsuper AND rolname <> ALL (v_roles) AND (
+            NOT pg_has_role(oid, 'tallyroll_migrator', 'MEMBER') AND (oid IN (
+                v_owner, (SELECT relowner FROM pg_class WHERE oid = to_regclass('tallyroll.usage_daily'))
+            ) OR rolname = CURRENT_USER)
+            OR oid <> v_owner AND EXISTS (
+                SELECT 1 FROM pg_auth_members WHERE roleid = to_regrole('tallyroll_migrator') AND member = role.oid
+            )
+        );
+        IF v_role IS NOT NULL THEN
+            RAISE EXCEPTION 'the roles are used in another database of this server, and % would own the results of both', v_role
+                USING HINT = 'Take a server for each, or, where the applications of both may do everything to one another: '
+                    'COMMENT ON ROLE tallyroll_migrator IS ''shared by databases''';
+        END IF;
+    END IF;
 
     -- Creates and upgrades the schema.
     IF to_regrole('tallyroll_migrator') IS NULL THEN CREATE ROLE tallyroll_migrator; END IF;
@@ -191,7 +227,8 @@ BEGIN
         WHERE relnamespace = 'tallyroll'::REGNAMESPACE AND relkind = 'r'
             AND obj_description(oid, 'pg_class') = 'Result of a job of the project'
     LOOP
-        PERFORM tallyroll.tallyroll_give_result_table(v_relation);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO tallyroll_runner', v_relation);
+        EXECUTE format('GRANT SELECT ON %s TO tallyroll_reader', v_relation);
     END LOOP;
 
     FOR v_function IN

@@ -11,6 +11,7 @@ mod postgres;
 pub mod reading;
 mod sqlite;
 pub mod state;
+mod superuser;
 pub(crate) mod url;
 pub mod value;
 

@@ -1,6 +1,7 @@
 //! The seeds' functions on PostgreSQL: what they answer, and (in the folder) to whom. Deviations from the seed stand beside the seed's own way.
 
 mod attacks;
+mod attacks_owners;
 mod attacks_rights;
 mod gateway;
 mod owners;
@@ -128,8 +129,15 @@ fn is_refused(result: &Result<Vec<String>, String>) -> bool {
         .is_err_and(|error| error.contains("permission denied") || error.contains("for admins") || error.contains("for that user"))
 }
 
+/// Says that the databases of this server may share the roles, as those of all tests do.
+async fn share_roles(fixture: &Fixture) {
+    fixture.execute("DO $$ BEGIN IF to_regrole('tallyroll_migrator') IS NULL THEN CREATE ROLE tallyroll_migrator; END IF; END $$").await;
+    fixture.execute("COMMENT ON ROLE tallyroll_migrator IS 'shared by databases'").await;
+}
+
 async fn with_roles() -> Fixture {
     let (fixture, _) = filled(Engine::Postgres).await;
+    share_roles(&fixture).await;
     let told = fixture.run_well(&["migrate", "--roles"]);
     assert!(told.contains("tallyroll_reader"), "{told}");
     // Again changes nothing and fails at nothing.

@@ -24,9 +24,11 @@ pub(super) struct Arguments {
 pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let create = if arguments.dry_run { Create::Never } else { Create::IfMissing };
     let store = session.open(create).await?;
-    let migrations = store.migrate(arguments.dry_run).await?;
+    // A superuser among another's tables gives roles and rights, and runs nothing of theirs.
+    let roles_only = arguments.roles && store.owner_below_superuser().await?.is_some();
+    let migrations = if roles_only { Vec::new() } else { store.migrate(arguments.dry_run).await? };
     let roles = if arguments.roles { store.create_roles().await } else { Ok(()) };
-    let tables = if arguments.dry_run { Ok(Vec::new()) } else { make_result_tables(&session, &store).await };
+    let tables = if arguments.dry_run || roles_only { Ok(Vec::new()) } else { make_result_tables(&session, &store).await };
     store.close().await;
     let applied = if arguments.dry_run { "would be applied" } else { "applied" };
     for migration in &migrations {
@@ -37,7 +39,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
             output::line(&format!("{} {}: {state}", migration.version, migration.description))?;
         }
     }
-    if !session.json && migrations.iter().all(|migration| migration.already_applied) {
+    if !session.json && !roles_only && migrations.iter().all(|migration| migration.already_applied) {
         output::line(&format!("The schema at `{}` is up to date", store.location()))?;
     }
     roles?;

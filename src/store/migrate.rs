@@ -33,6 +33,7 @@ impl Store {
     /// # Errors
     /// [`Failure`] of kind config when the database is newer than this version or holds a table that does not fit.
     pub async fn migrate(&self, dry_run: bool) -> Result<Vec<Migrated>> {
+        self.require_no_superuser_for_others().await?;
         let migrator = migrator(self.pick(&POSTGRES, &SQLITE));
         let applied = self.applied_migrations().await?;
         if let Some(unknown) = applied.iter().find(|version| !migrator.version_exists(**version)) {
@@ -95,13 +96,13 @@ impl Store {
         let mut tx = pool.begin().await.map_err(classify)?;
         if let Err(error) = sqlx::raw_sql(include_str!("../../sql/roles.sql")).execute(&mut *tx).await {
             let text = super::what_it_says(&error);
+            let hint = super::hint_of(&error).map(str::to_owned);
             let classified = classify(error);
             if crate::failure::find(&classified).is_some() {
                 return Err(classified);
             }
-            return Err(Failure::config(format!("The roles could not be made: {text}"))
-                .hint("run `tallyroll migrate --roles` as one who may create roles and owns the tables")
-                .into());
+            let hint = hint.unwrap_or("run `tallyroll migrate --roles` as one who may create roles and owns the tables".to_owned());
+            return Err(Failure::config(format!("The roles could not be made: {text}")).hint(hint).into());
         }
         tx.commit().await.map_err(classify)
     }
@@ -115,11 +116,12 @@ impl Store {
         Ok(self.pick(&POSTGRES, &SQLITE).iter().all(|migration| applied.contains(&migration.version)) && self.has_functions().await?)
     }
 
-    /// Fails with the next step where the schema is not this version's.
+    /// Fails with the next step where the schema is not this version's, or where this role had better not look.
     ///
     /// # Errors
     /// [`Failure`] of kind config.
     pub async fn require_migrated(&self) -> Result<()> {
+        self.require_no_superuser_for_others().await?;
         if self.is_migrated().await? {
             return Ok(());
         }

@@ -30,20 +30,25 @@ const SESSION_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD';
      SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
 
 /// Where unqualified names are looked for: our own schema, then the application's, then what the session had. Names alone are read
-/// before, from the catalog: a role that may not read our schema is told so by the statement that needs it.
+/// before, from the catalog: a role that may not read our schema is told so by the statement that needs it. A superuser may come among
+/// what somebody else made: no operator, view or type of theirs is used here.
 const SEARCH_PATH: &str = "DO $$
 DECLARE
     v_application TEXT;
+    v_path TEXT := pg_catalog.current_setting('search_path');
 BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', FALSE);
     IF EXISTS (
         SELECT 1 FROM pg_catalog.pg_class AS setting JOIN pg_catalog.pg_namespace AS own ON own.oid = setting.relnamespace
-        WHERE own.nspname = 'tallyroll' AND setting.relname = 'tallyroll_setting'
+        WHERE own.nspname = 'tallyroll' AND setting.relname = 'tallyroll_setting' AND setting.relkind = 'r'
+            AND (SELECT count(*) = 2 FROM pg_attribute
+                 WHERE attrelid = setting.oid AND attname IN ('name', 'value') AND atttypid = 'text'::REGTYPE)
             AND pg_catalog.has_schema_privilege(own.oid, 'USAGE') AND pg_catalog.has_table_privilege(setting.oid, 'SELECT')
     ) THEN
         SELECT pg_catalog.quote_ident(value) INTO v_application FROM tallyroll.tallyroll_setting WHERE name = 'application_schema';
     END IF;
     PERFORM pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'tallyroll', v_application,
-        NULLIF(pg_catalog.current_setting('search_path'), ''), 'pg_temp'), FALSE);
+        NULLIF(v_path, ''), 'pg_temp'), FALSE);
 END;
 $$";
 

@@ -6,7 +6,7 @@ use crate::support::{Engine, Finished, Fixture};
 use sqlx::Connection;
 
 /// The binary, connected as `name`.
-fn run_as(fixture: &Fixture, name: &str, arguments: &[&str]) -> Finished {
+pub fn run_as(fixture: &Fixture, name: &str, arguments: &[&str]) -> Finished {
     let mut command = fixture.command(arguments);
     command.env("DATABASE_URL", fixture.url.replace("postgres://postgres@", &format!("postgres://{name}@")));
     Finished::of(&command.output().unwrap())
