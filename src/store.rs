@@ -317,6 +317,9 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
     } else if ["22023", "23001", "1811"].contains(&code.as_str()) {
         // Raised by our own functions and triggers (1811: SQLITE_CONSTRAINT_TRIGGER), with words for the caller.
         return Failure::usage(text).hint(hint_of(&error).unwrap_or("nothing was changed")).into();
+    } else if code == "55P03" {
+        Failure::try_again("Another session kept a lock for too long")
+            .hint("`pg_locks`, joined with `pg_stat_activity` by `pid`, shows whose it is; this command can be repeated as it is")
     } else if may_pass(&error) {
         Failure::try_again("The database could not do it this time").hint("this command can be repeated as it is")
     } else {

@@ -78,8 +78,9 @@ impl Store {
         let application_schema = self.application_schema().await?;
         // A connection of its own: what is set, and a lock that an error leaves, ends with it.
         let mut connection = pool.acquire().await.map_err(classify)?.detach();
-        let search_path = format!("SET search_path = {}, tallyroll", quote_identifier(&application_schema));
-        connection.execute(AssertSqlSafe(search_path)).await.map_err(classify)?;
+        // Anybody who may connect can hold the lock that migrations take.
+        let settings = format!("SET search_path = {}, tallyroll; SET lock_timeout = '5min'", quote_identifier(&application_schema));
+        connection.execute(AssertSqlSafe(settings)).await.map_err(classify)?;
         apply(migrator, &mut connection, applied).await.map_err(|error| explain(error, self))?;
         functions::create(&mut connection, &application_schema, &self.location()).await?;
         connection.close().await.map_err(classify)

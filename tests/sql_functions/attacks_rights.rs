@@ -141,3 +141,26 @@ async fn default_privileges_on_schemas_open_nothing() {
     fixture.execute(&format!("ALTER DEFAULT PRIVILEGES REVOKE ALL ON SCHEMAS FROM \"{name}\", PUBLIC")).await;
     drop_roles(&fixture, &[name]).await;
 }
+
+/// Anybody who may connect can take the locks that migrations take.
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_waits_for_no_lock_for_ever() {
+    let fixture = Fixture::empty(Engine::Postgres).await;
+    for sql in [
+        "CREATE TABLE public.noted (lock_timeout TEXT)",
+        "CREATE FUNCTION public.note() RETURNS EVENT_TRIGGER LANGUAGE plpgsql AS \
+         $$ BEGIN INSERT INTO public.noted VALUES (current_setting('lock_timeout')); END $$",
+        "CREATE EVENT TRIGGER note ON ddl_command_start EXECUTE FUNCTION public.note()",
+    ] {
+        fixture.execute(sql).await;
+    }
+    fixture.run_well(&["migrate"]);
+    assert_eq!(fixture.rows("SELECT DISTINCT lock_timeout FROM public.noted ORDER BY 1").await, ["10s", "5min"]);
+    let mut other = sqlx::PgConnection::connect(&fixture.url).await.unwrap();
+    try_rows(&mut other, "SELECT pg_advisory_lock(8241560137722291)::TEXT").await.unwrap();
+    let late = fixture.run(&["migrate"]);
+    assert_eq!(late.code, Some(75), "{late:?}");
+    assert!(late.stderr.contains("pg_locks"), "{}", late.stderr);
+    other.close().await.unwrap();
+    fixture.run_well(&["migrate"]);
+}
