@@ -80,12 +80,18 @@ const LONGEST_NAME_BYTES: usize = 63;
 /// What the databases call their own.
 const TAKEN_PREFIXES: [&str; 2] = ["pg_", "sqlite_"];
 
-/// The table of the built-in job of a name.
-fn built_in_table(name: &str) -> Option<String> {
+/// The folder of the journal of billing months.
+const PEAK_FOLDER: &str = "peak_seats";
+
+/// The built-in job of a name.
+fn built_in(name: &str) -> Option<Job> {
     let path = format!("jobs/{name}.toml");
     let (_, text) = BUILT_IN_FILES.iter().find(|(known, _)| *known == path)?;
-    let job: Job = toml::from_str(text).ok()?;
-    Some(if job.writes.is_empty() { name.to_owned() } else { job.writes })
+    let mut job: Job = toml::from_str(text).ok()?;
+    if job.writes.is_empty() {
+        name.clone_into(&mut job.writes);
+    }
+    Some(job)
 }
 
 /// Every job of a project.
@@ -130,7 +136,9 @@ impl Jobs {
                     if job.window_column.is_empty() {
                         job.window_column = job.grain.first().cloned().unwrap_or_default();
                     }
-                    job.has_table_of_the_schema = built_in_table(&name).as_ref() == Some(&job.writes);
+                    // In the place of a built-in job, and of its kind: another would empty what that one has written.
+                    job.has_table_of_the_schema = built_in(&name)
+                        .is_some_and(|known| (&known.writes, known.operator, known.window) == (&job.writes, job.operator, job.window));
                     problems.extend(job.problems(&own_tables));
                     jobs.insert(name, job);
                 }
@@ -249,7 +257,8 @@ impl Job {
             own_tables.contains(&lower) || lower == "information_schema" || TAKEN_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
         if is_taken && !self.has_table_of_the_schema {
             say(format!(
-                "`writes = \"{}\"` is a table of Tallyroll's own or of the database; name another one, the job's name serves well",
+                "`writes = \"{}\"` is a table of Tallyroll's own or of the database; name another one, the job's name serves well. A job in \
+                 the place of a built-in one keeps its operator and window",
                 self.writes
             ));
         }
@@ -291,8 +300,8 @@ impl Job {
         if self.publish.is_some() && (self.operator != OperatorKind::Sql || self.window != WindowKind::Month) {
             say("`publish` is for `operator = \"sql\"` with `window = \"month\"`".to_owned());
         }
-        if self.publish.as_ref().is_some_and(|folder| !plain(folder)) {
-            say("`publish` must be a plain folder name".to_owned());
+        if self.publish.as_ref().is_some_and(|folder| !plain(folder) || folder == PEAK_FOLDER) {
+            say(format!("`publish` must be a plain folder name, and not `{PEAK_FOLDER}`, which is the journal's"));
         }
         problems
     }

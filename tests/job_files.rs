@@ -86,6 +86,18 @@ async fn a_job_writes_no_table_of_tallyrolls_or_of_the_databases(engine: Engine)
     fixture.write("sql/user_plans.sql", "SELECT 'x' AS id");
     fixture.assert_refused("user_plans", "the job's own name").await;
     std::fs::remove_file(fixture.path().join("jobs/user_plans.toml")).unwrap();
+    // In the place of a built-in job that is of another kind.
+    for (job, window) in [("peak_seats", "all"), ("usage_daily", "day"), ("usage_daily_user", "month")] {
+        fixture.write(
+            &format!("jobs/{job}.toml"),
+            &JOB.replace("\"all\"", &format!("\"{window}\"")).replace("usage_daily\"]", "chat_requests\"]"),
+        );
+        fixture.write(&format!("sql/{job}.sql"), &format!("SELECT * FROM {job} WHERE 1 = 0"));
+        let told = fixture.assert_refused(job, "another kind of job").await;
+        assert!(told.contains("keeps its operator and window"), "{told}");
+        std::fs::remove_file(fixture.path().join(format!("jobs/{job}.toml"))).unwrap();
+        std::fs::remove_file(fixture.path().join(format!("sql/{job}.sql"))).unwrap();
+    }
     for job in ["first", "second"] {
         fixture.write(&format!("sql/{job}.sql"), "SELECT 'x' AS id");
         fixture.write(&format!("jobs/{job}.toml"), &format!("{JOB}writes = \"{}\"\n", if job == "first" { "Mine" } else { "mine" }));
@@ -179,6 +191,7 @@ fn attacks(engine: Engine) -> Vec<&'static str> {
             "PRAGMA writable_schema = ON",
             "PRAGMA journal_mode = DELETE",
             "SELECT load_extension('gone') AS id",
+            "SELECT 1 AS id, * FROM pragma_optimize",
             "VACUUM INTO 'gone.db'",
             "REPLACE INTO orders VALUES ('gone', 1) RETURNING id",
             "SELECT ? AS id",
