@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Seeded defects: makes each mistake of tests/defects.toml in a copy of the tree, runs the tests named there, and prints the share
-# that they catch. `scripts/defects.sh [WORD…]`: those whose name holds a word. About half a minute each.
+# that they catch. `scripts/defects.sh [WORD…]`: those whose name holds a word. On a tree whose tests pass; about half a minute each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${TALLYROLL_TEST_POSTGRES:-}" ]; then
@@ -29,10 +29,6 @@ for defect in chosen:
     count = (work / defect["file"]).read_text().count(defect["from"])
     if count != 1:
         sys.exit(f"error: the text of \"{defect['name']}\" stands {count} times in {defect['file']}")
-tests = sorted({test for defect in chosen for test in defect["tests"].split()})
-sound = run(["--", *tests])
-if sound.returncode != 0:
-    sys.exit(f"error: the tests fail without any defect\n{sound.stdout[-3000:]}{sound.stderr[-3000:]}")
 missed = []
 for defect in chosen:
     file = work / defect["file"]

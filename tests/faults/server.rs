@@ -269,15 +269,7 @@ async fn a_disk_that_is_full_under_the_server() {
     let disk = cluster.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k,mode=0777", "tmpfs"]).arg(&disk).status().unwrap();
-    if !mounted.success() {
-        // Without the right to mount, the server's own error is raised where its disk would have been full.
-        fixture
-            .execute("CREATE FUNCTION public.full_disk() RETURNS TRIGGER LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END$$")
-            .await;
-        fixture
-            .execute("CREATE TRIGGER full_disk AFTER INSERT ON usage_daily FOR EACH STATEMENT EXECUTE FUNCTION public.full_disk()")
-            .await;
-    } else {
+    if mounted.success() {
         let space = disk.join("space");
         std::fs::create_dir(&space).unwrap();
         assert!(Command::new("chown").arg("nobody").arg(&space).status().unwrap().success());
@@ -285,6 +277,17 @@ async fn a_disk_that_is_full_under_the_server() {
         fixture.execute("ALTER TABLE usage_daily SET TABLESPACE small").await;
         fixture.execute("ALTER TABLE usage_daily_user SET TABLESPACE small").await;
         std::fs::write(disk.join("filler"), vec![0_u8; 1_000_000]).unwrap_err();
+    } else {
+        // Without the right to mount, the server's own error is raised where its disk would have been full.
+        fixture
+            .execute(
+                "CREATE FUNCTION public.full_disk() RETURNS TRIGGER LANGUAGE plpgsql AS $$BEGIN \
+                 RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END$$",
+            )
+            .await;
+        fixture
+            .execute("CREATE TRIGGER full_disk AFTER INSERT ON usage_daily FOR EACH STATEMENT EXECUTE FUNCTION public.full_disk()")
+            .await;
     }
     let full = fixture.run(RUN);
     assert_eq!(full.code, Some(75), "{full:?}");
