@@ -83,8 +83,8 @@ async fn a_dump_restored_over_later_runs() {
     fill(&fixture, Engine::Postgres).await;
     fixture.run_well(RUN);
     // Later runs use up transactions, so that a new server's counter is behind this one's.
-    fixture.execute("CREATE PROCEDURE use_up() LANGUAGE plpgsql AS 'BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END'").await;
-    fixture.execute("CALL use_up()").await;
+    fixture.execute("CREATE PROCEDURE public.use_up() LANGUAGE plpgsql AS 'BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END'").await;
+    fixture.execute("CALL public.use_up()").await;
     fixture.run_well(&[RUN, &["--rebuild"]].concat());
     let file = cluster.path().join("dump").display().to_string();
     cluster.well("pg_dump", &["-d", &cluster.url("postgres"), "-Fc", "-f", &file]);
