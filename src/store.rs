@@ -30,7 +30,9 @@ pub use classify::{classify, classify_sqlite};
 pub use migrate::{Migrated, own_tables};
 pub use value::{Row, Value, format_instant};
 
-use self::classify::{READ_ONLY, is_read_only, lacks_column, lacks_table, may_pass, pooler_of_transactions, read_only, what_it_says};
+use self::classify::{
+    READ_ONLY, hint_of, is_read_only, lacks_column, lacks_table, may_pass, pooler_of_transactions, read_only, what_it_says,
+};
 use self::url::DatabaseUrl;
 use crate::config::Config;
 use crate::failure::Failure;

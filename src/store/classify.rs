@@ -62,7 +62,7 @@ pub(super) fn lacks_column() -> Failure {
         .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
 }
 
-fn hint_of(error: &sqlx::Error) -> Option<&str> {
+pub(super) fn hint_of(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()
 }
 

@@ -23,25 +23,25 @@ async fn a_migrator_and_an_owner_who_is_no_superuser_migrate_again() {
     let migrated = run_as(&fixture, &migrator, &["migrate"]);
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
 
-    let owned = Fixture::empty(Engine::Postgres).await;
-    owned
+    let theirs = Fixture::empty(Engine::Postgres).await;
+    theirs
         .execute(&format!(
             "ALTER DATABASE test_{} OWNER TO \"{owner}\"",
-            owned.url.split("/test_").nth(1).unwrap().split('?').next().unwrap()
+            theirs.url.split("/test_").nth(1).unwrap().split('?').next().unwrap()
         ))
         .await;
     for arguments in
         [&["migrate"][..], &["migrate", "--roles"], &["migrate"], &["migrate", "--roles"], &["run-job", "usage_daily", "--downstream"]]
     {
-        let ran = run_as(&owned, &owner, arguments);
+        let ran = run_as(&theirs, &owner, arguments);
         assert_eq!(ran.code, Some(0), "{arguments:?} {ran:?}");
     }
-    let migrated = run_as(&owned, &migrator, &["migrate"]);
+    let migrated = run_as(&theirs, &migrator, &["migrate"]);
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    // A superuser makes the roles: who owned the tables goes on upgrading.
-    owned.run_well(&["migrate", "--roles"]);
-    assert_eq!(run_as(&owned, &owner, &["migrate"]).code, Some(0));
-    for fixture in [&owned, &fixture] {
+    // A superuser makes the roles: who theirs the tables goes on upgrading.
+    theirs.run_well(&["migrate", "--roles"]);
+    assert_eq!(run_as(&theirs, &owner, &["migrate"]).code, Some(0));
+    for fixture in [&theirs, &fixture] {
         fixture.execute(&format!("REASSIGN OWNED BY \"{owner}\" TO postgres")).await;
         fixture.execute(&format!("DROP OWNED BY \"{owner}\"")).await;
     }

@@ -133,14 +133,19 @@ impl Folded {
     /// A month's rows as the file that is published where no revision is there yet.
     ///
     /// # Errors
-    /// When the temporary file cannot be read, or the month's rows were not collected.
+    /// When the temporary file cannot be read; [`Failure`] of kind try-again where the month's rows were not collected.
     pub fn file(&self, window: Window) -> Result<Bytes> {
         let month = self.month(window)?;
         if month.row_count == 0 {
             let facts = facts(BillingMonth::of(window.start_date), month, self.as_of, self.project_id);
             return parquet_file::write(peak_row::schema(), &[], &facts.to_footer());
         }
-        let file = self.files.get(&window).with_context(|| format!("The rows of {window} were not collected"))?;
+        let Some(file) = self.files.get(&window) else {
+            // The first look had found it as it should be: the storage lists other files now.
+            return Err(Failure::try_again(format!("What the storage holds of {window} changed while it was being looked at"))
+                .hint("this command can be repeated as it is")
+                .into());
+        };
         let mut file = file.lock().map_err(|_| anyhow::anyhow!("A reader of the rows of {window} died"))?;
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(0))?;
