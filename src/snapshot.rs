@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod owner;
 pub mod parquet_file;
 pub mod peak_row;
+mod s3_error;
 pub mod seal;
 pub mod storage;
 pub mod usage_monthly;
@@ -35,6 +36,14 @@ pub fn current_month(path: &str) -> Option<BillingMonth> {
     BillingMonth::parse(month.strip_suffix('/')?)
 }
 
+/// Whether a reader of a folder takes a file for one of its own, by its name.
+#[must_use]
+pub fn is_parquet(path: &str) -> bool {
+    path.to_ascii_lowercase().ends_with(".parquet")
+}
+
+/// Where all files of billing months are.
+pub const PEAK_FOLDER: &str = "peak_seats";
 pub const CURRENT_FOLDER: &str = "peak_seats/current";
 pub const FINAL_FOLDER: &str = "peak_seats/final";
 pub const PEAK_FILE: &str = "peak_seats.parquet";

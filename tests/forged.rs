@@ -4,8 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use tallyroll::snapshot::manifest::Manifest;
-use tallyroll::snapshot::{parquet_file, sha256};
+use tallyroll::seats::calendar::BillingMonth;
+use tallyroll::snapshot::manifest::{Manifest, PeakFacts};
+use tallyroll::snapshot::peak_row::{self, Entry, PeakRow};
+use tallyroll::snapshot::{journal, parquet_file, sha256};
 
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
@@ -16,6 +18,8 @@ on_both_databases!(
     a_revision_that_was_not_recorded_must_be_consistent,
     a_forged_current_file_is_named_whatever_the_record_says,
     a_forged_monthly_file_is_named,
+    a_forged_revision_changes_no_agreement,
+    a_file_that_no_run_published_is_named,
 );
 
 const RUN: [&str; 4] = ["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"];
@@ -175,6 +179,104 @@ async fn a_forged_monthly_file_is_named(engine: Engine) {
     fixture.run_well(&["run-job", "usage_monthly_customer", "--month", "2026-03"]);
     fixture.run_well(&VERIFY);
     assert_eq!(fs::read(&path).unwrap(), good);
+}
+
+/// Revision 2 of a month with one row: subscription `a` of revision 1, as `change` has it.
+fn forge_revision(fixture: &Fixture, change: impl Fn(&mut PeakRow<'static>)) {
+    let read = parquet_file::read(fs::read(revision(fixture, 1).join("peak_seats.parquet")).unwrap().into()).unwrap();
+    let rows = peak_row::rows(&read.batches).unwrap();
+    let sealed = rows.into_iter().find(|row| row.subscription_id == "a").unwrap();
+    let (peak_seats, overage_seats) = (sealed.month.peak_seats, sealed.overage_seats().unwrap());
+    assert!(overage_seats > 0);
+    let mut row = sealed.clone();
+    let reason = Some("subscription changed".into());
+    row.entry = Entry { revision: 2, is_correction: true, peak_seats_delta: 0, overage_seats_delta: None, correction_reason: reason };
+    change(&mut row);
+    let is_of_sealed = row.key() == sealed.key();
+    row.entry.peak_seats_delta = row.month.peak_seats - if is_of_sealed { peak_seats } else { 0 };
+    row.entry.overage_seats_delta = Some(row.overage_seats().unwrap_or(0) - if is_of_sealed { overage_seats } else { 0 });
+    let facts = PeakFacts {
+        billing_month: "2026-02".to_owned(),
+        revision: 2,
+        state: "final",
+        as_of: read.fact("as_of").unwrap().to_owned(),
+        input_fingerprint: read.fact("input_fingerprint").unwrap().to_owned(),
+        ledger_ids: None,
+        project_id: read.fact("project_id").unwrap().parse().unwrap(),
+    };
+    fs::create_dir_all(revision(fixture, 2)).unwrap();
+    let bytes = journal::write_rows(BillingMonth::parse("2026-02").unwrap(), &[row], &facts).unwrap();
+    fs::write(revision(fixture, 2).join("peak_seats.parquet"), bytes).unwrap();
+}
+
+async fn a_forged_revision_changes_no_agreement(engine: Engine) {
+    let fixture = sealed(engine).await;
+    let record = fixture.rows(RECORD).await;
+    let forgeries: [fn(&mut PeakRow<'static>); 6] = [
+        |row| row.plan = Some("free".into()),
+        |row| row.license_id = Some("other".into()),
+        |row| row.committed_seats = None,
+        // Taken back, so that it would come again as the subscription is now.
+        |row| {
+            row.month.peak_seats = 0;
+            row.entry.correction_reason = Some("subscription month no longer exists".into());
+        },
+        |row| row.subscription_id = "nobody".into(),
+        |row| row.committed_seats = Some(14),
+    ];
+    for (index, forgery) in forgeries.into_iter().enumerate() {
+        let _ = fs::remove_dir_all(revision(&fixture, 2));
+        fixture.run_well(&RUN);
+        fixture.run_well(&VERIFY);
+        forge_revision(&fixture, forgery);
+        assert_eq!(fixture.run(&VERIFY).code, Some(65), "{index}");
+        let refused = fixture.run(&RUN);
+        assert_eq!(refused.code, Some(65), "{index} {refused:?}");
+        assert!(["rev-0002/peak_seats.parquet", "--force"].iter().all(|part| refused.stderr.contains(part)), "{index} {}", refused.stderr);
+        for command in [&VERIFY[..], &["reconcile", "--as-of", "2026-04-05T00:00:00Z"]] {
+            let named = fixture.run(command);
+            assert_eq!(named.code, Some(65), "{index} {command:?} {named:?}");
+            assert!((named.stdout + &named.stderr).contains("rev-0002/"), "{index} {command:?}");
+        }
+        assert_eq!(fixture.rows(RECORD).await, record, "{index}");
+        let files: Vec<_> = fs::read_dir(revision(&fixture, 2)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(files == ["peak_seats.parquet"] && !revision(&fixture, 3).exists(), "{index} {files:?}");
+    }
+    // What a killed `--force` left is gone on with by `--force`, which takes the subscription as it is.
+    fixture.run_well(&[&RUN[..], &["--force"]].concat());
+    fixture.run_well(&VERIFY);
+    let committed = "SELECT committed_seats, overage_seats FROM peak_seats WHERE billing_month = '2026-02' AND subscription_id = 'a'";
+    assert_eq!(fixture.rows(committed).await, ["10|4"]);
+}
+
+async fn a_file_that_no_run_published_is_named(engine: Engine) {
+    let fixture = sealed(engine).await;
+    fixture.log("2026-03-10T10:00:00.000000Z", &[("customer_id", "7")]).await;
+    fixture.run_well(&["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-05T00:00:00Z"]);
+    fixture.run_well(&VERIFY);
+    let out = fixture.path().join("out");
+    let published = out.join("usage_monthly/usage_month=2026-03/usage_monthly_customer.parquet");
+    for path in [
+        "usage_monthly/extra.parquet",
+        "usage_monthly/.extra.parquet",
+        "usage_monthly/usage_month=2026-03/extra.parquet",
+        "usage_monthly/usage_month=2026-03/extra.PARQUET",
+        "usage_monthly/usage_month=2026-03/deep/usage_monthly_customer.parquet",
+        "usage_monthly/usage_month=2031-01/usage_monthly_customer.parquet",
+        "peak_seats/extra.parquet",
+        "peak_seats/final2/billing_month=2026-02/peak_seats.parquet",
+    ] {
+        let extra = out.join(path);
+        fs::create_dir_all(extra.parent().unwrap()).unwrap();
+        fs::copy(&published, &extra).unwrap();
+        for command in [&VERIFY[..], &["reconcile", "--as-of", "2026-04-05T00:00:00Z"]] {
+            let named = fixture.run(command);
+            assert_eq!(named.code, Some(65), "{path} {command:?} {named:?}");
+            assert!((named.stdout + &named.stderr).contains(path), "{path} {command:?}");
+        }
+        fs::remove_file(extra).unwrap();
+        fixture.run_well(&VERIFY);
+    }
 }
 
 /// The same file with every number of a column another.

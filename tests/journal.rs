@@ -254,6 +254,7 @@ async fn every_byte_of_a_manifest_counts() {
     let path = fixture.path().join("out/peak_seats/final/billing_month=2026-02/rev-0001/manifest.json");
     let bytes = fs::read(&path).unwrap();
     let storage = tallyroll::snapshot::storage::Storage::Local { root: fixture.path().join("out") };
+    let jobs = tallyroll::job::Jobs::load(&tallyroll::project::Project::new(fixture.path())).unwrap();
     fixture.execute("DELETE FROM snapshot_file").await;
     fixture
         .execute(
@@ -265,7 +266,7 @@ async fn every_byte_of_a_manifest_counts() {
         changed[place] ^= 1 << (place % 8);
         fs::write(&path, &changed).unwrap();
         let month = tallyroll::seats::calendar::BillingMonth::parse("2026-02");
-        let verified = tallyroll::snapshot::verify::verify(&storage, &fixture.store, month).await.unwrap();
+        let verified = tallyroll::snapshot::verify::verify(&storage, &fixture.store, &jobs, month).await.unwrap();
         let problems = &verified[0].problems;
         assert!(
             problems.iter().any(|problem| problem.contains("manifest.json") && !problem.contains("no record")),

@@ -96,7 +96,7 @@ impl Bucket {
 
     /// Every problem that `verify` finds.
     async fn problems(&self) -> Vec<String> {
-        let verified = verify::verify(&self.context.storage, &self.fixture.store, None).await.unwrap();
+        let verified = verify::verify(&self.context.storage, &self.fixture.store, &self.context.jobs, None).await.unwrap();
         verified.into_iter().flat_map(|month| month.problems).collect()
     }
 }

@@ -200,7 +200,11 @@ async fn receiver() -> (String, Arc<Mutex<Vec<String>>>) {
         kept.lock().unwrap().push(body);
         async move { StatusCode::from_u16(answer).unwrap() }
     });
-    let refuse = |uri: Uri, _: Request| async move { (StatusCode::FORBIDDEN, format!("<Error><Code>AccessDenied</Code>{uri}</Error>")) };
+    // It says what it was asked, as some do to explain a signature that does not fit.
+    let refuse = |uri: Uri, request: Request| async move {
+        let asked = format!("{uri} {:?}", request.headers());
+        (StatusCode::FORBIDDEN, format!("<Error><Code>SignatureDoesNotMatch</Code><Message>{asked}</Message></Error>"))
+    };
     let app = Router::new().route("/hook/{secret}/{answer}", hook).fallback(refuse);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -282,6 +286,7 @@ async fn fail_to_connect(fixture: &Fixture, settings: &str) {
 async fn look_at_everything(fixture: &Fixture, told: &Arc<Mutex<Vec<String>>>) {
     let told = told.lock().unwrap().join("\n");
     assert!(told.contains("cannot be reached") && told.contains("peak_seats"), "{told}");
+    assert!(told.contains("It answered 403, SignatureDoesNotMatch"), "{told}");
     clean("the webhook", &told);
     let tables = fixture.store.pick(
         "SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables \

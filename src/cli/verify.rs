@@ -31,7 +31,7 @@ fn billing_month(text: &str) -> Result<BillingMonth, String> {
 
 pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let context = session.context().await?;
-    let mut months = verify::verify(&context.storage, &context.store, arguments.billing_month).await?;
+    let mut months = verify::verify(&context.storage, &context.store, &context.jobs, arguments.billing_month).await?;
     compare_with_ledger(&context, arguments, &mut months).await?;
     compare_monthly_files(&context, arguments.billing_month, &mut months).await?;
     if months.iter().any(|month| !month.problems.is_empty()) {

@@ -133,7 +133,13 @@ impl PeakSeats {
     ) -> Result<Arc<Folded>> {
         let made_from = MadeFrom::new(states, request);
         let known = self.folded.lock().ok().and_then(|folded| folded.clone());
-        if let Some(known) = known.filter(|known| known.is_from(&made_from)) {
+        // A listing of the storage may have said less when the plan was made first.
+        let is_collected = |known: &Folded| {
+            published
+                .iter()
+                .all(|(window, month)| month.difference().is_none() || !known.months.contains_key(window) || known.is_collected(*window))
+        };
+        if let Some(known) = known.filter(|known| known.is_from(&made_from) && is_collected(known)) {
             return Ok(known);
         }
         let was_sealed = states.values().filter(|state| is_sealed(state)).map(|state| state.window);

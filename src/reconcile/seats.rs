@@ -58,7 +58,7 @@ pub(super) async fn peaks(context: &Context, findings: &mut Findings) -> Result<
 
 /// Every sealed file against its manifest and the record of it.
 pub(super) async fn sealed_files(context: &Context, findings: &mut Findings) -> Result<()> {
-    for month in verify::verify(&context.storage, &context.store, None).await? {
+    for month in verify::verify(&context.storage, &context.store, &context.jobs, None).await? {
         let query = || format!("tallyroll verify --billing-month {}", month.billing_month);
         if month.problems.is_empty() {
             findings.compare("sealed_files", &month.billing_month, "files", &"as sealed", &"as sealed", query);

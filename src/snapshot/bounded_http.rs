@@ -11,6 +11,11 @@ use object_store::client::{
 /// A page of a listing has up to a thousand keys of up to a kilobyte, and what is said of each.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
+/// An answer that was cut off.
+#[derive(Debug, thiserror::Error)]
+#[error("The storage's answer is longer than {MAX_ANSWER_BYTES} bytes")]
+pub(super) struct TooLong;
+
 /// Makes clients whose answers are bounded.
 #[derive(Debug)]
 pub(super) struct BoundedHttp;
@@ -40,9 +45,6 @@ fn explain(error: Box<dyn std::error::Error + Send + Sync>) -> HttpError {
     match error.downcast::<HttpError>() {
         Ok(error) => *error,
         // One that is not tried again: the next answer would be no shorter.
-        Err(_) => HttpError::new(
-            HttpErrorKind::Decode,
-            std::io::Error::other(format!("The storage's answer is longer than {MAX_ANSWER_BYTES} bytes")),
-        ),
+        Err(_) => HttpError::new(HttpErrorKind::Decode, TooLong),
     }
 }

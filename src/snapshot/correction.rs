@@ -5,7 +5,12 @@ use crate::seats::Coverage;
 use crate::seats::calendar::State;
 
 /// Why a row of the journal stands at nothing.
-pub(super) const NO_LONGER_THERE: &str = "subscription month no longer exists";
+const NO_LONGER_THERE: &str = "subscription month no longer exists";
+
+/// Whether a row takes its subscription month back.
+pub(super) fn is_gone(row: &PeakRow<'_>) -> bool {
+    row.entry.correction_reason.as_deref() == Some(NO_LONGER_THERE)
+}
 
 /// What a subscription month says now, instead of `before`, or for the first time after its billing month closed.
 pub(super) fn changed<'a>(before: Option<&PeakRow<'_>>, now: PeakRow<'a>, number: i32, as_of: i64) -> PeakRow<'a> {

@@ -151,11 +151,17 @@ impl Journal {
     /// The latest entry of each subscription month, by key; those that stand at nothing are left out.
     #[must_use]
     pub fn truth(&self) -> BTreeMap<Key, &PeakRow<'static>> {
+        self.truth_before(self.next_number())
+    }
+
+    /// The same as of the revisions before one.
+    #[must_use]
+    pub fn truth_before(&self, number: i32) -> BTreeMap<Key, &PeakRow<'static>> {
         let mut truth = BTreeMap::new();
-        for row in self.revisions.iter().flat_map(|revision| &revision.rows) {
+        for row in self.revisions.iter().filter(|revision| revision.number < number).flat_map(|revision| &revision.rows) {
             truth.insert(row.key(), row);
         }
-        truth.retain(|_, row| row.entry.correction_reason.as_deref() != Some(correction::NO_LONGER_THERE));
+        truth.retain(|_, row| !correction::is_gone(row));
         truth
     }
 
@@ -179,12 +185,7 @@ impl Journal {
             let before = left.remove(&key);
             let mut now = row.clone();
             if !takes_agreement {
-                // A seat type that comes late belongs to a month whose plan and licence are sealed with its total.
-                let of_total = || truth.get(&(key.0.clone(), TOTAL.to_owned(), key.2)).copied();
-                if let Some(sealed) = before.or_else(of_total) {
-                    (now.plan, now.license_id) = (sealed.plan.clone(), sealed.license_id.clone());
-                }
-                now.committed_seats = before.map_or(now.committed_seats, |before| before.committed_seats);
+                keep_agreement(&truth, &mut now);
             }
             if before.is_some_and(|before| before.has_same_facts(&now) && before.agreement() == now.agreement()) {
                 continue;
@@ -255,6 +256,17 @@ impl Journal {
         };
         write_rows(self.month, &self.current_rows(), &facts)
     }
+}
+
+/// Gives a row the plan, licence and commitment that were sealed for its subscription month.
+pub(super) fn keep_agreement<'a>(sealed: &BTreeMap<Key, &'a PeakRow<'static>>, row: &mut PeakRow<'a>) {
+    let key = row.key();
+    let before = sealed.get(&key);
+    // A seat type that comes late belongs to a month whose plan and licence are sealed with its total.
+    if let Some(labels) = before.or_else(|| sealed.get(&(key.0, TOTAL.to_owned(), key.2))) {
+        (row.plan, row.license_id) = (labels.plan.clone(), labels.license_id.clone());
+    }
+    row.committed_seats = before.map_or(row.committed_seats, |before| before.committed_seats);
 }
 
 /// A file says nothing but what its rows say: no column is another than Tallyroll writes for them.

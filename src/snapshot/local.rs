@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use super::is_parquet;
 use crate::abort;
 
 /// Names of files that are being written; a dot keeps them out of readers' globs.
@@ -105,7 +106,7 @@ pub(super) fn put(root: &Path, path: &str, bytes: &[u8], is_new: bool) -> Result
     Ok(true)
 }
 
-/// Every file under a folder, but for those that begin with a dot, as paths from the root. What is no folder counts as a file:
+/// Every file under a folder, as paths from the root, but for those that begin with a dot and are no Parquet. What is no folder counts as a file:
 /// whoever reads it is told what it is.
 pub(super) fn list(root: &Path, folder: &str, max_entries: usize) -> Result<Vec<String>, Refusal> {
     let mut found = Vec::new();
@@ -131,7 +132,7 @@ fn list_into(folder: &OwnedFd, path: &str, left: &mut usize, found: &mut Vec<Str
         let path = format!("{path}/{name}");
         match rustix::fs::openat(folder, entry.file_name(), FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
             Ok(inner) => list_into(&inner, &path, left, found)?,
-            Err(Errno::NOTDIR | Errno::LOOP) if name.starts_with('.') => {}
+            Err(Errno::NOTDIR | Errno::LOOP) if name.starts_with('.') && !is_parquet(&name) => {}
             Err(Errno::NOTDIR | Errno::LOOP) => found.push(path),
             // It was removed meanwhile.
             Err(Errno::NOENT) => {}

@@ -1,17 +1,18 @@
 //! Sealing a billing month: a revision's Parquet file is created, the journal is read again and checked against what the database
 //! knows, and what follows from it is written. Nothing that is found is recorded for what it says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::journal::{Journal, revision_folder, write_rows};
+use super::journal::{Journal, keep_agreement, revision_folder, write_rows};
 use super::manifest::PeakFacts;
 use super::parquet_file::{self, ReadBack};
+use super::peak_row::{self, PeakRow};
 use super::storage::{Storage, require};
-use super::{FINAL_FOLDER, PEAK_FILE, PublishedFile, owner, peak_row};
+use super::{FINAL_FOLDER, PEAK_FILE, PublishedFile, correction, owner};
 use crate::abort;
 use crate::failure::Failure;
 use crate::seats::calendar::{BillingMonth, State, instant};
@@ -48,6 +49,12 @@ pub struct Publisher<'a> {
     pub known_revision: i64,
 }
 
+impl Publisher<'_> {
+    fn has_recorded(&self, path: &str) -> bool {
+        self.recorded.iter().any(|(recorded, _)| recorded == path)
+    }
+}
+
 /// What sealing gave.
 #[derive(Debug)]
 pub struct Sealed {
@@ -68,15 +75,15 @@ pub struct Sealed {
 /// try-again where the run has lost its lock, of kind config where the month is another project's; what the storage says.
 pub async fn seal(storage: &Storage, computed: &Computed, publisher: &Publisher<'_>) -> Result<Sealed> {
     let month = computed.month;
+    let rows = peak_row::rows(&parquet_file::read(computed.file.clone())?.batches)?;
     let mut correction_count = 0;
     for _ in 0..MAX_ATTEMPTS {
         let journal = Journal::read(storage, month).await?;
         abort::point("revision_read_back");
-        let files = complete(storage, &journal, publisher).await?;
+        let files = complete(storage, &journal, computed, &rows, publisher).await?;
         let (number, bytes) = if journal.revisions.is_empty() {
             (1, computed.file.clone())
         } else {
-            let rows = peak_row::rows(&parquet_file::read(computed.file.clone())?.batches)?;
             let corrections = journal.corrections(&rows, computed.as_of, computed.takes_agreement, &computed.isolated);
             if corrections.is_empty() {
                 let current = journal.current(publisher.project_id)?;
@@ -104,7 +111,13 @@ pub async fn seal(storage: &Storage, computed: &Computed, publisher: &Publisher<
 }
 
 /// Checks every revision against what the database knows, and writes what follows from its Parquet file and is not there yet.
-async fn complete(storage: &Storage, journal: &Journal, publisher: &Publisher<'_>) -> Result<Vec<PublishedFile>> {
+async fn complete(
+    storage: &Storage,
+    journal: &Journal,
+    computed: &Computed,
+    rows: &[PeakRow<'_>],
+    publisher: &Publisher<'_>,
+) -> Result<Vec<PublishedFile>> {
     let mut files = Vec::new();
     let mut derived = Vec::new();
     for revision in &journal.revisions {
@@ -113,6 +126,9 @@ async fn complete(storage: &Storage, journal: &Journal, publisher: &Publisher<'_
         derived.push(follows);
     }
     require_recorded(storage, journal, &files, publisher)?;
+    if !computed.takes_agreement {
+        require_agreement(storage, journal, computed, rows, publisher)?;
+    }
     for [csv, manifest, success] in &derived {
         put_derived(storage, csv).await?;
         abort::point("csv_put");
@@ -163,17 +179,59 @@ fn require_recorded(storage: &Storage, journal: &Journal, files: &[PublishedFile
             .hint("restore it, or set `output.url` back to where it is: a closed month is never sealed twice")
             .into());
     }
-    let is_recorded = |path: &str| publisher.recorded.iter().any(|(recorded, _)| recorded == path);
     let is_known = |file: &&PublishedFile| i64::from(file.revision) <= publisher.known_revision;
-    if let Some(file) = files.iter().filter(is_known).find(|file| !is_recorded(&file.path)) {
+    if let Some(file) = files.iter().filter(is_known).find(|file| !publisher.has_recorded(&file.path)) {
         return Err(Failure::bad_data(format!("The database has lost its record of the sealed file `{}`", storage.shown(&file.path)))
             .hint("restore the month's rows of `snapshot_file` from a backup of the database")
             .into());
     }
     for revision in &journal.revisions {
         let path = format!("{}/{PEAK_FILE}", revision_folder(journal.month, revision.number));
-        if !is_recorded(&path) {
+        if !publisher.has_recorded(&path) {
             owner::check_file(storage, publisher.store, &path, &revision.read, publisher.project_id)?;
+        }
+    }
+    Ok(())
+}
+
+/// A revision after recorded ones, which itself was not recorded, changes no plan, licence or commitment: it has those that were
+/// sealed, or of a subscription month that came late the present ones. Only a run with `--force` writes others, so only one goes on
+/// with them.
+fn require_agreement(
+    storage: &Storage,
+    journal: &Journal,
+    computed: &Computed,
+    rows: &[PeakRow<'_>],
+    publisher: &Publisher<'_>,
+) -> Result<()> {
+    let path = |number| format!("{}/{PEAK_FILE}", revision_folder(journal.month, number));
+    let Some(last) = journal.revisions.iter().rev().find(|revision| publisher.has_recorded(&path(revision.number))) else { return Ok(()) };
+    let mut now: Option<BTreeMap<_, _>> = None;
+    for revision in journal.revisions.iter().filter(|revision| revision.number > last.number) {
+        let now = now.get_or_insert_with(|| rows.iter().map(|row| (row.key(), row)).collect());
+        let sealed = journal.truth_before(revision.number);
+        let is_agreed = |row: &&PeakRow<'static>| {
+            let (before, present) = (sealed.get(&row.key()).copied(), now.get(&row.key()).copied());
+            // What is taken back and is there would come again as it is agreed now.
+            let is_there = present.is_some() || computed.isolated.contains(row.subscription_id.as_ref());
+            before.or(present).is_some_and(|known| {
+                let mut expected = known.clone();
+                keep_agreement(&sealed, &mut expected);
+                row.agreement() == expected.agreement() && !(correction::is_gone(row) && is_there)
+            })
+        };
+        if let Some(odd) = revision.rows.iter().find(|row| !is_agreed(row)) {
+            let (path, month) = (storage.shown(&path(revision.number)), computed.month);
+            let id: String = odd.subscription_id.chars().take(60).collect();
+            return Err(Failure::bad_data(format!(
+                "The database has no record of the sealed file `{path}`, and it says of subscription `{id}`, month {}, what was neither sealed nor follows from the ledger",
+                odd.month.period.number
+            ))
+            .hint(format!(
+                "remove its folder if no run of yours wrote it; if one with `--force` was killed, `tallyroll run-job peak_seats --month {month} --force` \
+                 goes on with it and takes plan, licence and commitment as they are now"
+            ))
+            .into());
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, RetryConfig};
 
 use super::bounded_http::BoundedHttp;
 use super::local::{self, Refusal};
+use super::s3_error;
 use crate::failure::Failure;
 use crate::project::Project;
 
@@ -61,9 +62,9 @@ impl Storage {
                     .hint("they go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
                     .into());
             }
-            let store = builder.build().map_err(|error| {
+            // Its error may hold a variable's value.
+            let store = builder.build().map_err(|_| {
                 Failure::config(format!("`output.url` = `{url}` cannot be opened"))
-                    .caused_by(error)
                     .hint("set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not Amazon's, AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true for http)")
             })?;
             return Ok(Self::bucket(Arc::new(store), prefix, url));
@@ -235,20 +236,7 @@ impl Storage {
 
     #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
     fn explain_s3(&self, path: &str, error: object_store::Error) -> anyhow::Error {
-        use object_store::Error;
-        let shown = self.shown(path);
-        // Its words hold those of its causes already.
-        let text = error.to_string();
-        let is_refused = matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. } | Error::NotFound { .. })
-            // Some statuses come without a kind of their own.
-            || ["400", "401", "403", "404"].iter().any(|status| text.contains(&format!("status code: {status}")));
-        let failure = if is_refused {
-            Failure::config(format!("The storage refuses `{shown}`"))
-                .hint("check the bucket's name, the credentials, and their right to list, get and put")
-        } else {
-            Failure::try_again(format!("The storage could not do it this time: `{shown}`")).hint("this command can be repeated as it is")
-        };
-        failure.caused_by(anyhow::anyhow!(text)).into()
+        s3_error::explain(&self.shown(path), &error).into()
     }
 }
 

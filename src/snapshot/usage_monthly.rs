@@ -1,5 +1,6 @@
 //! Finance files of a monthly summary: its table, one month a file, money as decimals of USD.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -9,8 +10,8 @@ use arrow::datatypes::{Field, Schema};
 use chrono::NaiveDate;
 
 use super::manifest::SCHEMA_VERSION;
-use super::parquet_file;
 use super::storage::Storage;
+use super::{is_parquet, parquet_file};
 use crate::failure::{self, Failure};
 use crate::job::{Job, Jobs};
 use crate::sql_text::quote_identifier;
@@ -92,6 +93,23 @@ pub async fn problems(storage: &Storage, store: &Store, job: &Job, folder: &str)
         }
     }
     Ok(problems)
+}
+
+/// The Parquet files in the folders of the jobs that no run published: whoever reads such a folder counts them.
+///
+/// # Errors
+/// What database or storage say.
+pub async fn strangers(storage: &Storage, store: &Store, jobs: &Jobs) -> Result<Vec<String>> {
+    let mut published = BTreeSet::new();
+    for (job, folder) in publishers(jobs) {
+        published.extend(store.windows(&job.name).await?.into_keys().map(|window| path(job, folder, window)));
+    }
+    let mut strangers = Vec::new();
+    for folder in publishers(jobs).map(|(_, folder)| folder).collect::<BTreeSet<_>>() {
+        let found = storage.list(folder).await?.into_iter();
+        strangers.extend(found.filter(|path| is_parquet(path) && !published.contains(path)));
+    }
+    Ok(strangers)
 }
 
 /// The file of a window.

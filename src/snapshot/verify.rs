@@ -11,8 +11,9 @@ use super::manifest::CSV_FILE;
 use super::peak_row::{self, PeakRow};
 use super::seal::require_derived;
 use super::storage::{Storage, require};
-use super::{CURRENT_FOLDER, FINAL_FOLDER, PEAK_FILE, current_path, owner, parquet_file, sha256};
+use super::{CURRENT_FOLDER, FINAL_FOLDER, PEAK_FILE, PEAK_FOLDER, current_path, is_parquet, owner, parquet_file, sha256, usage_monthly};
 use crate::failure::{self, Failure};
+use crate::job::Jobs;
 use crate::seats::calendar::BillingMonth;
 use crate::store::Store;
 
@@ -56,27 +57,29 @@ impl Verified {
 /// What mends a file in `current/`.
 const WRITTEN_ANEW: &str = "; `run-job peak_seats --force` writes it anew";
 
-/// Checks the sealed months, or one of them, and the file in `current/` of every month that was written.
+/// Checks the sealed months, or one of them, and the file in `current/` of every month that was written; names files that no run of
+/// these jobs published.
 ///
 /// # Errors
 /// Where a check could not be made; what a check finds is in the result.
-pub async fn verify(storage: &Storage, store: &Store, only: Option<BillingMonth>) -> Result<Vec<Verified>> {
+pub async fn verify(storage: &Storage, store: &Store, jobs: &Jobs, only: Option<BillingMonth>) -> Result<Vec<Verified>> {
     owner::check(storage, store).await?;
     let mut by_month: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut strangers = Vec::new();
-    for path in storage.list(FINAL_FOLDER).await? {
-        match month_in(&path) {
-            Some(month) => by_month.entry(month.to_string()).or_default().push(path),
-            None => strangers.push(path),
-        }
-    }
     let sql = "SELECT path, billing_month, sha256 FROM snapshot_file ORDER BY path";
     let mut recorded: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for row in store.query(sql, &[]).await? {
         recorded.entry(row.text("billing_month")?).or_default().push((row.text("path")?, row.text("sha256")?));
     }
     let known: BTreeSet<&str> = recorded.values().flatten().map(|(path, _)| path.as_str()).collect();
-    strangers.extend(storage.list(CURRENT_FOLDER).await?.into_iter().filter(|path| !known.contains(path.as_str())));
+    for path in storage.list(PEAK_FOLDER).await? {
+        if let Some(month) = month_in(&path) {
+            by_month.entry(month.to_string()).or_default().push(path);
+        } else if is_parquet(&path) || path.starts_with(FINAL_FOLDER) || path.starts_with(CURRENT_FOLDER) {
+            strangers.extend((!known.contains(path.as_str())).then_some(path));
+        }
+    }
+    strangers.extend(usage_monthly::strangers(storage, store, jobs).await?);
     let months: BTreeSet<String> = by_month.keys().chain(recorded.keys()).cloned().collect();
     let mut verified = Vec::new();
     for name in months {
@@ -86,7 +89,8 @@ pub async fn verify(storage: &Storage, store: &Store, only: Option<BillingMonth>
         verified.push(verify_month(storage, month, paths, records.map_or(&[][..], Vec::as_slice)).await?);
     }
     if only.is_none() && !strangers.is_empty() {
-        let problems = strangers.iter().map(|path| format!("`{}` is no file that was published here", storage.shown(path))).collect();
+        let problems =
+            strangers.iter().map(|path| format!("`{}` is no file that was published here: remove it", storage.shown(path))).collect();
         verified.push(Verified::of("-".to_owned(), problems));
     }
     Ok(verified)
