@@ -16,8 +16,7 @@ DECLARE
     v_function REGPROCEDURE;
     -- Of whom a policy is true is asked once a statement. No policy is made for a role by name: its members could drop it.
     v_is_member CONSTANT TEXT := '(SELECT pg_has_role(CURRENT_USER, to_regrole(%L), ''USAGE''))';
-    v_is_own CONSTANT TEXT := format(v_is_member, 'tallyroll_user')
-        || ' AND (user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()))';
+    v_is_own TEXT;
     v_functions CONSTANT TEXT[] := ARRAY[
         'log_ai_usage', 'track_chat_request', 'complete_chat_request', 'record_seat_change', 'upsert_seat_assignment',
         'remove_seat_assignment', 'record_ai_seat_usage', 'get_ai_usage_dashboard', 'get_user_ai_usage', 'get_ai_cost_summary'
@@ -25,6 +24,8 @@ DECLARE
 BEGIN
     -- Nothing that somebody made is found by what follows.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', TRUE);
+    v_is_own := format(v_is_member, 'tallyroll_user')
+        || ' AND (user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()))';
     -- Nor is anything run that the tables' owner made: whoever makes the roles may be a superuser.
     IF NOT EXISTS (
         SELECT 1 FROM pg_class

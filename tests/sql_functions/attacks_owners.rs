@@ -56,6 +56,9 @@ async fn a_superuser_runs_nothing_that_an_owner_made() {
         format!(
             "CREATE FUNCTION public.same(VARCHAR, VARCHAR) RETURNS BOOLEAN LANGUAGE plpgsql AS $$ BEGIN BEGIN {evil} END; RETURN $1::TEXT = $2::TEXT; END $$"
         ),
+        format!(
+            "CREATE FUNCTION tallyroll.format(TEXT, TEXT) RETURNS TEXT LANGUAGE plpgsql AS $$ BEGIN BEGIN {evil} END; RETURN 'TRUE'; END $$"
+        ),
         "CREATE OPERATOR public.= (LEFTARG = VARCHAR, RIGHTARG = VARCHAR, FUNCTION = public.same)".to_owned(),
     ] {
         as_owner(sql).await;
