@@ -29,6 +29,7 @@ mod model;
 mod one_snapshot;
 mod pages;
 mod peak_seats;
+mod project_files;
 mod publishing;
 mod quarantine;
 mod readers;
