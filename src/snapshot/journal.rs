@@ -112,6 +112,12 @@ impl Journal {
             let bytes = require(storage, &path).await?;
             let manifest_path = format!("{}/{MANIFEST_FILE}", revision_folder(month, number));
             let manifest = storage.get(&manifest_path).await?.map(|bytes| (storage.shown(&manifest_path), bytes));
+            // Nothing vouches for it yet, and what follows from it is written once: a storage has to give the same bytes twice.
+            if manifest.is_none() && require(storage, &path).await? != bytes {
+                return Err(Failure::try_again(format!("The sealed file `{}` was read as other bytes than before", storage.shown(&path)))
+                    .hint("this command can be repeated as it is")
+                    .into());
+            }
             let revision = Revision::read(month, number, bytes, manifest.as_ref()).map_err(|error| {
                 let hint = match &manifest {
                     Some(_) => "restore it from a copy; `tallyroll verify` checks it",

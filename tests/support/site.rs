@@ -100,7 +100,9 @@ impl Site {
         if !token.is_empty() {
             headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
-        let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().build().unwrap();
+        // The server closes what idles for ten seconds, and a post is not sent again by itself.
+        let idle_max = std::time::Duration::from_secs(5);
+        let client = Client::builder().redirect(redirect::Policy::none()).pool_idle_timeout(idle_max).no_proxy().build().unwrap();
         Self { url, started, client, headers }
     }
 
