@@ -137,7 +137,7 @@ impl SqlSelect {
     /// Checks that the result table, where there is one, is the job's and takes what the SELECT gives.
     ///
     /// # Errors
-    /// [`Failure`] of kind config: [`result_table::require_own`], or one that names the column it lacks.
+    /// [`Failure`] of kind config: where the table is not the job's, or one that names the column it lacks.
     pub async fn check_table(&self, store: &Store, job: &Job) -> Result<()> {
         result_table::require_own(store, job).await?;
         let existing = store.table_columns(&job.writes).await?;

@@ -1,7 +1,7 @@
 //! Who may see and do what: a bearer token, or a session cookie from the login page.
 //!
 //! A session is `<expiry>.<nonce>.<HMAC>`, keyed by the token: any replica with the same token knows it, and a new token ends all.
-//! What it was logged out of stands in the database ([`super::session`]). A form carries the HMAC of its session, so that another site
+//! What it was logged out of stands in the database (`session.rs`). A form carries the HMAC of its session, so that another site
 //! cannot post in its name.
 
 use std::net::IpAddr;
@@ -93,7 +93,7 @@ impl Auth {
     }
 
     /// The one door for a token. A right one passes whatever else is tried: it is long enough that nobody finds it
-    /// ([`super::token::check`]), and whoever holds it is not locked out by those who do not. A wrong one waits, or is refused.
+    /// (`token.rs`), and whoever holds it is not locked out by those who do not. A wrong one waits, or is refused.
     pub(super) async fn try_token(&self, tried: &str, client: Option<&Client>, now: DateTime<Utc>) -> Tried {
         if self.is_token(tried) {
             return Tried::Right;
