@@ -12,6 +12,7 @@ use axum::extract::{FromRequest as _, Request};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -37,6 +38,10 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a body: the largest is the login's form, with a path to lead back to.
 pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Of a body that is too large, so much is read for so long before it is refused.
+const DRAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Connections at once, where descriptors allow.
 const CONNECTIONS_MAX: u64 = 512;
@@ -232,6 +237,8 @@ pub(super) async fn receive(request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().cloned();
     let (parts, body) = request.into_parts();
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        // A client that is still sending when the connection ends would lose the answer.
+        let _ = timeout(DRAIN_WAIT_MAX, drain(body)).await;
         return unreceived(StatusCode::PAYLOAD_TOO_LARGE);
     }
     let body = match timeout(BODY_WAIT_MAX, Bytes::from_request(Request::from_parts(parts.clone(), body), &())).await {
@@ -244,6 +251,13 @@ pub(super) async fn receive(request: Request, next: Next) -> Response {
         return unreceived(StatusCode::SERVICE_UNAVAILABLE);
     }
     next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+async fn drain(mut body: Body) {
+    let mut left = DRAIN_BYTES_MAX;
+    while let (Some(Ok(frame)), true) = (body.frame().await, left > 0) {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+    }
 }
 
 fn unreceived(status: StatusCode) -> Response {
