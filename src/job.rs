@@ -80,8 +80,8 @@ const LONGEST_NAME_BYTES: usize = 63;
 /// What the databases call their own.
 const TAKEN_PREFIXES: [&str; 2] = ["pg_", "sqlite_"];
 
-/// The folder of the journal of billing months.
-const PEAK_FOLDER: &str = "peak_seats";
+/// The folder of all files of billing months.
+pub const PEAK_FOLDER: &str = "peak_seats";
 
 /// The built-in job of a name.
 fn built_in(name: &str) -> Option<Job> {

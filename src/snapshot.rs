@@ -21,6 +21,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::fingerprint::hex;
+pub use crate::job::PEAK_FOLDER;
 use crate::seats::calendar::BillingMonth;
 
 /// The file of a billing month's latest truth.
@@ -42,8 +43,6 @@ pub fn is_parquet(path: &str) -> bool {
     path.to_ascii_lowercase().ends_with(".parquet")
 }
 
-/// Where all files of billing months are.
-pub const PEAK_FOLDER: &str = "peak_seats";
 pub const CURRENT_FOLDER: &str = "peak_seats/current";
 pub const FINAL_FOLDER: &str = "peak_seats/final";
 pub const PEAK_FILE: &str = "peak_seats.parquet";

@@ -5,11 +5,11 @@ use anyhow::Result;
 use super::journal::SUCCESS_FILE;
 use super::owner::OWNER_FILE;
 use super::storage::{Storage, require};
-use super::{csv_twin, parquet_file};
+use super::{PEAK_FOLDER, csv_twin, parquet_file};
 use crate::failure::Failure;
 
 /// Folders that finance reads.
-const FOLDERS: [&str; 2] = ["peak_seats", "usage_monthly"];
+const FOLDERS: [&str; 2] = [PEAK_FOLDER, "usage_monthly"];
 
 /// A file that was copied.
 #[derive(Debug)]
