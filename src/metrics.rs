@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use crate::run::Context;
 use crate::schedule::Schedule;
 use crate::store::Row;
+use crate::store::windows::WindowState;
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
@@ -122,9 +123,9 @@ async fn windows(context: &Context, registry: &mut Registry) -> Result<()> {
     let failed = family(registry, "job_windows_failed", "Windows that failed and are still due");
     let counts = context.store.window_counts().await?;
     for job in context.jobs.iter() {
-        let count = |state: &str| counts.get(&job.name).and_then(|states| states.get(state)).copied().unwrap_or(0);
-        due.get_or_create(&of_job(&job.name)).set(as_number(count("due")));
-        failed.get_or_create(&of_job(&job.name)).set(as_number(count("failed")));
+        let count = |state| counts.get(&job.name).and_then(|states| states.get(&state)).copied().unwrap_or(0);
+        due.get_or_create(&of_job(&job.name)).set(as_number(count(WindowState::Due)));
+        failed.get_or_create(&of_job(&job.name)).set(as_number(count(WindowState::Failed)));
     }
     Ok(())
 }

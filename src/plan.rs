@@ -16,7 +16,7 @@ use crate::run::{Context, Operator};
 use crate::snapshot::usage_monthly;
 use crate::source::Source;
 use crate::sql_text::quote_identifier;
-use crate::store::state::WindowState;
+use crate::store::windows::{WindowRecord, WindowState};
 use crate::store::{Tx, Value};
 use crate::usage_dashboard;
 use crate::window::{Window, WindowKind, day_of, next_day, start_of_day};
@@ -69,7 +69,7 @@ pub const FORCED: &str = "forced";
 pub struct Plan {
     pub windows: Vec<Planned>,
     /// Windows as they were when the plan was made.
-    pub states: BTreeMap<Window, WindowState>,
+    pub states: BTreeMap<Window, WindowRecord>,
     /// How far each source was looked at to find them.
     positions: Vec<(String, String)>,
 }
@@ -131,12 +131,6 @@ impl Plan {
         tx.mark_due(&job.name, &due, context.config.reporting.timezone.name()).await?;
         for (source, position) in &self.positions {
             tx.set_watermark(source, position, now).await?;
-            // A mark that was set since is not in the plan, and stays.
-            let sql = context.store.pick(
-                "DELETE FROM usage_dirty_day WHERE source = $1 AND pg_visible_in_snapshot(marked_xid, CAST($2 AS PG_SNAPSHOT))",
-                "DELETE FROM usage_dirty_day WHERE source = $1 AND $2 = $2",
-            );
-            tx.execute(sql, &[source.as_str().into(), position.as_str().into()]).await?;
         }
         Ok(())
     }
@@ -217,16 +211,16 @@ impl Plan {
 
     fn find_left_undone(&self, rollup: &UsageRollup, request: &Request, due: &mut BTreeMap<Window, String>) -> Result<()> {
         for (window, state) in &self.states {
-            let reason = match state.state.as_str() {
-                "due" => state.due_reason.clone().unwrap_or_else(|| "left undone".to_owned()),
-                "failed" => "failed before".to_owned(),
-                "done" if state.input_fingerprint.as_deref() != Some(&rollup.rules_fingerprint(*window)?) => {
+            let reason = match state.state {
+                WindowState::Due => state.due_reason.clone().unwrap_or_else(|| "left undone".to_owned()),
+                WindowState::Failed => "failed before".to_owned(),
+                WindowState::Done if state.input_fingerprint.as_deref() != Some(&rollup.rules_fingerprint(*window)?) => {
                     "sources or prices changed".to_owned()
                 }
                 // Set aside as too old, which it no longer is.
-                "kept" if state.write_count == 0 && !rollup.is_implausible(*window) => "sources or prices changed".to_owned(),
-                "done" | "kept" if request.force => FORCED.to_owned(),
-                "future" if !window.begins_after(request.as_of, rollup.timezone)? => "it has begun".to_owned(),
+                WindowState::Kept if state.write_count == 0 && !rollup.is_implausible(*window) => "sources or prices changed".to_owned(),
+                WindowState::Done | WindowState::Kept if request.force => FORCED.to_owned(),
+                WindowState::Future if !window.begins_after(request.as_of, rollup.timezone)? => "it has begun".to_owned(),
                 _ => continue,
             };
             due.entry(*window).or_insert(reason);
@@ -249,7 +243,7 @@ impl Plan {
             let state = self.states.get(&Window::containing(WindowKind::Day, day)?);
             let reason = match state {
                 Some(state) if state.write_count > 0 && day < recent => continue,
-                Some(state) if state.state == "kept" => {
+                Some(state) if state.state == WindowState::Kept => {
                     let sql = format!("SELECT DISTINCT source FROM {} WHERE usage_date = $1", quote_identifier(&job.writes));
                     let sources = tx.query(&sql, &[day.into()]).await?;
                     let sources = sources.iter().map(|row| Ok((row.text("source")?, day))).collect::<Result<BTreeSet<_>>>()?;
@@ -314,14 +308,14 @@ impl Plan {
             None => None,
         };
         for (window, input) in upstream_fingerprints(context, tx, job, follows).await? {
-            let is_unpublished = |state: &WindowState| {
+            let is_unpublished = |state: &WindowRecord| {
                 let path = job.publish.as_ref().map(|folder| usage_monthly::path(job, folder, window));
                 state.rows_out > 0 && path.is_some_and(|path| published.as_ref().is_some_and(|published| !published.contains(&path)))
             };
             let reason = match self.states.get(&window) {
                 None => "never written",
-                Some(state) if state.state == "due" => "left undone",
-                Some(state) if state.state == "failed" => "failed before",
+                Some(state) if state.state == WindowState::Due => "left undone",
+                Some(state) if state.state == WindowState::Failed => "failed before",
                 Some(state) if state.input_fingerprint.as_deref() != Some(&input) => "what it is made from has changed",
                 Some(state) if is_unpublished(state) => "its finance file is missing",
                 Some(_) if request.force || request.rebuild => FORCED,
@@ -371,7 +365,7 @@ pub async fn upstream_of_window(context: &Context, tx: &mut Tx, job: &Job, windo
 }
 
 /// Which writing of an upstream window is read; none where it was never written.
-fn write_of(upstream: &Job, window: Window, state: &WindowState) -> Option<String> {
+fn write_of(upstream: &Job, window: Window, state: &WindowRecord) -> Option<String> {
     (state.write_count > 0).then(|| format!("{} {} {}", upstream.name, window.start_date, state.write_count))
 }
 

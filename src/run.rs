@@ -34,7 +34,8 @@ use crate::source::Source;
 use crate::source::ledger::SeatSource;
 use crate::store::Store;
 use crate::store::lock::JobLock;
-use crate::store::state::{NewRun, Origin, Outcome, Progress, Written};
+use crate::store::runs::{NewRun, Origin, Outcome, Progress, RunState};
+use crate::store::windows::{WindowState, Written};
 use crate::window::Window;
 
 /// What every run of a process shares.
@@ -252,10 +253,10 @@ async fn run_one(
 
     let error_text = report.failure.as_ref().map(failure::text);
     let error_class = report.failure.as_ref().map(failure::class);
-    let state = match error_class {
-        None => "success",
-        Some("interrupted") => "interrupted",
-        Some(_) => "failed",
+    let state = match &report.failure {
+        None => RunState::Success,
+        Some(error) if matches!(failure::find(error).map(|failure| failure.kind), Some(Kind::Interrupted(_))) => RunState::Interrupted,
+        Some(_) => RunState::Failed,
     };
     context.store.heartbeat(&run.run_id, now, done).await?;
     let outcome = Outcome { state, error_class, error_text: error_text.as_deref() };
@@ -267,7 +268,7 @@ async fn run_one(
     (context.observe)(&Event::JobDone);
     span.in_scope(|| {
         tracing::info!(
-            state,
+            state = state.name(),
             windows = report.windows_done,
             rows_in = report.rows_in,
             rows_out = report.rows_out,
@@ -331,7 +332,7 @@ async fn run_windows(
     if let Some(resumed) = &binding.resume {
         plan.windows.retain(|planned| {
             let written = plan.states.get(&planned.window);
-            let is_done = written.is_some_and(|state| state.run_id.as_ref() == Some(resumed) && state.state == "done");
+            let is_done = written.is_some_and(|state| state.run_id.as_ref() == Some(resumed) && state.state == WindowState::Done);
             // What made a window due by itself has come since: it is due whoever wrote it before.
             !(is_done && [ASKED_FOR, FORCED].contains(&planned.reason.as_str()))
         });

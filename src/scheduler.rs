@@ -26,7 +26,7 @@ use crate::job::{Jobs, OperatorKind};
 use crate::notify::{Notice, Notifier};
 use crate::run::{Context, JobReport, check_stop};
 use crate::schedule::Schedule;
-use crate::store::state::Origin;
+use crate::store::runs::Origin;
 
 /// Runs a job for a slot. Its own connections: a run that is cut off takes nobody else's with it.
 pub type Runner = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Vec<JobReport>>> + Send + Sync>;

@@ -10,11 +10,14 @@ pub mod lock;
 mod migrate;
 mod postgres;
 pub mod reading;
+pub mod runs;
 mod sqlite;
-pub mod state;
 mod superuser;
 pub(crate) mod url;
 pub mod value;
+mod watermarks;
+pub mod windows;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tallyroll::clock::Clock;
 use tallyroll::failure;
 use tallyroll::store::lock::JobLock;
-use tallyroll::store::state::{NewRun, Origin};
+use tallyroll::store::runs::{NewRun, Origin};
 
 use crate::on_both_databases;
 use crate::support::{Engine, Finished, Fixture};

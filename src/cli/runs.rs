@@ -38,7 +38,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
             vec![
                 run.run_id.clone(),
                 run.job.clone(),
-                run.state.clone(),
+                run.state.to_string(),
                 format_instant(run.started_at),
                 run.duration_ms.map_or("-".to_owned(), output::seconds),
                 format!("{}/{}", run.windows_done, run.windows_planned),

@@ -11,6 +11,7 @@ use crate::job::Job;
 use crate::plan::{Plan, Request};
 use crate::run::{self, Context};
 use crate::store::format_instant;
+use crate::store::windows::WindowState;
 
 /// Windows of one job, counted by state.
 #[derive(Debug, Serialize)]
@@ -77,22 +78,27 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
             }
         };
         let states = &plan.states;
-        let count = |state: &str| states.values().filter(|window| window.state == state).count();
-        let is_failed = |planned: &&crate::plan::Planned| states.get(&planned.window).is_some_and(|state| state.state == "failed");
+        let count = |state: WindowState| states.values().filter(|window| window.state == state).count();
+        let is_failed =
+            |planned: &&crate::plan::Planned| states.get(&planned.window).is_some_and(|state| state.state == WindowState::Failed);
         let last_success = context.store.last_success(&job.name).await?;
         statuses.push(JobStatus {
             job: job.name.clone(),
-            done: count("done")
-                - plan.windows.iter().filter(|planned| states.get(&planned.window).is_some_and(|state| state.state == "done")).count(),
+            done: count(WindowState::Done)
+                - plan
+                    .windows
+                    .iter()
+                    .filter(|planned| states.get(&planned.window).is_some_and(|state| state.state == WindowState::Done))
+                    .count(),
             due: plan.windows.iter().filter(|planned| !is_failed(planned)).count(),
             failed: plan.windows.iter().filter(is_failed).count(),
             missing: plan.windows.iter().filter(|planned| states.get(&planned.window).is_none_or(|state| state.write_count == 0)).count(),
-            kept: count("kept"),
+            kept: count(WindowState::Kept),
             first_window: states.keys().next().map(ToString::to_string),
             last_window: states.keys().next_back().map(ToString::to_string),
             last_success_at: last_success,
             last_error: problem
-                .or_else(|| states.values().filter(|state| state.state == "failed").find_map(|state| state.error_text.clone())),
+                .or_else(|| states.values().filter(|state| state.state == WindowState::Failed).find_map(|state| state.error_text.clone())),
         });
     }
     context.store.close().await;

@@ -26,7 +26,7 @@ use crate::snapshot::storage::Storage;
 use crate::snapshot::{self, CURRENT_FOLDER, FINAL_FOLDER, PublishedFile, owner};
 use crate::source::ledger::{BadSubscription, SeatSource};
 use crate::store::lock::JobLock;
-use crate::store::state::WindowState;
+use crate::store::windows::{WindowRecord, WindowState};
 use crate::store::{Store, Tx, Value};
 use crate::window::Window;
 
@@ -89,7 +89,7 @@ impl PeakSeats {
     pub async fn plan(
         &self,
         store: &Store,
-        states: &BTreeMap<Window, WindowState>,
+        states: &BTreeMap<Window, WindowRecord>,
         request: &Request,
         now: DateTime<Utc>,
     ) -> Result<BTreeMap<Window, String>> {
@@ -126,7 +126,7 @@ impl PeakSeats {
     async fn folded(
         &self,
         store: &Store,
-        states: &BTreeMap<Window, WindowState>,
+        states: &BTreeMap<Window, WindowRecord>,
         request: &Request,
         now: DateTime<Utc>,
         published: &BTreeMap<Window, Published>,
@@ -150,7 +150,7 @@ impl PeakSeats {
         let mut changed: BTreeSet<Window> = BTreeSet::new();
         for _ in 0..MAX_PASSES {
             let keep = |window: Window| {
-                let is_done = states.get(&window).is_some_and(|state| state.state == "done");
+                let is_done = states.get(&window).is_some_and(|state| state.state == WindowState::Done);
                 let is_as_recorded = published.get(&window).is_some_and(|month| month.difference().is_none());
                 let is_settled = sealed.contains(&window) && is_done && is_as_recorded && !request.force && !request.rebuild;
                 let is_named = request.from.is_none() || made_from.is_asked_for(window);
@@ -351,12 +351,12 @@ impl PeakSeats {
     }
 }
 
-fn is_sealed(state: &WindowState) -> bool {
+fn is_sealed(state: &WindowRecord) -> bool {
     state.input_fingerprint.as_ref().is_some_and(|fingerprint| fingerprint.starts_with(SEALED_MARK))
 }
 
 fn reason(
-    state: Option<&WindowState>,
+    state: Option<&WindowRecord>,
     month: &FoldedMonth,
     is_sealed: bool,
     difference: Option<&'static str>,
@@ -368,14 +368,14 @@ fn reason(
     }
     let Some(state) = state else { return Some("never written".to_owned()) };
     let is_changed = state.input_fingerprint.as_deref() != Some(&month.fingerprint());
-    let reason = match state.state.as_str() {
-        "due" => state.due_reason.as_deref().unwrap_or("left undone"),
-        "failed" => "failed before",
+    let reason = match state.state {
+        WindowState::Due => state.due_reason.as_deref().unwrap_or("left undone"),
+        WindowState::Failed => "failed before",
         _ if let Some(difference) = difference => difference,
         _ if is_changed && is_sealed => "ledger or subscriptions changed after it was sealed",
         _ if is_changed && month.state == State::Final => "its grace is over",
         _ if is_changed => "ledger, subscriptions or time moved on",
-        "kept" => "its ledger rows are back",
+        WindowState::Kept => "its ledger rows are back",
         _ if request.force || request.rebuild => FORCED,
         _ => return None,
     };

@@ -14,6 +14,7 @@ use crate::operator::usage_rollup::UsageRollup;
 use crate::plan::{Plan, Request, days_with_events};
 use crate::run::{Context, Operator, load_operator};
 use crate::sql_text::quote_identifier;
+use crate::store::windows::WindowState;
 use crate::store::{Row, Value};
 use crate::window::{Window, WindowKind, first_of_month};
 
@@ -56,7 +57,7 @@ pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Ut
                 });
             }
         }
-        let written = plan.states.iter().filter(|(window, state)| state.state == "done" && range.holds(window.start_date));
+        let written = plan.states.iter().filter(|(window, state)| state.state == WindowState::Done && range.holds(window.start_date));
         // Days that no run has written, and none knows to be due: their rows came past what tracks them.
         let unwritten = logged.into_iter().filter(|window| !plan.states.contains_key(window) && !due.contains(window));
         for window in written.map(|(window, _)| *window).chain(unwritten) {

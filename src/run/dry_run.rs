@@ -37,7 +37,7 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
         }
         plan.windows.sort_by_key(|planned| planned.window);
         for Planned { window, reason } in &plan.windows {
-            let state = plan.states.get(window).map_or("new", |state| state.state.as_str()).to_owned();
+            let state = plan.states.get(window).map_or("new", |state| state.state.name()).to_owned();
             let rows_in = expected_rows(context, &mut tx, job, &operator, *window, reason).await?;
             let billing = match &operator {
                 Operator::PeakSeats(peak_seats) => Some(expected_billing(peak_seats, *window, request.force).await?),

@@ -18,7 +18,7 @@ use crate::snapshot::usage_monthly;
 use crate::sql_text::quote_identifier;
 use crate::store::Tx;
 use crate::store::lock::JobLock;
-use crate::store::state::{WindowState, Written};
+use crate::store::windows::{WindowRecord, WindowState, Written};
 use crate::usage_dashboard;
 use crate::window::Window;
 
@@ -34,7 +34,7 @@ pub(super) struct Work {
 
 impl Work {
     /// Computes and replaces one window; a failure is recorded with it.
-    pub(super) async fn window(&self, window: Window, before: Option<&WindowState>) -> Result<Written> {
+    pub(super) async fn window(&self, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
         let result = match &self.operator {
             Operator::UsageRollup(rollup) => self.roll_up(rollup, window, before).await,
             Operator::Sql(select) => self.derive(select, window).await,
@@ -46,14 +46,14 @@ impl Work {
             tracing::warn!(error = format!("{error:#}"), "The window was not written");
             // A run that is to stop, or lost its lock, leaves the window due.
             if !is_final(error) {
-                let state = if error.is::<RawRowsGone>() { "kept" } else { "failed" };
+                let state = if error.is::<RawRowsGone>() { WindowState::Kept } else { WindowState::Failed };
                 self.fail(window, state, &failure::text(error)).await?;
             }
         }
         result
     }
 
-    async fn fail(&self, window: Window, state: &str, error: &str) -> Result<()> {
+    async fn fail(&self, window: Window, state: WindowState, error: &str) -> Result<()> {
         let timezone = self.context.config.reporting.timezone.name();
         let mut tx = self.context.store.begin().await?;
         tx.fail_window(&self.job.name, window, state, error, timezone).await?;
@@ -64,7 +64,7 @@ impl Work {
         Ok(())
     }
 
-    async fn roll_up(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>) -> Result<Written> {
+    async fn roll_up(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
         let store = &self.context.store;
         let as_of = self.request.as_of;
         let input_fingerprint = rollup.rules_fingerprint(window)?;
@@ -75,10 +75,10 @@ impl Work {
         if window.begins_after(quarantine::latest_occurred_at(as_of), rollup.timezone)?
             || (window.begins_after(as_of, rollup.timezone)? && is_new && computed.holds_only_the_future())
         {
-            return self.set_aside(window, &computed, "future", "it holds only events of the future").await;
+            return self.set_aside(window, &computed, WindowState::Future, "it holds only events of the future").await;
         }
         if rollup.is_implausible(window) && is_new {
-            return self.set_aside(window, &computed, "kept", "it lies before `usage.earliest_date`").await;
+            return self.set_aside(window, &computed, WindowState::Kept, "it lies before `usage.earliest_date`").await;
         }
         if let Err(error) = self.check_raw_rows(rollup, window, before, &computed).await {
             // The quarantine says what is wrong with the rows that there are, also where their window is not written.
@@ -97,7 +97,7 @@ impl Work {
         self.commit(tx, window, written, now).await
     }
 
-    async fn check_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>, computed: &Rollup) -> Result<()> {
+    async fn check_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowRecord>, computed: &Rollup) -> Result<()> {
         if !self.request.force {
             self.require_raw_rows(rollup, window, before, computed).await?;
         }
@@ -105,7 +105,7 @@ impl Work {
     }
 
     /// Fails where rows that a window was written from are gone: that is no change of the log.
-    async fn require_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowState>, computed: &Rollup) -> Result<()> {
+    async fn require_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowRecord>, computed: &Rollup) -> Result<()> {
         // Of quarantined rows nothing was written.
         let Some(before) = before.filter(|state| state.rows_in > state.quarantined_count) else { return Ok(()) };
         // In another time zone a day may rightly lose all of its events; the plan of the rebuild has looked for lost ones.
@@ -153,7 +153,7 @@ impl Work {
 
     /// Publishes a billing month, then replaces its rows. A run that is killed in between leaves the month due; the next one
     /// finds the journal as it is and ends in the same files.
-    async fn bill(&self, peak_seats: &PeakSeats, window: Window, before: Option<&WindowState>) -> Result<Written> {
+    async fn bill(&self, peak_seats: &PeakSeats, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
         let store = &self.context.store;
         let folded = peak_seats.planned()?;
         let month = folded.month(window)?;
@@ -227,7 +227,7 @@ impl Work {
 
     /// A window that lies outside of the days that events may be of: its events wait in the quarantine, until `as_of` reaches
     /// them or the setting allows them.
-    async fn set_aside(&self, window: Window, computed: &Rollup, state: &str, why: &str) -> Result<Written> {
+    async fn set_aside(&self, window: Window, computed: &Rollup, state: WindowState, why: &str) -> Result<Written> {
         self.quarantine(window, computed).await?;
         self.fail(window, state, why).await?;
         Ok(Written { rows_in: computed.rows_in(), quarantined_count: i64::try_from(computed.quarantined.len())?, ..Written::default() })

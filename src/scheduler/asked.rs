@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Call, Scheduler};
-use crate::store::state::Origin;
+use crate::store::runs::{Origin, Trigger};
 
 /// What became of a wish for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Scheduler {
         let call = Call {
             job: job.to_owned(),
             downstream,
-            origin: Origin { trigger: "page", ..Origin::default() },
+            origin: Origin { trigger: Trigger::Page, ..Origin::default() },
             run_id: Some(run_id.clone()),
             lock_wait: Duration::ZERO,
             stop: self.context.stop.clone(),

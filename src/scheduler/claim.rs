@@ -14,7 +14,7 @@ use crate::abort;
 use crate::run::{BeatGuard, Context};
 use crate::schedule::Schedule;
 use crate::store::lock::is_process_gone;
-use crate::store::state::host;
+use crate::store::runs::host;
 use crate::store::{Tx, Value};
 
 /// What is known of a job's slots.

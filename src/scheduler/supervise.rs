@@ -12,7 +12,7 @@ use super::{Call, Runner};
 use crate::failure::{self, Failure, Kind};
 use crate::run::{Context, JobReport, log};
 use crate::schedule::{Overlap, Schedule};
-use crate::store::state::Origin;
+use crate::store::runs::{Origin, Trigger};
 
 /// What came of a slot.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub(super) async fn run_slot(
         if !claim::begin(context, claim, slot, attempt).await? {
             return ended("lost", None, None);
         }
-        let origin = Origin { trigger: "schedule", scheduled_for: Some(slot), attempt };
+        let origin = Origin { trigger: Trigger::Schedule, scheduled_for: Some(slot), attempt };
         let error = match attempt_once(context, runner, claim, schedule, &origin).await {
             Ok(run_id) => return ended("success", run_id, None),
             Err(error) => error,

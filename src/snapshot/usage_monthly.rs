@@ -15,6 +15,7 @@ use super::{is_parquet, parquet_file};
 use crate::failure::{self, Failure};
 use crate::job::{Job, Jobs};
 use crate::sql_text::quote_identifier;
+use crate::store::windows::WindowState;
 use crate::store::{Row, Store, Tx, Value};
 use crate::window::Window;
 
@@ -73,7 +74,7 @@ pub async fn problems(storage: &Storage, store: &Store, job: &Job, folder: &str)
     let mut problems = Vec::new();
     let mut tx = store.begin_read().await?;
     for (window, state) in tx.windows(&job.name).await? {
-        if state.state != "done" {
+        if state.state != WindowState::Done {
             continue;
         }
         let path = path(job, folder, window);

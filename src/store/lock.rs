@@ -11,7 +11,7 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use rustix::process::{Pid, test_kill_process};
 
-use super::state::{self, NewRun};
+use super::runs::{self, NewRun, Running};
 use super::{Store, Tx, format_instant};
 use crate::abort;
 use crate::clock::Clock;
@@ -72,17 +72,17 @@ impl JobLock {
         let fence = row.int("fence")? + 1;
         if let Some(holder_id) = row.opt_text("run_id")? {
             let since = row.opt_instant("acquired_at")?.map(format_instant).unwrap_or_default();
-            if let Some(holder) = state::running(&mut tx, &holder_id).await? {
+            if let Some(holder) = runs::running(&mut tx, &holder_id).await? {
                 if is_alive(&holder, &holder_id, now, lease) {
                     return Ok(Err(shown(&holder, &holder_id, &since)));
                 }
-                state::interrupt(&mut tx, &holder_id, now, &format!("Its process ended or fell silent; run {} took over", run.run_id))
+                runs::interrupt(&mut tx, &holder_id, now, &format!("Its process ended or fell silent; run {} took over", run.run_id))
                     .await?;
                 tracing::warn!(job = run.job, taken_over = holder_id, "A run that ended without saying so is taken over");
                 abort::point("lock_taken_over");
             }
         }
-        state::insert_run(&mut tx, run, now).await?;
+        runs::insert_run(&mut tx, run, now).await?;
         let parameters = [run.job.as_str().into(), run.run_id.as_str().into(), fence.into(), now.into()];
         tx.execute("UPDATE job_lock SET run_id = $2, fence = $3, acquired_at = $4 WHERE job = $1", &parameters).await?;
         // Before the commit: from then on other tasks of this process look whether the run is one of theirs.
@@ -146,17 +146,17 @@ pub async fn holder(store: &Store, clock: &Clock, job: &str, lease_seconds: u32)
     let Some(row) = rows.first() else { return Ok(None) };
     let run_id = row.text("run_id")?;
     let since = row.opt_instant("acquired_at")?.map(format_instant).unwrap_or_default();
-    let running = state::running(&mut tx, &run_id).await?;
+    let running = runs::running(&mut tx, &run_id).await?;
     let lease = TimeDelta::seconds(lease_seconds.into());
     let alive = running.filter(|running| is_alive(running, &run_id, clock.now(), lease));
     Ok(alive.map(|running| Holder { shown: shown(&running, &run_id, &since), run_id }))
 }
 
-fn is_alive(holder: &state::Running, run_id: &str, now: DateTime<Utc>, lease: TimeDelta) -> bool {
+fn is_alive(holder: &Running, run_id: &str, now: DateTime<Utc>, lease: TimeDelta) -> bool {
     now - holder.heartbeat_at < lease && !is_gone(holder, run_id)
 }
 
-fn shown(holder: &state::Running, run_id: &str, since: &str) -> String {
+fn shown(holder: &Running, run_id: &str, since: &str) -> String {
     format!("run {run_id} (process {} on {}) since {since}", holder.pid, holder.host)
 }
 
@@ -184,10 +184,10 @@ impl Drop for Held {
 }
 
 /// Whether the process of a run on this host is no more. Of other hosts only the lease tells.
-fn is_gone(holder: &state::Running, run_id: &str) -> bool {
+fn is_gone(holder: &Running, run_id: &str) -> bool {
     // A container's first process has the same number each time: a record of our own number that is not our own is a dead
     // namesake's.
-    if holder.host == state::host() && i64::from(std::process::id()) == holder.pid {
+    if holder.host == runs::host() && i64::from(std::process::id()) == holder.pid {
         return HELD.lock().is_ok_and(|held| !held.contains(run_id));
     }
     is_process_gone(&holder.host, holder.pid)
@@ -195,7 +195,7 @@ fn is_gone(holder: &state::Running, run_id: &str) -> bool {
 
 /// Whether a process is known to be no more: of those on this host the system tells, of others nobody.
 pub(crate) fn is_process_gone(host: &str, pid: i64) -> bool {
-    if host != state::host() {
+    if host != runs::host() {
         return false;
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);

@@ -1,5 +1,6 @@
 //! Values and rows as both databases give and take them.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -150,6 +151,14 @@ impl Row {
     /// As [`Self::int`], but NULL is `None`.
     pub fn opt_text(&self, column: &str) -> Result<Option<String>> {
         Ok(self.data(column)?.to_text())
+    }
+
+    /// A word of an enum.
+    ///
+    /// # Errors
+    /// As [`Self::int`]; when it is none of the enum's words.
+    pub fn word<T: FromStr<Err = anyhow::Error>>(&self, column: &str) -> Result<T> {
+        self.text(column)?.parse().with_context(|| format!("`{column}` cannot be read"))
     }
 
     /// # Errors

@@ -23,7 +23,7 @@ use crate::snapshot::manifest::PeakFacts;
 use crate::snapshot::parquet_file;
 use crate::snapshot::peak_row::{self, Entry, PeakBatch, PeakRow};
 use crate::source::ledger::{BadSubscription, Ledger, OrgLedger, SeatSource};
-use crate::store::state::WindowState;
+use crate::store::windows::{WindowRecord, WindowState};
 use crate::store::{Store, format_instant};
 use crate::window::Window;
 
@@ -51,12 +51,12 @@ pub(super) struct MadeFrom {
     from: Option<NaiveDate>,
     to: Option<NaiveDate>,
     is_forced: bool,
-    windows: BTreeMap<Window, (i64, String)>,
+    windows: BTreeMap<Window, (i64, WindowState)>,
 }
 
 impl MadeFrom {
-    pub(super) fn new(states: &BTreeMap<Window, WindowState>, request: &Request) -> Self {
-        let windows = states.iter().map(|(window, state)| (*window, (state.write_count, state.state.clone()))).collect();
+    pub(super) fn new(states: &BTreeMap<Window, WindowRecord>, request: &Request) -> Self {
+        let windows = states.iter().map(|(window, state)| (*window, (state.write_count, state.state))).collect();
         Self { as_of: request.as_of, from: request.from, to: request.to, is_forced: request.force || request.rebuild, windows }
     }
 
@@ -168,7 +168,7 @@ fn facts(month: BillingMonth, folded: &FoldedMonth, as_of: DateTime<Utc>, projec
 
 /// What a fold needs to know beside ledger and subscriptions.
 pub(super) struct Order<'a> {
-    pub(super) states: &'a BTreeMap<Window, WindowState>,
+    pub(super) states: &'a BTreeMap<Window, WindowRecord>,
     pub(super) made_from: MadeFrom,
     pub(super) sealed: BTreeSet<Window>,
     /// Nothing is sealed before it.

@@ -21,6 +21,7 @@ use crate::serve::data::{self, RunLine};
 use crate::serve::layout;
 use crate::serve::parts::{cut, duration, figure, grouped, instant, none, opt_instant, state};
 use crate::serve::problem::Problem;
+use crate::store::windows::WindowState;
 
 /// Runs that the strip of a job shows.
 const STRIP_RUNS: i64 = 30;
@@ -39,7 +40,7 @@ struct JobLine {
     runs_after: Option<String>,
     last_success_at: Option<DateTime<Utc>>,
     /// Windows by state, as the latest plan and run left them.
-    windows: BTreeMap<String, i64>,
+    windows: BTreeMap<WindowState, i64>,
     /// The latest first.
     recent_runs: Vec<RunLine>,
 }
@@ -116,7 +117,7 @@ fn line(app: &App, job: &Job, recent_runs: Vec<RunLine>, last_success_at: Option
 }
 
 fn card(job: &JobLine, now: DateTime<Utc>) -> Markup {
-    let count = |state: &str| job.windows.get(state).copied().unwrap_or_default();
+    let count = |state: WindowState| job.windows.get(&state).copied().unwrap_or_default();
     html! {
         section class="card" id={ "job-" (job.name) } {
             h2 { (job.name) }
@@ -127,8 +128,10 @@ fn card(job: &JobLine, now: DateTime<Utc>) -> Markup {
                 (figure("Last success", &opt_instant(job.last_success_at)))
                 (figure("Next run", &opt_instant(job.schedule.as_ref().and_then(|schedule| schedule.next_run_at))))
                 (figure("Windows", &html! {
-                    (grouped(count("done"))) " done"
-                    @for (state, tone) in [("due", "warn"), ("failed", "bad"), ("kept", "warn"), ("future", "soft")] {
+                    (grouped(count(WindowState::Done))) " done"
+                    @for (state, tone) in [
+                        (WindowState::Due, "warn"), (WindowState::Failed, "bad"), (WindowState::Kept, "warn"), (WindowState::Future, "soft"),
+                    ] {
                         @if count(state) > 0 { ", " span class=(tone) { (grouped(count(state))) " " (state) } }
                     }
                 }))

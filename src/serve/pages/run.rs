@@ -21,7 +21,7 @@ use crate::serve::layout;
 use crate::serve::parts::{cut, duration, figure, grouped, instant, job_link, none, opt_instant, opt_text, run_link, state, text};
 use crate::serve::problem::Problem;
 use crate::store::format_instant;
-use crate::store::state::Run;
+use crate::store::runs::{Run, RunState};
 
 /// Seconds after which the page of a run that goes on is loaded again.
 const REFRESH_SECONDS: u32 = 2;
@@ -72,11 +72,11 @@ pub(super) async fn page(
     };
     let run = &shown.run;
     let silent_for = now - shown.heartbeat_at;
-    let is_running = run.state == "running";
+    let is_running = run.state == RunState::Running;
     // A run that is silent for longer than its lease is dead: loading the page again shows nothing new.
     let is_silent = is_running && silent_for > TimeDelta::seconds(app.context.config.engine.lock_lease_seconds.into());
     let content = html! {
-        h1 { "Run of " (cut(&run.job, 60)) " " (state(&run.state)) }
+        h1 { "Run of " (cut(&run.job, 60)) " " (state(run.state.name())) }
         @if is_silent {
             p class="warn" role="alert" {
                 "It has been silent since " (instant(shown.heartbeat_at)) " UTC: its process is gone or cannot reach the database. "

@@ -1,14 +1,34 @@
-//! State tables: runs, windows and watermarks (`docs/semantics.md` section 5).
-
-use std::collections::BTreeMap;
+//! Runs: one row of `job_run` each (`docs/semantics.md` section 5).
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::value::{Row, Value};
+use super::value::Row;
+use super::words::words;
 use super::{Store, Tx};
-use crate::window::{Window, WindowKind, first_of_month};
+
+words! {
+    /// How far a run is.
+    pub enum RunState {
+        Running = "running",
+        Success = "success",
+        Failed = "failed",
+        /// Stopped by a signal, or its process is gone: what it left is still due.
+        Interrupted = "interrupted",
+    }
+}
+
+words! {
+    /// Who started a run.
+    pub enum Trigger {
+        /// The command line.
+        Manual = "manual",
+        /// The button of a page, or its JSON.
+        Page = "page",
+        Schedule = "schedule",
+    }
+}
 
 /// A run about to start.
 #[derive(Debug, Clone)]
@@ -26,8 +46,7 @@ pub struct NewRun {
 /// What started a run.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// `manual`, `page` or `schedule`.
-    pub trigger: &'static str,
+    pub trigger: Trigger,
     /// The slot of the schedule that the run is for.
     pub scheduled_for: Option<DateTime<Utc>>,
     /// Which try of the slot it is, from 1.
@@ -36,7 +55,7 @@ pub struct Origin {
 
 impl Default for Origin {
     fn default() -> Self {
-        Self { trigger: "manual", scheduled_for: None, attempt: 1 }
+        Self { trigger: Trigger::Manual, scheduled_for: None, attempt: 1 }
     }
 }
 
@@ -54,10 +73,11 @@ pub struct Run {
     pub run_id: String,
     pub job: String,
     pub parent_run_id: Option<String>,
+    /// A word of [`Trigger`]. Nothing is decided by it: it is shown as it stands.
     pub trigger: String,
     pub scheduled_for: Option<DateTime<Utc>>,
     pub attempt: i64,
-    pub state: String,
+    pub state: RunState,
     #[serde(skip)]
     pub request: String,
     pub as_of: DateTime<Utc>,
@@ -86,31 +106,12 @@ pub struct Progress {
     pub quarantined_count: i64,
 }
 
-/// One row of `job_window`.
-#[derive(Debug, Clone)]
-pub struct WindowState {
-    pub window: Window,
-    /// `due`, `done`, `failed`, `kept` (its raw rows are gone, its old result stays) or `future` (it has not begun).
-    pub state: String,
-    pub due_reason: Option<String>,
-    pub error_text: Option<String>,
-    pub run_id: Option<String>,
-    /// How often it was written; a window downstream is due when this has grown.
-    pub write_count: i64,
-    pub rows_in: i64,
-    pub rows_out: i64,
-    pub quarantined_count: i64,
-    pub input_fingerprint: Option<String>,
-    pub timezone: String,
-}
-
-/// What writing a window gave.
-#[derive(Debug, Clone, Default)]
-pub struct Written {
-    pub rows_in: i64,
-    pub rows_out: i64,
-    pub quarantined_count: i64,
-    pub input_fingerprint: String,
+/// How a run ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome<'a> {
+    pub state: RunState,
+    pub error_class: Option<&'a str>,
+    pub error_text: Option<&'a str>,
 }
 
 /// This machine's name, as runs record it.
@@ -179,7 +180,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends a run: `state` is `success`, `failed` or `interrupted`.
+    /// Ends a run.
     ///
     /// # Errors
     /// What the database says.
@@ -258,182 +259,10 @@ impl Store {
         let rows = self.query("SELECT log FROM job_run WHERE run_id = $1", &[run_id.into()]).await?;
         rows.first().map_or(Ok(None), |row| row.opt_text("log"))
     }
-
-    /// How many windows each job has in each state.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn window_counts(&self) -> Result<BTreeMap<String, BTreeMap<String, i64>>> {
-        let rows = self.query("SELECT job, state, COUNT(*) AS window_count FROM job_window GROUP BY job, state", &[]).await?;
-        let mut counts: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
-        for row in rows {
-            counts.entry(row.text("job")?).or_default().insert(row.text("state")?, row.int("window_count")?);
-        }
-        Ok(counts)
-    }
-
-    /// Every window of a job, in order.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn windows(&self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
-        windows_of(&self.query(&windows_sql(), &[job.into()]).await?)
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy)]
-pub struct Outcome<'a> {
-    pub state: &'a str,
-    pub error_class: Option<&'a str>,
-    pub error_text: Option<&'a str>,
-}
-
-impl Tx {
-    /// As [`Store::windows`].
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn windows(&mut self, job: &str) -> Result<BTreeMap<Window, WindowState>> {
-        windows_of(&self.query(&windows_sql(), &[job.into()]).await?)
-    }
-
-    /// The windows of a job that share a day with `window`, and a few beside it.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn windows_near(&mut self, job: &str, window: Window) -> Result<BTreeMap<Window, WindowState>> {
-        let everything = Window::containing(WindowKind::All, window.start_date)?;
-        if window == everything {
-            return self.windows(job).await;
-        }
-        // No window is longer than a month, but for the one of everything.
-        let sql = format!(
-            "{WINDOW_COLUMNS} FROM job_window WHERE job = $1 AND (window_start = $4 OR (window_start >= $2 AND window_start < $3))"
-        );
-        let from = first_of_month(window.start_date);
-        let parameters = [job.into(), from.into(), window.end_date.into(), everything.start_date.into()];
-        windows_of(&self.query(&sql, &parameters).await?)
-    }
-
-    /// Marks windows as due, so that they stay so until they are written.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn mark_due(&mut self, job: &str, due: &[(Window, String)], timezone: &str) -> Result<()> {
-        let columns = ["job", "window_start", "window_end", "state", "due_reason", "timezone"];
-        let rows: Vec<Vec<Value>> = due
-            .iter()
-            .map(|(window, reason)| {
-                vec![job.into(), window.start_date.into(), window.end_date.into(), "due".into(), reason.as_str().into(), timezone.into()]
-            })
-            .collect();
-        let suffix = "ON CONFLICT (job, window_start) DO UPDATE SET state = 'due', due_reason = excluded.due_reason";
-        self.insert_rows("job_window", &columns, &rows, suffix).await?;
-        Ok(())
-    }
-
-    /// Records that a window could not be written, `state` being `failed` or `kept`; its old result stays.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn fail_window(&mut self, job: &str, window: Window, state: &str, error: &str, timezone: &str) -> Result<()> {
-        let sql = "INSERT INTO job_window (job, window_start, window_end, state, error_text, timezone) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (job, window_start) DO UPDATE SET state = excluded.state, error_text = excluded.error_text, \
-             timezone = CASE WHEN job_window.write_count = 0 THEN excluded.timezone ELSE job_window.timezone END";
-        let parameters = [job.into(), window.start_date.into(), window.end_date.into(), state.into(), error.into(), timezone.into()];
-        self.execute(sql, &parameters).await?;
-        Ok(())
-    }
-
-    /// Records a window as written, in the transaction that replaces its rows.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn record_window(
-        &mut self,
-        job: &str,
-        window: Window,
-        run_id: &str,
-        written: &Written,
-        timezone: &str,
-        now: DateTime<Utc>,
-    ) -> Result<()> {
-        let sql = "INSERT INTO job_window (job, window_start, window_end, state, run_id, write_count, rows_in, rows_out, \
-                 quarantined_count, input_fingerprint, timezone, written_at) \
-             VALUES ($1, $2, $3, 'done', $4, 1, $5, $6, $7, $8, $9, $10) \
-             ON CONFLICT (job, window_start) DO UPDATE SET window_end = excluded.window_end, state = 'done', due_reason = NULL, \
-                 error_text = NULL, run_id = excluded.run_id, write_count = job_window.write_count + 1, rows_in = excluded.rows_in, \
-                 rows_out = excluded.rows_out, quarantined_count = excluded.quarantined_count, \
-                 input_fingerprint = excluded.input_fingerprint, timezone = excluded.timezone, written_at = excluded.written_at";
-        let parameters = [
-            job.into(),
-            window.start_date.into(),
-            window.end_date.into(),
-            run_id.into(),
-            written.rows_in.into(),
-            written.rows_out.into(),
-            written.quarantined_count.into(),
-            written.input_fingerprint.as_str().into(),
-            timezone.into(),
-            now.into(),
-        ];
-        self.execute(sql, &parameters).await?;
-        Ok(())
-    }
-
-    /// How far a source has been looked at, if ever.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn watermark(&mut self, source: &str) -> Result<Option<String>> {
-        let rows = self.query("SELECT position FROM usage_watermark WHERE source = $1", &[source.into()]).await?;
-        rows.first().map(|row| row.text("position")).transpose()
-    }
-
-    /// Moves the watermark of a source.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn set_watermark(&mut self, source: &str, position: &str, now: DateTime<Utc>) -> Result<()> {
-        let sql = "INSERT INTO usage_watermark (source, position, updated_at) VALUES ($1, $2, $3) \
-             ON CONFLICT (source) DO UPDATE SET position = excluded.position, updated_at = excluded.updated_at";
-        self.execute(sql, &[source.into(), position.into(), now.into()]).await?;
-        Ok(())
-    }
-}
-
-const WINDOW_COLUMNS: &str = "SELECT window_start, window_end, state, due_reason, error_text, run_id, write_count, rows_in, rows_out, \
-     quarantined_count, input_fingerprint, timezone";
-
-fn windows_sql() -> String {
-    format!("{WINDOW_COLUMNS} FROM job_window WHERE job = $1 ORDER BY window_start")
 }
 
 const RUN_COLUMNS: &str = "run_id, job, parent_run_id, \"trigger\", scheduled_for, attempt, state, request, as_of, started_at, finished_at, duration_ms, \
      windows_planned, windows_done, rows_in, rows_out, quarantined_count, error_class, error_text, host, pid, version";
-
-fn windows_of(rows: &[Row]) -> Result<BTreeMap<Window, WindowState>> {
-    rows.iter()
-        .map(|row| {
-            let window = Window { start_date: row.date("window_start")?, end_date: row.date("window_end")? };
-            let state = WindowState {
-                window,
-                state: row.text("state")?,
-                due_reason: row.opt_text("due_reason")?,
-                error_text: row.opt_text("error_text")?,
-                run_id: row.opt_text("run_id")?,
-                write_count: row.int("write_count")?,
-                rows_in: row.int("rows_in")?,
-                rows_out: row.int("rows_out")?,
-                quarantined_count: row.int("quarantined_count")?,
-                input_fingerprint: row.opt_text("input_fingerprint")?,
-                timezone: row.text("timezone")?,
-            };
-            Ok((window, state))
-        })
-        .collect()
-}
 
 fn run_of(row: &Row) -> Result<Run> {
     Ok(Run {
@@ -443,7 +272,7 @@ fn run_of(row: &Row) -> Result<Run> {
         trigger: row.text("trigger")?,
         scheduled_for: row.opt_instant("scheduled_for")?,
         attempt: row.int("attempt")?,
-        state: row.text("state")?,
+        state: row.word("state")?,
         request: row.text("request")?,
         as_of: row.instant("as_of")?,
         started_at: row.instant("started_at")?,
