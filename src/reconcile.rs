@@ -4,6 +4,7 @@
 //! and the query that shows it; nothing is mended.
 
 mod seats;
+mod totals;
 mod usage;
 
 use std::collections::BTreeMap;

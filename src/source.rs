@@ -3,6 +3,7 @@
 
 mod batch;
 mod copy_binary;
+mod event;
 pub mod ledger;
 mod postgres;
 mod sqlite;
@@ -20,7 +21,8 @@ use crate::project::Project;
 use crate::sql_text::{self, Numbered};
 use crate::store::{Store, reading};
 
-pub use batch::{EventColumns, MAX_TEXT_BYTES, event_schema};
+pub use batch::MAX_TEXT_BYTES;
+pub use event::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns, EventId};
 
 /// One mapped table.
 #[derive(Debug, Clone)]
@@ -123,7 +125,7 @@ impl Source {
     pub async fn check(&self, store: &Store) -> Result<()> {
         let epoch = DateTime::<Utc>::default();
         let events = Numbered { sql: self.events_sql(store, epoch, epoch)?, names: Vec::new() };
-        batch::require_fields(&self.prove(store, EVENTS, &events).await?, &self.origin)?;
+        event::require_fields(&self.prove(store, EVENTS, &events).await?, &self.origin)?;
         for (name, statement) in [(CHANGED, self.changed_sql()?), (POSITION, self.position_sql()?), (NEXT_EVENT, self.next_event_sql()?)] {
             self.prove(store, name, &statement).await?;
         }

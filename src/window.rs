@@ -203,6 +203,19 @@ mod tests {
     }
 
     #[test]
+    fn a_day_whose_midnight_comes_twice_starts_with_the_earlier_one() {
+        // Havana goes from 01:00 back to 00:00; St. John's went from 00:01 back to 23:01 of the day before.
+        for (zone, day, start) in
+            [(Tz::America__Havana, "2026-11-01", "2026-11-01T04:00:00Z"), (Tz::America__St_Johns, "2010-11-07", "2010-11-07T02:30:00Z")]
+        {
+            assert_eq!(start_of_day(date(day), zone).unwrap(), start.parse::<DateTime<Utc>>().unwrap(), "{zone}");
+        }
+        let repeated = "2010-11-07T02:45:00Z".parse::<DateTime<Utc>>().unwrap();
+        assert_eq!(repeated.with_timezone(&Tz::America__St_Johns).date_naive(), date("2010-11-06"));
+        assert_eq!(day_of(repeated, Tz::America__St_Johns).unwrap(), date("2010-11-07"));
+    }
+
+    #[test]
     fn windows_print_as_people_write_them() {
         assert_eq!(Window::containing(WindowKind::Day, date("2026-03-29")).unwrap().to_string(), "2026-03-29");
         assert_eq!(Window::containing(WindowKind::Month, date("2026-02-28")).unwrap().to_string(), "2026-02");

@@ -3,41 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
 use chrono::{DateTime, NaiveDate, Utc};
 
+use super::totals::{self, Totals};
 use super::{Findings, Range};
 use crate::job::{Job, OperatorKind};
+use crate::measure::{MEASURES, REQUEST_COUNT};
 use crate::money::div_half_even;
 use crate::operator::usage_rollup::UsageRollup;
 use crate::plan::{Plan, Request, days_with_events};
 use crate::run::{Context, Operator, load_operator};
-use crate::sql_text::quote_identifier;
 use crate::store::windows::WindowState;
-use crate::store::{Row, Value};
 use crate::window::{Window, WindowKind, first_of_month};
-
-/// Measures that add up over any grouping.
-const MEASURES: [&str; 15] = [
-    "request_count",
-    "success_count",
-    "error_count",
-    "unpriced_count",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "input_cost_nanos",
-    "output_cost_nanos",
-    "total_cost_nanos",
-    "success_total_tokens",
-    "success_latency_ms_sum",
-    "tool_turns",
-    "rating_sum",
-    "rating_count",
-];
-
-type Sums = BTreeMap<&'static str, i128>;
 
 /// `usage_daily` against the raw log, read and priced again, and the quarantine against what is still bad.
 pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Utc>, findings: &mut Findings) -> Result<()> {
@@ -47,12 +24,12 @@ pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Ut
         // Before the plan: what comes in between is due by then, and not held against anyone.
         let logged = logged_windows(context, rollup, range).await?;
         let (plan, due) = planned(context, job, &operator, as_of).await?;
-        let stored = stored_sums(context, job, &job.window_column).await?;
+        let stored = totals::stored(&context.store, job).await?;
         for (day, found) in &stored {
             let window = Window::containing(job.window, *day)?;
             if !plan.states.contains_key(&window) && !due.contains(&window) {
-                let rows = found.get("request_count").unwrap_or(&0);
-                findings.compare("raw_log", &window.to_string(), "rows of a day that no run wrote", &0, rows, || {
+                let rows = found.shown(REQUEST_COUNT);
+                findings.compare("raw_log", &window.to_string(), "rows of a day that no run wrote", &0, &rows, || {
                     format!("SELECT * FROM {} WHERE {} = '{day}'", job.writes, job.window_column)
                 });
             }
@@ -65,13 +42,11 @@ pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Ut
             let day = window.start_date;
             let is_written = plan.states.contains_key(&window);
             if !due.contains(&window) {
-                let none = Sums::new();
-                let found = stored.get(&day).unwrap_or(&none);
-                for measure in MEASURES {
-                    let (expected, found) = (sum_of(&computed.rows, measure), found.get(measure).unwrap_or(&0));
-                    findings.compare("raw_log", &window.to_string(), measure, &expected, found, || {
+                let (expected, found) = (Totals::of_groups(&computed.groups), stored.get(&day).copied().unwrap_or(Totals::NONE));
+                for (index, measure) in MEASURES.iter().enumerate() {
+                    findings.compare("raw_log", &window.to_string(), measure.name, &expected.shown(index), &found.shown(index), || {
                         if is_written {
-                            format!("SELECT SUM({measure}) FROM {} WHERE {} = '{day}'", job.writes, job.window_column)
+                            format!("SELECT {} FROM {} WHERE {} = '{day}'", measure.sql(), job.writes, job.window_column)
                         } else {
                             format!("no run has found this day: `tallyroll run-job {} --day {day} --downstream`", job.name)
                         }
@@ -122,28 +97,24 @@ async fn quarantine(
 /// The summaries downstream of `usage_daily`, each measure per window.
 pub(super) async fn summaries(context: &Context, as_of: DateTime<Utc>, findings: &mut Findings) -> Result<()> {
     let Some(daily) = context.jobs.iter().find(|job| job.operator == OperatorKind::UsageRollup) else { return Ok(()) };
-    let days = stored_sums(context, daily, &daily.window_column).await?;
+    let days = totals::stored(&context.store, daily).await?;
     for job in context.jobs.downstream_of(daily).into_iter().filter(|job| job.operator == OperatorKind::Sql) {
         let check = match job.window {
             WindowKind::Day => "days",
             WindowKind::Month => "months",
             _ => continue,
         };
-        let columns = context.store.table_columns(&job.writes).await?;
-        let measures: Vec<&'static str> = MEASURES.into_iter().filter(|measure| columns.iter().any(|column| column == measure)).collect();
+        let measures = totals::measures_of(&context.store, job).await?;
         if measures.is_empty() {
             continue;
         }
         let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
         let (_, due) = planned(context, job, &operator, as_of).await?;
-        let stored = stored_sums(context, job, &job.window_column).await?;
-        let mut expected: BTreeMap<NaiveDate, Sums> = BTreeMap::new();
-        for (day, sums) in &days {
+        let stored = totals::stored(&context.store, job).await?;
+        let mut expected: BTreeMap<NaiveDate, Totals> = BTreeMap::new();
+        for (day, totals) in &days {
             let key = if job.window == WindowKind::Month { first_of_month(*day) } else { *day };
-            let into = expected.entry(key).or_default();
-            for (measure, sum) in sums {
-                *into.entry(measure).or_default() += sum;
-            }
+            expected.entry(key).or_insert(Totals::NONE).add(totals);
         }
         let starts: BTreeSet<NaiveDate> = expected.keys().chain(stored.keys()).copied().collect();
         for start in starts {
@@ -151,15 +122,18 @@ pub(super) async fn summaries(context: &Context, as_of: DateTime<Utc>, findings:
             if due.contains(&window) {
                 continue;
             }
-            let none = Sums::new();
-            let (expected, found) = (expected.get(&start).unwrap_or(&none), stored.get(&start).unwrap_or(&none));
-            for measure in &measures {
-                let (expected, found) = (expected.get(measure).unwrap_or(&0), found.get(measure).unwrap_or(&0));
-                findings.compare(check, &format!("{} {window}", job.writes), measure, expected, found, || {
+            let (expected, found) = (expected.get(&start).unwrap_or(&Totals::NONE), stored.get(&start).unwrap_or(&Totals::NONE));
+            for index in &measures {
+                let measure = &MEASURES[*index];
+                let window_name = format!("{} {window}", job.writes);
+                findings.compare(check, &window_name, measure.name, &expected.shown(*index), &found.shown(*index), || {
                     let (from, to, day) = (window.start_date, window.end_date, &daily.window_column);
                     format!(
-                        "SELECT (SELECT SUM({measure}) FROM {} WHERE {day} >= '{from}' AND {day} < '{to}'), (SELECT SUM({measure}) FROM {} WHERE {} = '{from}')",
-                        daily.writes, job.writes, job.window_column
+                        "SELECT (SELECT {sql} FROM {} WHERE {day} >= '{from}' AND {day} < '{to}'), (SELECT {sql} FROM {} WHERE {} = '{from}')",
+                        daily.writes,
+                        job.writes,
+                        job.window_column,
+                        sql = measure.sql()
                     )
                 });
             }
@@ -210,33 +184,4 @@ async fn planned(context: &Context, job: &Job, operator: &Operator, as_of: DateT
     let plan = Plan::make(context, &mut tx, job, operator, &Request { as_of, ..Request::default() }).await?;
     let due = plan.windows.iter().map(|planned| planned.window).collect();
     Ok((plan, due))
-}
-
-/// A table's measures, summed by the day that its windows start on.
-async fn stored_sums(context: &Context, job: &Job, window_column: &str) -> Result<BTreeMap<NaiveDate, Sums>> {
-    let columns = context.store.table_columns(&job.writes).await?;
-    let measures: Vec<&'static str> = MEASURES.into_iter().filter(|measure| columns.iter().any(|column| column == measure)).collect();
-    let as_text = |measure: &&str| format!("CAST(SUM({measure}) AS TEXT) AS {measure}");
-    let column = quote_identifier(window_column);
-    let sql = format!(
-        "SELECT {column} AS window_start, {} FROM {} GROUP BY {column} ORDER BY {column}",
-        measures.iter().map(as_text).collect::<Vec<_>>().join(", "),
-        quote_identifier(&job.writes)
-    );
-    let sums_of = |row: &Row| -> Result<(NaiveDate, Sums)> {
-        let mut sums = Sums::new();
-        for measure in &measures {
-            let sum = match row.get(measure)? {
-                Value::Null => 0,
-                value => value.to_text().unwrap_or_default().parse()?,
-            };
-            sums.insert(measure, sum);
-        }
-        Ok((row.date("window_start")?, sums))
-    };
-    context.store.query(&sql, &[]).await?.iter().map(sums_of).collect()
-}
-
-fn sum_of(rows: &RecordBatch, measure: &str) -> i128 {
-    rows.column_by_name(measure).map_or(0, |column| column.as_primitive::<Int64Type>().iter().flatten().map(i128::from).sum())
 }

@@ -64,7 +64,7 @@ impl Work {
         Ok(())
     }
 
-    async fn roll_up(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
+    async fn roll_up(&self, rollup: &Arc<UsageRollup>, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
         let store = &self.context.store;
         let as_of = self.request.as_of;
         let input_fingerprint = rollup.rules_fingerprint(window)?;
@@ -90,7 +90,7 @@ impl Work {
         rollup.write(&mut tx, &self.job, window, &computed, &self.run_id, now).await?;
         let written = Written {
             rows_in: computed.rows_in(),
-            rows_out: i64::try_from(computed.rows.num_rows())?,
+            rows_out: i64::try_from(computed.groups.len())?,
             quarantined_count: i64::try_from(computed.quarantined.len())?,
             input_fingerprint,
         };

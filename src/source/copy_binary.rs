@@ -5,7 +5,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use uuid::Uuid;
 
-use super::batch::{BatchBuilder, Target};
+use super::batch::BatchBuilder;
+use super::event::Target;
 use crate::money;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -180,6 +181,16 @@ fn numeric_nanos(field: &[u8]) -> Result<Option<i64>> {
     let mut position = i32::from(i16::from_be_bytes(weight)) + SCALE_DIGITS;
     if position > 8 {
         return Ok(None);
+    }
+    // Nearly every cost is below 10,000 USD and has at most twelve decimal places: it fits 64 bits.
+    let left = position + 1 - i32::from(u16::from_be_bytes(count).min(100));
+    if position <= SCALE_DIGITS && left >= 0 {
+        let digit = |pair: &[u8; 2]| u64::from(u16::from_be_bytes(*pair));
+        let scaled = digits.as_chunks::<2>().0.iter().fold(0_u64, |scaled, pair| scaled * 10_000 + digit(pair));
+        let scaled = scaled * 10_000_u64.pow(left.unsigned_abs());
+        let (quotient, rest) = (scaled / 1_000, scaled % 1_000);
+        let nanos = quotient + u64::from(rest > 500 || (rest == 500 && quotient % 2 != 0));
+        return Ok(i64::try_from(nanos).ok().map(|nanos| if sign == NEGATIVE { -nanos } else { nanos }));
     }
     let mut scaled: i128 = 0;
     let mut is_sticky = false;

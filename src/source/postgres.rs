@@ -7,8 +7,9 @@ use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Column, Executor, SqlSafeStr, Statement, TypeInfo};
 use tokio::sync::mpsc::Sender;
 
-use super::batch::{self, BatchBuilder, MAX_TEXT_BYTES};
+use super::batch::{BatchBuilder, MAX_TEXT_BYTES};
 use super::copy_binary::{self, Decoder};
+use super::event;
 use crate::sql_text::quote_identifier;
 use crate::store::classify;
 
@@ -17,7 +18,7 @@ pub(super) async fn read(pool: &PgPool, sql: &str, origin: &str, batch_rows: usi
     // The stream carries no names or types: the prepared statement does.
     let statement = tx.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await.map_err(classify)?;
     let names: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
-    let targets = batch::targets(&names, origin)?;
+    let targets = event::targets(&names, origin)?;
     let mut decoders = Vec::new();
     let mut columns = Vec::new();
     for (column, target) in statement.columns().iter().zip(targets) {

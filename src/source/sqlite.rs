@@ -8,8 +8,10 @@ use chrono::DateTime;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::mpsc::Sender;
+use uuid::Uuid;
 
-use super::batch::{self, BatchBuilder, MAX_TEXT_BYTES, Target};
+use super::batch::{BatchBuilder, MAX_TEXT_BYTES};
+use super::event::{self, Target};
 use crate::failure::Failure;
 use crate::money;
 use crate::sql_text::quote_identifier;
@@ -33,7 +35,7 @@ fn read_blocking(file: &Path, sql: &str, origin: &str, batch_rows: usize, sender
         _ => classify_sqlite(error),
     })?;
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
-    let targets = batch::targets(&names, origin)?;
+    let targets = event::targets(&names, origin)?;
     let columns: Vec<String> = names.iter().zip(&targets).map(|(name, target)| bounded(name, *target)).collect();
     statement = connection.prepare(&format!("SELECT {} FROM (\n{sql}\n) AS event", columns.join(", "))).map_err(classify_sqlite)?;
     let mut builder = BatchBuilder::new();
@@ -78,7 +80,10 @@ fn put(builder: &mut BatchBuilder, target: Target, name: &str, value: ValueRef<'
         ValueRef::Text(text) if matches!(target, Target::Cost(_)) && name.ends_with("_usd") => {
             builder.put_cost(target, money::parse_usd_nanos(std::str::from_utf8(text)?).ok())?;
         }
-        ValueRef::Text(text) => builder.put_text(target, std::str::from_utf8(text)?)?,
+        ValueRef::Text(text) => match uuid_of(target, text) {
+            Some(uuid) => builder.put_uuid(target, uuid)?,
+            None => builder.put_text(target, std::str::from_utf8(text)?)?,
+        },
         ValueRef::Integer(usd) if matches!(target, Target::Cost(_)) && name.ends_with("_usd") => {
             builder.put_cost(target, usd.checked_mul(money::NANOS_PER_USD))?;
         }
@@ -93,4 +98,12 @@ fn put(builder: &mut BatchBuilder, target: Target, name: &str, value: ValueRef<'
         ValueRef::Blob(_) => bail!("a blob"),
     }
     Ok(())
+}
+
+/// An event's id where its text is that of a UUID, to the letter.
+fn uuid_of(target: Target, text: &[u8]) -> Option<Uuid> {
+    if target != Target::EventId || text.len() != 36 || text.iter().any(u8::is_ascii_uppercase) {
+        return None;
+    }
+    Uuid::try_parse_ascii(text).ok()
 }

@@ -7,7 +7,7 @@ use arrow::array::{Array, Int64Array};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use crate::source::EventColumns;
+use crate::source::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns};
 use crate::store::{Tx, Value, format_instant};
 use crate::window::Window;
 
@@ -73,7 +73,8 @@ pub(super) fn reason(
     plausible: &RangeInclusive<i64>,
 ) -> Option<Reason> {
     let negative = |array: &Int64Array| array.is_valid(row) && array.value(row) < 0;
-    if events.text_is_bad.value(row) {
+    let marks = events.marks.value(row);
+    if marks & BAD_TEXT != 0 {
         Some(Reason::TextTooLong)
     } else if user_id.is_empty() {
         Some(Reason::NoUser)
@@ -83,11 +84,11 @@ pub(super) fn reason(
         Some(Reason::NegativeTokens)
     } else if negative(events.latency_ms) {
         Some(Reason::NegativeLatency)
-    } else if events.cost_is_bad.value(row) {
+    } else if marks & BAD_COST != 0 {
         Some(Reason::CostNotFinite)
     } else if [events.input_cost_nanos, events.output_cost_nanos, events.total_cost_nanos].into_iter().any(negative) {
         Some(Reason::NegativeCost)
-    } else if events.number_is_bad.value(row) {
+    } else if marks & BAD_NUMBER != 0 {
         Some(Reason::NumberTooLarge)
     } else if events.occurred_at.value(row) < *plausible.start() {
         Some(Reason::ImplausibleInstant)
@@ -106,8 +107,9 @@ pub(super) fn record(source: &str, events: &EventColumns<'_>, row: usize, reason
         array.key(row).map(|key| values.value(key).to_owned())
     };
     let occurred_at = DateTime::from_timestamp_micros(events.occurred_at.value(row)).context("`occurred_at` is out of range")?;
+    let event_id = events.event_id.value(row).to_text();
     let payload = json!({
-        "event_id": events.event_id.value(row),
+        "event_id": event_id,
         "occurred_at": format_instant(occurred_at),
         "user_id": text(events.user_id),
         "user_email": text(events.user_email),
@@ -127,13 +129,7 @@ pub(super) fn record(source: &str, events: &EventColumns<'_>, row: usize, reason
         "rating": int(events.rating),
         "tool_turns": int(events.tool_turns),
     });
-    Ok(QuarantinedEvent {
-        source: source.to_owned(),
-        event_id: events.event_id.value(row).to_owned(),
-        occurred_at,
-        reason,
-        payload: payload.to_string(),
-    })
+    Ok(QuarantinedEvent { source: source.to_owned(), event_id, occurred_at, reason, payload: payload.to_string() })
 }
 
 /// Makes the quarantine of a window hold exactly `events`; those seen before keep the instant they were first seen at.

@@ -1,0 +1,194 @@
+//! Texts as small numbers, by which groups are found, and the latest label of each.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, StringArray, UInt32Array};
+use arrow::datatypes::UInt32Type;
+use hashbrown::HashMap;
+
+use crate::source::EventId;
+
+/// The code of NULL.
+pub const NULL_CODE: u32 = u32::MAX;
+
+/// Gives each distinct text a code, counted from 0.
+#[derive(Debug, Default)]
+pub struct Interner {
+    codes: HashMap<String, u32>,
+    texts: Vec<String>,
+}
+
+impl Interner {
+    pub fn code(&mut self, text: &str) -> u32 {
+        if let Some(code) = self.codes.get(text) {
+            return *code;
+        }
+        let code = u32::try_from(self.texts.len()).unwrap_or(NULL_CODE - 1);
+        self.codes.insert(text.to_owned(), code);
+        self.texts.push(text.to_owned());
+        code
+    }
+
+    /// The code of each row of a dictionary column.
+    pub fn codes(&mut self, column: &DictionaryArray<UInt32Type>) -> Vec<u32> {
+        let of_value = self.codes_of_values(column);
+        let keys = column.keys();
+        (0..column.len()).map(|row| if keys.is_valid(row) { of_value[keys.value(row) as usize] } else { NULL_CODE }).collect()
+    }
+
+    fn codes_of_values(&mut self, column: &DictionaryArray<UInt32Type>) -> Vec<u32> {
+        let values = column.values().as_string::<i32>();
+        (0..values.len()).map(|index| self.code(values.value(index))).collect()
+    }
+
+    /// The texts of the codes from `first` on.
+    pub fn texts_from(&self, first: usize) -> impl Iterator<Item = &str> {
+        self.texts.iter().skip(first).map(String::as_str)
+    }
+
+    pub fn text(&self, code: u32) -> &str {
+        self.texts.get(code as usize).map_or("", String::as_str)
+    }
+
+    /// Codes as an Arrow dictionary of the texts.
+    fn column(&self, codes: impl Iterator<Item = u32>) -> arrow::error::Result<ArrayRef> {
+        let keys: UInt32Array = codes.map(|code| (code != NULL_CODE).then_some(code)).collect();
+        let values = StringArray::from_iter_values(&self.texts);
+        Ok(Arc::new(DictionaryArray::try_new(keys, Arc::new(values))?))
+    }
+}
+
+/// Gives each distinct id a code, counted from 0.
+#[derive(Debug, Default)]
+pub struct Ids {
+    codes: HashMap<i64, u32>,
+    ids: Vec<i64>,
+}
+
+impl Ids {
+    pub fn code(&mut self, id: Option<i64>) -> u32 {
+        let Some(id) = id else { return NULL_CODE };
+        *self.codes.entry(id).or_insert_with(|| {
+            self.ids.push(id);
+            u32::try_from(self.ids.len() - 1).unwrap_or(NULL_CODE - 1)
+        })
+    }
+
+    /// The id behind a code; none for that of NULL.
+    #[must_use]
+    pub fn id(&self, code: u32) -> Option<i64> {
+        self.ids.get(code as usize).copied()
+    }
+
+    fn column(&self, codes: impl Iterator<Item = u32>) -> ArrayRef {
+        let ids: Int64Array = codes.map(|code| self.id(code)).collect();
+        Arc::new(ids)
+    }
+}
+
+/// The latest label of each key, by (`occurred_at`, `event_id`).
+#[derive(Debug, Default)]
+pub struct Labels {
+    names: Interner,
+    latest: Vec<Option<Latest>>,
+}
+
+#[derive(Debug)]
+struct Latest {
+    occurred_micros: i64,
+    event_id: EventId<'static>,
+    name: u32,
+}
+
+impl Labels {
+    /// Takes in the label of one event.
+    pub fn see(&mut self, key: u32, occurred_micros: i64, event_id: impl FnOnce() -> EventId<'static>, name: &str) {
+        let index = key as usize;
+        if index >= self.latest.len() {
+            self.latest.resize_with(index + 1, || None);
+        }
+        let latest = self.latest[index].take();
+        self.latest[index] = Some(match latest {
+            None => Latest { occurred_micros, event_id: event_id(), name: self.names.code(name) },
+            Some(latest) if occurred_micros < latest.occurred_micros => latest,
+            Some(mut latest) => {
+                let event_id = event_id();
+                if occurred_micros > latest.occurred_micros || event_id.is_after(&latest.event_id) {
+                    // A label seldom changes, and comparing is cheaper than looking up.
+                    if self.names.text(latest.name) != name {
+                        latest.name = self.names.code(name);
+                    }
+                    latest.occurred_micros = occurred_micros;
+                    latest.event_id = event_id;
+                }
+                latest
+            }
+        });
+    }
+
+    /// The label of a key, if it has one.
+    #[must_use]
+    pub fn get(&self, key: u32) -> Option<&str> {
+        let latest = self.latest.get(key as usize)?.as_ref()?;
+        Some(self.names.text(latest.name))
+    }
+
+    /// The label of each key, as an Arrow dictionary.
+    fn column(&self, keys: impl Iterator<Item = u32>) -> arrow::error::Result<ArrayRef> {
+        self.names.column(keys.map(|key| self.latest.get(key as usize).and_then(Option::as_ref).map_or(NULL_CODE, |latest| latest.name)))
+    }
+}
+
+/// The texts and ids behind the codes of groups.
+#[derive(Debug, Default)]
+pub struct Codes {
+    pub sources: Interner,
+    pub users: Interner,
+    pub customers: Ids,
+    pub request_types: Interner,
+    pub categories: Interner,
+    pub models: Interner,
+    pub user_labels: Labels,
+    pub customer_labels: Labels,
+}
+
+impl Codes {
+    /// A column of a result table: the texts or ids behind the codes of a key, or the labels of that key.
+    ///
+    /// # Errors
+    /// A name that is neither one of [`super::KEYS`] nor a label.
+    pub fn column(&self, name: &str, codes: impl Iterator<Item = u32>) -> Result<ArrayRef> {
+        let texts = match name {
+            "source" => &self.sources,
+            "user_id" => &self.users,
+            "request_type" => &self.request_types,
+            "category" => &self.categories,
+            "model" => &self.models,
+            "customer_id" => return Ok(self.customers.column(codes)),
+            "user_email" => return Ok(self.user_labels.column(codes)?),
+            "customer_name" => return Ok(self.customer_labels.column(codes)?),
+            _ => bail!("There is no key and no label `{name}`"),
+        };
+        Ok(texts.column(codes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_label_wins_and_a_tie_goes_to_the_larger_event_id() {
+        let mut labels = Labels::default();
+        let id = |text: &'static str| move || EventId::Text(text.into());
+        labels.see(1, 10, id("b"), "second");
+        labels.see(1, 9, id("z"), "first");
+        labels.see(1, 10, id("a"), "tie, smaller id");
+        labels.see(3, 1, id(""), "other");
+        let column = labels.column([0, 1, 2, 3, NULL_CODE].into_iter()).unwrap();
+        let column = column.as_dictionary::<UInt32Type>().downcast_dict::<StringArray>().unwrap();
+        let read: Vec<Option<&str>> = column.into_iter().collect();
+        assert_eq!(read, [None, Some("second"), None, Some("other"), None]);
+    }
+}

@@ -1,0 +1,150 @@
+//! Events into groups, batch by batch.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use anyhow::Result;
+use arrow::array::{Array, AsArray, DictionaryArray, RecordBatch, StringArray};
+use arrow::datatypes::UInt32Type;
+
+use super::event_values::{Status, integer, values};
+use super::quarantine::{self, QuarantinedEvent};
+use super::{Rollup, UsageRollup};
+use crate::failure::Failure;
+use crate::fold::groups::Groups;
+use crate::fold::intern::{Codes, NULL_CODE};
+use crate::price::{Price, PriceBook};
+use crate::source::EventColumns;
+
+/// Most quarantined events that one window records, and most bytes of them: past either the window fails, whatever its ratio.
+const MAX_QUARANTINED: usize = 200_000;
+const MAX_QUARANTINED_BYTES: usize = 256 << 20;
+
+/// Everything known of a window while its events come in.
+pub(super) struct Accumulator {
+    rollup: Arc<UsageRollup>,
+    /// The instants, in microseconds, that an event may be of.
+    plausible: RangeInclusive<i64>,
+    codes: Codes,
+    groups: Groups,
+    /// Whether the user behind a code is a UUID.
+    user_is_uuid: Vec<bool>,
+    rows_in_by_source: Vec<(String, i64)>,
+    quarantined: Vec<QuarantinedEvent>,
+    quarantined_bytes: usize,
+}
+
+impl Accumulator {
+    pub(super) fn new(rollup: &Arc<UsageRollup>, plausible: RangeInclusive<i64>) -> Self {
+        Self {
+            rollup: Arc::clone(rollup),
+            plausible,
+            codes: Codes::default(),
+            groups: Groups::default(),
+            user_is_uuid: Vec::new(),
+            rows_in_by_source: Vec::new(),
+            quarantined: Vec::new(),
+            quarantined_bytes: 0,
+        }
+    }
+
+    /// What comes from now on is of this source.
+    pub(super) fn begin_source(&mut self, source: &str) {
+        self.rows_in_by_source.push((source.to_owned(), 0));
+    }
+
+    pub(super) fn finish(self) -> Rollup {
+        Rollup { groups: self.groups, codes: self.codes, rows_in_by_source: self.rows_in_by_source, quarantined: self.quarantined }
+    }
+
+    /// Takes in a batch.
+    pub(super) fn take(mut self, batch: &RecordBatch) -> Result<Self> {
+        let events = EventColumns::of(batch)?;
+        let Some((source, rows_in)) = self.rows_in_by_source.last_mut() else { return Ok(self) };
+        *rows_in += i64::try_from(batch.num_rows())?;
+        let source = source.clone();
+        let codes = &mut self.codes;
+        let source_code = codes.sources.code(&source);
+        let unknown_type = codes.request_types.code("unknown");
+        let users = codes.users.codes(events.user_id);
+        let new_users = codes.users.texts_from(self.user_is_uuid.len());
+        self.user_is_uuid.extend(new_users.map(|user| uuid::Uuid::try_parse(user).is_ok()));
+        let request_types = codes.request_types.codes(events.request_type);
+        let categories = codes.categories.codes(events.category);
+        let models = codes.models.codes(events.model);
+        let prices = prices_of(&self.rollup.prices, &events);
+        let statuses = Texts::of(events.status);
+        let statuses: Vec<Status> = statuses.values.iter().map(|status| Status::of(status.unwrap_or_default())).collect();
+        let status_keys = events.status.keys();
+        let (emails, customer_names) = (Texts::of(events.user_email), Texts::of(events.customer_name));
+        let pricing = self.rollup.pricing;
+
+        for row in 0..batch.num_rows() {
+            let user_id = if users[row] == NULL_CODE { "" } else { codes.users.text(users[row]) };
+            let is_uuid = !self.rollup.requires_uuid || self.user_is_uuid.get(users[row] as usize).copied().unwrap_or(true);
+            let status = if status_keys.is_valid(row) { statuses[status_keys.value(row) as usize] } else { Status::Other };
+            let measured = match quarantine::reason(&events, row, user_id, is_uuid, &self.plausible) {
+                Some(reason) => Err(reason),
+                None => values(&events, row, pricing, prices.get(row).copied().unwrap_or_default(), status),
+            };
+            let values = match measured {
+                Ok(values) => values,
+                Err(reason) => {
+                    let event = quarantine::record(&source, &events, row, reason)?;
+                    self.quarantined_bytes += event.payload.len();
+                    if self.quarantined.len() >= MAX_QUARANTINED || self.quarantined_bytes > MAX_QUARANTINED_BYTES {
+                        return Err(too_many(self.quarantined.len()));
+                    }
+                    self.quarantined.push(event);
+                    continue;
+                }
+            };
+            let occurred_micros = events.occurred_at.value(row);
+            let event_id = || events.event_id.value(row).into_owned();
+            let customer = codes.customers.code(integer(events.customer_id, row));
+            if let Some(email) = emails.get(row) {
+                codes.user_labels.see(users[row], occurred_micros, event_id, email);
+            }
+            if let (Some(name), false) = (customer_names.get(row), customer == NULL_CODE) {
+                codes.customer_labels.see(customer, occurred_micros, event_id, name);
+            }
+            let request_type = if request_types[row] == NULL_CODE { unknown_type } else { request_types[row] };
+            self.groups.add([source_code, users[row], customer, request_type, categories[row], models[row]], &values);
+        }
+        Ok(self)
+    }
+}
+
+fn too_many(count: usize) -> anyhow::Error {
+    Failure::bad_data(format!("More than {count} events of one window are quarantined"))
+        .hint("look at the source's SQL file first: so many bad rows are rarely the rows' fault")
+        .into()
+}
+
+/// A dictionary column's texts by row.
+struct Texts<'a> {
+    array: &'a DictionaryArray<UInt32Type>,
+    values: &'a StringArray,
+}
+
+impl<'a> Texts<'a> {
+    fn of(array: &'a DictionaryArray<UInt32Type>) -> Self {
+        Self { array, values: array.values().as_string() }
+    }
+
+    fn get(&self, row: usize) -> Option<&'a str> {
+        let keys = self.array.keys();
+        keys.is_valid(row).then(|| self.values.value(keys.value(row) as usize))
+    }
+}
+
+/// The prices of each row's model; none at all where there is no price book.
+fn prices_of<'b>(book: &'b PriceBook, events: &EventColumns<'_>) -> Vec<&'b [Price]> {
+    if book.is_empty() {
+        return Vec::new();
+    }
+    let models = events.model.values().as_string::<i32>();
+    let of_value: Vec<&[Price]> = (0..models.len()).map(|index| book.prices_of(models.value(index))).collect();
+    let keys = events.model.keys();
+    (0..events.model.len()).map(|row| if keys.is_valid(row) { of_value[keys.value(row) as usize] } else { &[] }).collect()
+}

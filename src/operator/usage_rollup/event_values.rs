@@ -1,0 +1,128 @@
+//! What one event adds to each measure (`docs/semantics.md` sections 2 to 4).
+
+use arrow::array::{Array, Int64Array};
+use chrono::DateTime;
+
+use super::quarantine::Reason;
+use crate::fold::groups::Values;
+use crate::measure::{
+    ERROR_COUNT, FIRST_REQUEST_AT, INPUT_COST_NANOS, INPUT_TOKENS, LAST_REQUEST_AT, LATENCY_MS_MAX, OUTPUT_COST_NANOS, OUTPUT_TOKENS,
+    PRICED_TOKENS, RATING_COUNT, RATING_SUM, REQUEST_COUNT, SUCCESS_COST_NANOS, SUCCESS_COUNT, SUCCESS_LATENCY_COUNT,
+    SUCCESS_LATENCY_MS_SUM, SUCCESS_PRICED_COUNT, SUCCESS_TOTAL_TOKENS, TOOL_TURNS, TOTAL_COST_NANOS, TOTAL_TOKENS, UNPRICED_COUNT,
+};
+use crate::price::{Price, Pricing, RatedCost, price_at};
+use crate::source::EventColumns;
+
+/// The most tokens, milliseconds or turns of one event: thousands of such add up in 64 bits.
+const MAX_NUMBER: u64 = 1_000_000_000_000_000;
+
+/// The most that one event costs: what the log's `NUMERIC(18, 9)` holds.
+const MAX_COST_NANOS: u64 = 1_000_000_000_000_000_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Success,
+    Error,
+    /// Counted as a request, neither as a success nor as an error, as the seed does.
+    Other,
+}
+
+impl Status {
+    pub(super) fn of(text: &str) -> Self {
+        match text {
+            "success" => Self::Success,
+            "error" => Self::Error,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[inline]
+pub(super) fn integer(array: &Int64Array, row: usize) -> Option<i64> {
+    array.is_valid(row).then(|| array.value(row))
+}
+
+/// What one event adds to each measure.
+pub(super) fn values(events: &EventColumns<'_>, row: usize, pricing: Pricing, prices: &[Price], status: Status) -> Result<Values, Reason> {
+    let input_tokens = integer(events.input_tokens, row);
+    let output_tokens = integer(events.output_tokens, row);
+    let total_tokens = match integer(events.total_tokens, row) {
+        Some(total) => total,
+        None => input_tokens.unwrap_or(0).checked_add(output_tokens.unwrap_or(0)).ok_or(Reason::NumberTooLarge)?,
+    };
+    let cost = cost(events, row, pricing, prices, input_tokens.zip(output_tokens))?;
+    let latency_ms = integer(events.latency_ms, row);
+    let rating = integer(events.rating, row);
+    let tool_turns = integer(events.tool_turns, row).unwrap_or(0);
+    let numbers = [input_tokens, output_tokens, Some(total_tokens), latency_ms, rating, Some(tool_turns)];
+    let exceeds = |numbers: &[Option<i64>], limit: u64| numbers.iter().flatten().any(|number| number.unsigned_abs() > limit);
+    if exceeds(&numbers, MAX_NUMBER) || exceeds(&[cost.input, cost.output, cost.total], MAX_COST_NANOS) {
+        return Err(Reason::NumberTooLarge);
+    }
+
+    let mut values = Values::NONE;
+    let occurred_micros = events.occurred_at.value(row);
+    values.of[REQUEST_COUNT] = 1;
+    values.of[ERROR_COUNT] = i64::from(status == Status::Error);
+    values.of[INPUT_TOKENS] = input_tokens.unwrap_or(0);
+    values.of[OUTPUT_TOKENS] = output_tokens.unwrap_or(0);
+    values.of[TOTAL_TOKENS] = total_tokens;
+    values.of[TOOL_TURNS] = tool_turns;
+    values.of[RATING_SUM] = rating.unwrap_or(0);
+    values.of[RATING_COUNT] = i64::from(rating.is_some());
+    values.of[FIRST_REQUEST_AT] = occurred_micros;
+    values.of[LAST_REQUEST_AT] = occurred_micros;
+    match latency_ms {
+        Some(latency_ms) => values.of[LATENCY_MS_MAX] = latency_ms,
+        None => values.forget(LATENCY_MS_MAX),
+    }
+    for (measure, nanos) in [(INPUT_COST_NANOS, cost.input), (OUTPUT_COST_NANOS, cost.output), (TOTAL_COST_NANOS, cost.total)] {
+        match nanos {
+            Some(nanos) => values.of[measure] = nanos,
+            None => values.forget(measure),
+        }
+    }
+    values.of[UNPRICED_COUNT] = i64::from(cost.total.is_none());
+    values.of[PRICED_TOKENS] = if cost.total.is_some() { total_tokens } else { 0 };
+    let success_cost = cost.total.filter(|_| status == Status::Success);
+    match success_cost {
+        Some(nanos) => values.of[SUCCESS_COST_NANOS] = nanos,
+        None => values.forget(SUCCESS_COST_NANOS),
+    }
+    values.of[SUCCESS_PRICED_COUNT] = i64::from(success_cost.is_some());
+    if status == Status::Success {
+        values.of[SUCCESS_COUNT] = 1;
+        values.of[SUCCESS_TOTAL_TOKENS] = total_tokens;
+        values.of[SUCCESS_LATENCY_MS_SUM] = latency_ms.unwrap_or(0);
+        values.of[SUCCESS_LATENCY_COUNT] = i64::from(latency_ms.is_some());
+    }
+    Ok(values)
+}
+
+/// An event's cost in nano-USD, as far as it is known.
+struct Cost {
+    input: Option<i64>,
+    output: Option<i64>,
+    total: Option<i64>,
+}
+
+fn cost(events: &EventColumns<'_>, row: usize, pricing: Pricing, prices: &[Price], tokens: Option<(i64, i64)>) -> Result<Cost, Reason> {
+    let (input, output) = (integer(events.input_cost_nanos, row), integer(events.output_cost_nanos, row));
+    let total = match (integer(events.total_cost_nanos, row), input, output) {
+        (None, Some(input), Some(output)) => Some(input.checked_add(output).ok_or(Reason::NumberTooLarge)?),
+        (total, _, _) => total,
+    };
+    let logged = Cost { input, output, total };
+    if pricing == Pricing::Log && logged.total.is_some() {
+        return Ok(logged);
+    }
+    let occurred_at = DateTime::from_timestamp_micros(events.occurred_at.value(row)).ok_or(Reason::NumberTooLarge)?;
+    match price_at(prices, occurred_at).zip(tokens) {
+        Some((price, (input_tokens, output_tokens))) => {
+            let RatedCost { input_nanos, output_nanos, total_nanos } =
+                price.rate(input_tokens, output_tokens).ok_or(Reason::NumberTooLarge)?;
+            Ok(Cost { input: Some(input_nanos), output: Some(output_nanos), total: Some(total_nanos) })
+        }
+        None => Ok(logged),
+    }
+}
