@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use crate::run::Context;
 use crate::schedule::Schedule;
 use crate::store::Row;
+use crate::store::runs::{RunCount, RunState};
 use crate::store::windows::WindowState;
 
 type Labels = Vec<(&'static str, String)>;
@@ -78,41 +79,41 @@ async fn runs(context: &Context, registry: &mut Registry) -> Result<()> {
     let running = family(registry, "job_running", "Whether the job is at work");
 
     let mut successes: BTreeMap<String, DateTime<Utc>> = BTreeMap::new();
-    let sql = "SELECT job, state, COUNT(*) AS run_count, MAX(finished_at) AS finished_at FROM job_run GROUP BY job, state \
-         UNION ALL \
-         SELECT job, 'slot' AS state, 0 AS run_count, MAX(finished_at) AS finished_at FROM schedule_state WHERE state = 'success' GROUP BY job";
-    let states = context.store.query(sql, &[]).await?;
+    // A slot whose job had nothing due ended well without a run.
+    let sql = "SELECT job, MAX(finished_at) AS finished_at FROM schedule_state WHERE state = 'success' GROUP BY job";
+    let mut ended_well = Vec::new();
+    for row in context.store.query(sql, &[]).await? {
+        ended_well.push((row.text("job")?, row.opt_instant("finished_at")?));
+    }
     for job in context.jobs.iter() {
         running.get_or_create(&of_job(&job.name)).set(0.0);
     }
-    for row in &states {
-        let (job, state) = (row.text("job")?, row.text("state")?);
-        if ["success", "slot"].contains(&state.as_str())
-            && let Some(at) = row.opt_instant("finished_at")?
-        {
-            let latest = successes.entry(job.clone()).or_insert(at);
+    for RunCount { job, state, run_count, finished_at } in context.store.run_counts().await? {
+        match state {
+            RunState::Running => {
+                running.get_or_create(&of_job(&job)).set(1.0);
+            }
+            RunState::Success => ended_well.push((job.clone(), finished_at)),
+            RunState::Failed | RunState::Interrupted => {}
+        }
+        count.get_or_create(&vec![("job", job), ("state", state.to_string())]).set(as_number(run_count));
+    }
+    for (job, at) in ended_well {
+        if let Some(at) = at {
+            let latest = successes.entry(job).or_insert(at);
             *latest = at.max(*latest);
         }
-        match state.as_str() {
-            "slot" => continue,
-            "running" => running.get_or_create(&of_job(&job)).set(1.0),
-            _ => 0.0,
-        };
-        count.get_or_create(&vec![("job", job), ("state", state)]).set(number(row, "run_count")?);
     }
     for (job, at) in successes {
         success_at.get_or_create(&of_job(&job)).set(seconds(at));
     }
-    let sql = "SELECT job, state, duration_ms, rows_in, rows_out FROM job_run WHERE run_id = ( \
-         SELECT newest.run_id FROM job_run AS newest WHERE newest.job = $1 AND newest.finished_at IS NOT NULL \
-         ORDER BY newest.started_at DESC, newest.run_id DESC LIMIT 1)";
     for job in context.jobs.iter() {
-        if let Some(row) = context.store.query(sql, &[job.name.as_str().into()]).await?.first() {
+        if let Some(run) = context.store.last_ended_run(&job.name).await? {
             let labels = of_job(&job.name);
-            duration.get_or_create(&labels).set(number(row, "duration_ms").unwrap_or(0.0) / 1_000.0);
-            rows_in.get_or_create(&labels).set(number(row, "rows_in")?);
-            rows_out.get_or_create(&labels).set(number(row, "rows_out")?);
-            success.get_or_create(&labels).set(if row.text("state")? == "success" { 1.0 } else { 0.0 });
+            duration.get_or_create(&labels).set(as_number(run.duration_ms.unwrap_or(0)) / 1_000.0);
+            rows_in.get_or_create(&labels).set(as_number(run.rows_in));
+            rows_out.get_or_create(&labels).set(as_number(run.rows_out));
+            success.get_or_create(&labels).set(if run.state == RunState::Success { 1.0 } else { 0.0 });
         }
     }
     Ok(())

@@ -106,6 +106,16 @@ pub struct Progress {
     pub quarantined_count: i64,
 }
 
+/// The runs of a job that are in one state.
+#[derive(Debug, Clone)]
+pub struct RunCount {
+    pub job: String,
+    pub state: RunState,
+    pub run_count: i64,
+    /// When the last of them ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome<'a> {
@@ -229,6 +239,36 @@ impl Store {
     pub async fn last_success(&self, job: &str) -> Result<Option<DateTime<Utc>>> {
         let sql = "SELECT MAX(finished_at) AS finished_at FROM job_run WHERE job = $1 AND state = 'success'";
         Ok(self.query(sql, &[job.into()]).await?.first().map(|row| row.opt_instant("finished_at")).transpose()?.flatten())
+    }
+
+    /// How many runs each job has in each state.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn run_counts(&self) -> Result<Vec<RunCount>> {
+        let sql = "SELECT job, state, COUNT(*) AS run_count, MAX(finished_at) AS finished_at FROM job_run GROUP BY job, state";
+        let count = |row: &Row| {
+            Ok(RunCount {
+                job: row.text("job")?,
+                state: row.word("state")?,
+                run_count: row.int("run_count")?,
+                finished_at: row.opt_instant("finished_at")?,
+            })
+        };
+        self.query(sql, &[]).await?.iter().map(count).collect()
+    }
+
+    /// The newest run of a job that has ended.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn last_ended_run(&self, job: &str) -> Result<Option<Run>> {
+        let sql = format!(
+            "SELECT {RUN_COLUMNS} FROM job_run WHERE run_id = ( \
+             SELECT newest.run_id FROM job_run AS newest WHERE newest.job = $1 AND newest.finished_at IS NOT NULL \
+             ORDER BY newest.started_at DESC, newest.run_id DESC LIMIT 1)"
+        );
+        self.query(&sql, &[job.into()]).await?.first().map(run_of).transpose()
     }
 
     /// One run by its id.
