@@ -4,7 +4,6 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::source::ledger::collate;
 use crate::store::{Row, Tx, Value};
 
 /// A user who has an AI seat.
@@ -31,7 +30,7 @@ impl AiSeat {
     pub async fn read(tx: &mut Tx, org: Option<&str>, skip: i64, limit: i64) -> Result<Vec<Self>> {
         let mut parameters: Vec<Value> = vec![limit.into(), skip.into()];
         parameters.extend(org.map(Value::from));
-        let filter = if org.is_some() { format!("WHERE seat.org_id{} = $3", collate(tx.engine())) } else { String::new() };
+        let filter = if org.is_some() { format!("WHERE seat.org_id{} = $3", tx.dialect().collate()) } else { String::new() };
         // The seed's own table has an enum for the type.
         let sql = format!(
             "SELECT CAST(seat.user_id AS TEXT) AS user_id, users.email AS email, seat.org_id AS org_id, seat.first_used_at AS first_used_at, \

@@ -12,8 +12,8 @@ use crate::failure::Failure;
 use crate::job::Jobs;
 use crate::operator::sql::SqlSelect;
 use crate::project::Project;
-use crate::recent::{self, LoggedRequest, user_value};
-use crate::store::{Row, Store};
+use crate::recent::{self, LoggedRequest};
+use crate::store::{Row, Store, Value};
 use crate::window::day_of;
 
 /// What a user's dashboard shows.
@@ -109,7 +109,7 @@ pub async fn refresh(project: &Project, config: &Config, store: &Store, user: Uu
     let jobs = Jobs::load(project)?;
     let job = jobs.get("user_dashboard")?;
     let select = SqlSelect::load(project, store, job, config.reporting.timezone).await?;
-    select.write_one(store, job, "user_id", &user_value(store, user), as_of).await
+    select.write_one(store, job, "user_id", &user.into(), as_of).await
 }
 
 /// Requests that the list of recent ones holds, and how far back it looks.
@@ -122,7 +122,7 @@ impl UserDashboard {
     /// # Errors
     /// [`Failure`] of kind usage for a user that has none.
     pub async fn read(project: &Project, config: &Config, store: &Store, user: Uuid, days: u64, now: DateTime<Utc>) -> Result<Self> {
-        let user_id = user_value(store, user);
+        let user_id = Value::from(user);
         let within = now - TimeDelta::days(RECENT_DAYS)..now + TimeDelta::days(1);
         let sql = "SELECT total_requests, total_tokens_used, total_cost, average_response_time, success_rate, average_rating, \
              CAST(requests_by_category AS TEXT) AS requests_by_category, requests_this_month, requests_today, plan_name, monthly_used, \

@@ -112,7 +112,7 @@ pub async fn import_file(
                 match row(mapping, &record, &mut seen, earliest_at, clock.now()) {
                     Ok(values) => {
                         if chunk.is_full_for(&given) {
-                            report.inserted_count += chunk.insert(&mut tx, store, &mut bad).await?;
+                            report.inserted_count += chunk.insert(&mut tx, &mut bad).await?;
                             abort::point("import_batch");
                         }
                         chunk.push(given, line, values);
@@ -126,7 +126,7 @@ pub async fn import_file(
             break;
         }
     }
-    report.inserted_count += chunk.insert(&mut tx, store, &mut bad).await?;
+    report.inserted_count += chunk.insert(&mut tx, &mut bad).await?;
     report.bad_count = u64::try_from(bad.rows.len())?;
     report.known_count = report.row_count - report.inserted_count - report.bad_count;
     report.bad_rows = bad.rows.iter().take(SHOWN_BAD_ROWS).map(|(row, _)| row.clone()).collect();
@@ -139,11 +139,8 @@ pub async fn import_file(
         tx = store.begin().await?;
     }
     quarantine(&mut tx, clock, path, &bad.rows).await?;
-    if mapping.target.table == SEATS.table && store.pick(true, false) {
-        // Rows that came with their ids: what is recorded next gets a larger one.
-        let sql = "SELECT setval(pg_get_serial_sequence('seat_usage_event', 'id'), GREATEST((SELECT MAX(id) FROM seat_usage_event), \
-             nextval(pg_get_serial_sequence('seat_usage_event', 'id')))) AS last_id";
-        tx.query(sql, &[]).await?;
+    if mapping.target.table == SEATS.table {
+        tx.pass_ledger_ids().await?;
     }
     abort::point("import_before_commit");
     tx.commit().await?;

@@ -8,7 +8,6 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::money::parse_usd_nanos;
 use crate::project::Project;
 use crate::source::{MAX_TEXT_BYTES, Source};
 use crate::store::{Store, Tx, Value};
@@ -42,8 +41,8 @@ pub(crate) async fn requests(
     within: Range<DateTime<Utc>>,
     limit: usize,
 ) -> Result<Vec<LoggedRequest>> {
-    let user_id = user_value(store, user);
-    let cost = store.pick("total_cost_usd", "total_cost_nanos");
+    let user_id = Value::from(user);
+    let cost = store.dialect().cost_column("total_cost");
     let mut requests = Vec::new();
     for name in &config.usage.sources {
         let source = Source::load(project, name, store.engine())?;
@@ -72,7 +71,7 @@ pub(crate) async fn requests(
                     // In SQLite a sum that does not fit is a float.
                     _ => None,
                 },
-                cost_nanos: cost.and_then(|cost| store.pick(parse_usd_nanos(&cost).ok(), cost.parse().ok())),
+                cost_nanos: cost.and_then(|cost| store.dialect().cost_nanos(&cost)),
                 latency_ms: row.opt_int("latency_ms")?,
                 status: row.opt_text("status")?,
             });
@@ -81,9 +80,4 @@ pub(crate) async fn requests(
     requests.sort_by(|left, right| (right.created_at, &right.id).cmp(&(left.created_at, &left.id)));
     requests.truncate(limit);
     Ok(requests)
-}
-
-/// A user's id as the database keeps it.
-pub(crate) fn user_value(store: &Store, user: Uuid) -> Value {
-    store.pick(user.into(), user.to_string().into())
 }

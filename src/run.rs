@@ -178,7 +178,7 @@ pub async fn load_operator(project: &Project, config: &Config, store: &Store, st
                 earliest_date: config.usage.earliest_date,
                 max_quarantined_ratio: config.quarantine.max_ratio,
                 batch_rows: usize::try_from(config.engine.batch_rows)?,
-                requires_uuid: store.pick(true, false),
+                requires_uuid: store.dialect().has_uuids(),
             })))
         }
         OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, job, config.reporting.timezone).await?))),

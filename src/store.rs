@@ -1,15 +1,17 @@
 //! The database: the only module that knows there are two of them.
 //!
-//! SQL is written once, with `$1`, `$2`, … for parameters, wherever both databases understand it; [`Store::pick`] chooses
-//! where they differ.
+//! SQL is written once, with `$1`, `$2`, … for parameters, wherever both databases understand it. What they say differently stands
+//! here: whole statements beside their table, the rest in [`Dialect`].
 
 pub mod bulk;
 mod classify;
+mod dialect;
 mod functions;
 pub mod lock;
 mod migrate;
 mod postgres;
 pub mod reading;
+mod recording;
 pub mod runs;
 mod sqlite;
 mod superuser;
@@ -30,6 +32,7 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{Postgres, Sqlite, Transaction};
 
 pub use classify::{classify, classify_sqlite};
+pub use dialect::Dialect;
 pub use migrate::{Migrated, own_tables};
 pub use value::{Row, Value, format_instant};
 
@@ -89,10 +92,19 @@ impl Store {
         }
     }
 
-    /// The name of the database in file names: `sql/<stem>.<engine>.sql`.
+    /// Which of the two databases it is.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Postgres { .. } => Dialect::Postgres,
+            Self::Sqlite { .. } => Dialect::Sqlite,
+        }
+    }
+
+    /// [`Dialect::name`].
     #[must_use]
     pub fn engine(&self) -> &'static str {
-        self.pick("postgres", "sqlite")
+        self.dialect().name()
     }
 
     /// Where it is, without any password.
@@ -104,12 +116,9 @@ impl Store {
         }
     }
 
-    /// The value for this database.
+    /// [`Dialect::pick`].
     pub fn pick<T>(&self, postgres: T, sqlite: T) -> T {
-        match self {
-            Self::Postgres { .. } => postgres,
-            Self::Sqlite { .. } => sqlite,
-        }
+        self.dialect().pick(postgres, sqlite)
     }
 
     /// The rows of one statement.
@@ -199,18 +208,24 @@ impl Store {
 }
 
 impl Tx {
+    /// As [`Store::dialect`].
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
     /// As [`Store::engine`].
     #[must_use]
     pub fn engine(&self) -> &'static str {
-        self.pick("postgres", "sqlite")
+        self.dialect().name()
     }
 
     /// As [`Store::pick`].
     pub fn pick<T>(&self, postgres: T, sqlite: T) -> T {
-        match self {
-            Self::Postgres(_) => postgres,
-            Self::Sqlite(_) => sqlite,
-        }
+        self.dialect().pick(postgres, sqlite)
     }
 
     /// As [`Store::query`].

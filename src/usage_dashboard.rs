@@ -214,7 +214,7 @@ pub async fn write(store: &Store, tx: &mut Tx, config: &Config, as_of: DateTime<
     }
     tx.execute("DELETE FROM usage_dashboard", &[]).await?;
     abort::point("dashboards_deleted");
-    let content = store.pick("CAST($2 AS TEXT)::JSONB", "$2");
+    let content = store.dialect().json("$2");
     let sql = format!("INSERT INTO usage_dashboard (dashboard_key, content, last_calculated_at) VALUES ($1, {content}, $3)");
     for (key, text) in &rows {
         tx.execute(&sql, &[key.as_str().into(), text.as_str().into(), as_of.into()]).await?;

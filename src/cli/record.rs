@@ -8,8 +8,7 @@ use uuid::Uuid;
 use super::output;
 use super::session::Session;
 use crate::abort;
-use crate::source::ledger::collate;
-use crate::store::{Create, Value};
+use crate::store::Create;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
@@ -64,41 +63,22 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let mut tx = store.begin().await?;
-    let collate = collate(store.engine());
+    let collate = tx.dialect().collate();
     let last_id = format!("SELECT COALESCE(MAX(id), 0) AS id FROM seat_usage_event WHERE org_id{collate} = $1");
     let org = match what {
         What::SeatChange(SeatChange { org, .. }) | What::AiUse(AiUse { org, .. }) => org.clone(),
         What::Assignment(Assignment { namespace, .. }) => namespace.to_string(),
     };
     let before = tx.query(&last_id, &[org.as_str().into()]).await?.first().map_or(Ok(0), |row| row.int("id"))?;
-    let record_seat_change =
-        store.pick("SELECT record_seat_change($1, $2)", "INSERT INTO record_seat_change (org_id, reason) VALUES ($1, $2)");
     match what {
-        What::SeatChange(arguments) => {
-            tx.execute(record_seat_change, &[org.as_str().into(), arguments.reason.as_str().into()]).await?;
-        }
+        What::SeatChange(arguments) => tx.record_seat_change(&org, &arguments.reason).await?,
         What::Assignment(arguments) => {
-            // All in one call on PostgreSQL, all before the count on SQLite: no count in between stands in the ledger.
-            let upsert = store.pick(
-                "SELECT upsert_seat_assignment($1, string_to_array($2, ',')::BIGINT[], \
-                 array_fill($3::TEXT, ARRAY[cardinality(string_to_array($2, ','))]), CAST($4 AS BIGINT))",
-                "INSERT INTO upsert_seat_assignment (namespace_id, user_id, seat_type, organization_id) \
-                 SELECT $1, value, $3, $4 FROM json_each('[' || $2 || ']')",
-            );
-            let users: Vec<String> = arguments.user.iter().map(ToString::to_string).collect();
-            let organization: Value = arguments.organization.into();
-            let seat_type = arguments.seat_type.as_str().into();
-            tx.execute(upsert, &[arguments.namespace.into(), users.join(",").into(), seat_type, organization]).await?;
-            tx.execute(record_seat_change, &[org.as_str().into(), "seat_change".into()]).await?;
+            let Assignment { namespace, user, seat_type, organization } = arguments;
+            tx.upsert_seat_assignment(*namespace, user, seat_type, *organization).await?;
+            tx.record_seat_change(&org, "seat_change").await?;
         }
         What::AiUse(arguments) => {
-            let record = store.pick(
-                "SELECT record_ai_seat_usage($1, $2, $3, $4)",
-                "INSERT INTO record_ai_seat_usage (user_id, org_id, event_type, event_description) VALUES ($1, $2, $3, $4)",
-            );
-            let parameters =
-                [arguments.user.into(), org.as_str().into(), arguments.event_type.as_str().into(), arguments.description.as_str().into()];
-            tx.execute(record, &parameters).await?;
+            tx.record_ai_seat_usage(arguments.user, &org, &arguments.event_type, &arguments.description).await?;
         }
     }
     let added = format!(

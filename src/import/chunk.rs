@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 
 use super::BadRows;
 use super::target::{Field, Form, SEATS, Target};
-use crate::store::{Store, Tx, Value};
+use crate::store::{Tx, Value};
 
 /// Rows sent at once, and texts of them.
 const CHUNK_ROWS: usize = 1_000;
@@ -37,11 +37,12 @@ impl Chunk {
         self.rows.push(values);
     }
 
-    pub(super) async fn insert(&mut self, tx: &mut Tx, store: &Store, bad: &mut BadRows) -> Result<u64> {
+    pub(super) async fn insert(&mut self, tx: &mut Tx, bad: &mut BadRows) -> Result<u64> {
         if self.target.table == SEATS.table {
             self.refuse_taken_ids(tx, bad).await?;
         }
-        let columns: Vec<&str> = self.target.fields.iter().map(|field| column(store, field)).collect();
+        let columns: Vec<String> = self.target.fields.iter().map(|field| column(tx, field)).collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         let rows = std::mem::take(&mut self.rows);
         self.lines.clear();
         self.text_bytes = 0;
@@ -82,6 +83,6 @@ impl Chunk {
     }
 }
 
-fn column(store: &Store, field: &Field) -> &'static str {
-    if field.form == Form::Usd { store.pick("logged_cost_usd", "logged_cost_nanos") } else { field.column }
+fn column(tx: &Tx, field: &Field) -> String {
+    if field.form == Form::Usd { tx.dialect().cost_column("logged_cost") } else { field.column.to_owned() }
 }

@@ -84,7 +84,7 @@ pub(super) async fn monthly_files(context: &Context, findings: &mut Findings) ->
 
 /// The last total of each org that records by its assignments, against them.
 pub(super) async fn drift(context: &Context, findings: &mut Findings) -> Result<()> {
-    let collate = crate::source::ledger::collate(context.store.engine());
+    let collate = context.store.dialect().collate();
     let sql = format!(
         "SELECT org.org_id AS org_id, \
              COALESCE((SELECT seats FROM seat_usage_event WHERE org_id{collate} = org.org_id AND seat_type{collate} = 'total' \

@@ -31,7 +31,7 @@ pub async fn project_id(store: &Store) -> Result<Uuid> {
     let missing = || {
         Failure::config("The table `tallyroll_project` has no row with a UUID").hint(format!(
             "restore it, or take the id of the output's `{OWNER_FILE}`: INSERT INTO {} (project_id) VALUES ('…')",
-            table(store)
+            store.dialect().own_table("tallyroll_project")
         ))
     };
     Ok(id.ok_or_else(missing)?)
@@ -107,11 +107,6 @@ fn foreign(storage: &Storage, store: &Store, path: &str, theirs: Uuid, ours: Uui
     Failure::config(format!("`{}` is of project {theirs}, and this database is project {ours}", storage.shown(path))).hint(format!(
         "give each database an `output.url` of its own; a new database that is to go on with these files takes their id: \
          UPDATE {} SET project_id = '{theirs}'",
-        table(store)
+        store.dialect().own_table("tallyroll_project")
     ))
-}
-
-/// The table's name for a session of any search path.
-fn table(store: &Store) -> &'static str {
-    store.pick("tallyroll.tallyroll_project", "tallyroll_project")
 }

@@ -170,7 +170,7 @@ impl SeatSource {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let (source, store) = (self.clone(), store.clone());
         let reader = tokio::spawn(async move {
-            let collate = collate(store.engine());
+            let collate = store.dialect().collate();
             let until = format_instant(as_of);
             let until = store.pick(format!("TIMESTAMPTZ '{until}'"), format!("'{until}'"));
             // The stream carries no types: each is cast to the one it is decoded as.
@@ -203,7 +203,7 @@ impl SeatSource {
     /// # Errors
     /// What the database says.
     pub async fn rows_of_org(&self, tx: &mut Tx, org_id: &str, seat_type: &str, as_of: DateTime<Utc>) -> Result<Vec<ReadRow>> {
-        let collate = collate(tx.engine());
+        let collate = tx.dialect().collate();
         let sql = format!(
             "SELECT seat_type, occurred_at, id, seats, reason FROM ({}) AS ledger \
              WHERE org_id{collate} = $1 AND seat_type{collate} = $2 AND occurred_at <= $3 ORDER BY occurred_at, id",
@@ -228,18 +228,12 @@ impl SeatSource {
     /// # Errors
     /// What the database says.
     pub async fn types_of_org(&self, tx: &mut Tx, org_id: &str) -> Result<Vec<String>> {
-        let collate = collate(tx.engine());
+        let collate = tx.dialect().collate();
         let sql =
             format!("SELECT DISTINCT seat_type FROM ({}) AS ledger WHERE org_id{collate} = $1 ORDER BY seat_type", statement(&self.ledger));
         let rows = tx.read(&sql, &[org_id.into()]).await.map_err(|error| explain(error, &self.ledger))?;
         rows.iter().map(|row| row.text("seat_type")).collect()
     }
-}
-
-/// Byte order, which is also that of the ledger's index.
-#[must_use]
-pub fn collate(engine: &str) -> &'static str {
-    if engine == "postgres" { " COLLATE \"C\"" } else { "" }
 }
 
 fn statement(file: &ProjectFile) -> String {

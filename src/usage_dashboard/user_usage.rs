@@ -9,7 +9,7 @@ use super::number::{Usd, average, cost, usd};
 use super::span;
 use crate::config::Config;
 use crate::project::Project;
-use crate::recent::{self, LoggedRequest, user_value};
+use crate::recent::{self, LoggedRequest};
 use crate::store::{Row, Store};
 use crate::window::start_of_day;
 
@@ -72,7 +72,7 @@ impl UserUsage {
              JOIN usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = $1 \
              WHERE day.usage_date >= $2 AND day.usage_date < $3 ORDER BY day.usage_date";
         let mut tx = store.begin_read().await?;
-        let rows = tx.query(sql, &[user_value(store, user), from.into(), to.into()]).await?;
+        let rows = tx.query(sql, &[user.into(), from.into(), to.into()]).await?;
         let known = rows.iter().filter_map(|row| row.opt_int("total_cost_nanos").transpose()).collect::<Result<Vec<_>>>()?;
         let total_nanos = (!known.is_empty()).then(|| known.iter().sum());
         let sum = |column: &str| rows.iter().map(|row| row.int(column)).sum::<Result<i64>>();

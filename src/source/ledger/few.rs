@@ -3,7 +3,7 @@
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::{ReadSubscription, SeatSource, collate, explain, statement};
+use super::{ReadSubscription, SeatSource, explain, statement};
 use crate::seats::LedgerRow;
 use crate::store::{Row, Tx, Value};
 
@@ -43,7 +43,7 @@ impl SeatSource {
         within: (DateTime<Utc>, DateTime<Utc>),
         limit: i64,
     ) -> Result<Vec<LedgerRow>> {
-        let collate = collate(tx.engine());
+        let collate = tx.dialect().collate();
         let select = format!(
             "SELECT occurred_at, id, seats FROM ({}) AS ledger WHERE org_id{collate} = $1 AND seat_type{collate} = $2",
             statement(&self.ledger)
@@ -71,7 +71,7 @@ impl SeatSource {
     /// # Errors
     /// What the database says.
     pub async fn count_rows(&self, tx: &mut Tx, org_id: &str, seat_type: &str, until: DateTime<Utc>, limit: i64) -> Result<i64> {
-        let collate = collate(tx.engine());
+        let collate = tx.dialect().collate();
         let sql = format!(
             "SELECT COUNT(*) AS row_count FROM (SELECT id FROM ({}) AS ledger \
              WHERE org_id{collate} = $1 AND seat_type{collate} = $2 AND occurred_at <= $3 LIMIT $4) AS counted",

@@ -95,8 +95,7 @@ impl Parameters {
         let Grain { monthly, id, label, .. } = grain;
         let Some(search) = search else { return String::new() };
         let needle = self.bind(search.into());
-        let (needle, find) =
-            tx.pick((format!("lower(CAST({needle} AS TEXT) COLLATE \"C\")"), "strpos"), (format!("lower({needle})"), "instr"));
+        let (needle, find) = (tx.dialect().lower(&needle), tx.dialect().position());
         format!(
             "AND {id} IN (SELECT {id} FROM {monthly} WHERE usage_month >= $1 AND usage_month <= $2 \
              AND ({find}(lower({label}), {needle}) > 0 OR CAST({id} AS TEXT) = {needle}))"

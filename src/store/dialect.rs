@@ -1,0 +1,77 @@
+//! What the two databases say differently outside of whole statements: how they keep a value, and what a function is called.
+
+use crate::money::parse_usd_nanos;
+
+/// Which of the two databases it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Postgres,
+    Sqlite,
+}
+
+impl Dialect {
+    /// The value for this database.
+    pub fn pick<T>(self, postgres: T, sqlite: T) -> T {
+        match self {
+            Self::Postgres => postgres,
+            Self::Sqlite => sqlite,
+        }
+    }
+
+    /// The name of the database in file names: `sql/<stem>.<engine>.sql`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.pick("postgres", "sqlite")
+    }
+
+    /// Whether the ids of users are of a type that refuses what is no UUID.
+    #[must_use]
+    pub fn has_uuids(self) -> bool {
+        self.pick(true, false)
+    }
+
+    /// The column of a cost in the tables of the raw log: a NUMERIC of USD in PostgreSQL, an INTEGER of nano-USD in SQLite.
+    #[must_use]
+    pub fn cost_column(self, cost: &str) -> String {
+        format!("{cost}_{}", self.pick("usd", "nanos"))
+    }
+
+    /// What such a column says, in nano-USD; none where it is no sum of money.
+    #[must_use]
+    pub fn cost_nanos(self, text: &str) -> Option<i64> {
+        match self {
+            Self::Postgres => parse_usd_nanos(text).ok(),
+            Self::Sqlite => text.parse().ok(),
+        }
+    }
+
+    /// Behind a text: compare it byte by byte, in whatever language the database sorts.
+    #[must_use]
+    pub fn collate(self) -> &'static str {
+        self.pick(" COLLATE \"C\"", "")
+    }
+
+    /// The function that says where in its first text the second one begins: 0 where it is not in it.
+    #[must_use]
+    pub fn position(self) -> &'static str {
+        self.pick("strpos", "instr")
+    }
+
+    /// A text parameter whose ASCII letters are small.
+    #[must_use]
+    pub fn lower(self, place: &str) -> String {
+        self.pick(format!("lower(CAST({place} AS TEXT) COLLATE \"C\")"), format!("lower({place})"))
+    }
+
+    /// A text parameter as the value of a JSON column.
+    #[must_use]
+    pub fn json(self, place: &str) -> String {
+        self.pick(format!("CAST({place} AS TEXT)::JSONB"), place.to_owned())
+    }
+
+    /// A table of ours, as a session of any search path finds it.
+    #[must_use]
+    pub fn own_table(self, table: &str) -> String {
+        format!("{}{table}", self.pick("tallyroll.", ""))
+    }
+}
