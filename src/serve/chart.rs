@@ -5,8 +5,7 @@ pub(super) mod steps;
 use maud::{Markup, html};
 
 use super::data::RunLine;
-use super::layout::encode;
-use super::parts::{cut, duration, tone};
+use super::html::{cut, duration, encode, tone};
 
 /// A strip of runs, the earliest on the left: colour says how each ended, height how long it took.
 pub(super) fn run_strip(label: &str, newest_first: &[RunLine]) -> Markup {

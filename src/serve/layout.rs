@@ -1,11 +1,14 @@
-//! The frame of every page: head, navigation, style sheet, security headers. No script, no outside asset.
+//! What all answers share: the frame of a page, how a problem looks, security headers. No script, no outside asset.
 
-use axum::http::{HeaderValue, header};
+use axum::Json;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 
-use super::auth::Session;
 use super::problem::Problem;
+use super::session::Session;
 
 /// Nothing is loaded from elsewhere, nothing executes, nobody frames the page.
 const POLICY: &str =
@@ -55,6 +58,35 @@ pub(super) fn refreshing(title: &str, session: Option<&Session>, refresh_seconds
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], markup.into_string()).into_response()
 }
 
+/// Makes every problem a page, or JSON below `/api/`. The answer keeps its headers.
+pub(super) async fn render_problem(request: Request, next: Next) -> Response {
+    let is_api = request.uri().path().starts_with("/api/");
+    let mut response = next.run(request).await;
+    let known = response.extensions_mut().remove::<Problem>();
+    let Some(problem) = known.or_else(|| unworded(&response, is_api)) else { return response };
+    let mut rendered = if is_api {
+        Json(problem.json()).into_response()
+    } else {
+        let (title, content) = problem.page();
+        page(&title, None, &content)
+    };
+    *rendered.status_mut() = problem.status();
+    for (name, value) in response.headers() {
+        if ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name) {
+            rendered.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    rendered
+}
+
+/// An answer of the framework itself, such as one to a method that a path does not take.
+fn unworded(response: &Response, is_api: bool) -> Option<Problem> {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let is_bare = status == StatusCode::METHOD_NOT_ALLOWED || (is_api && (status.is_client_error() || status.is_server_error()));
+    (is_bare && !is_json).then(|| Problem::new(status, status.canonical_reason().unwrap_or("This cannot be answered")))
+}
+
 /// Adds the security headers to whatever is answered.
 pub(super) async fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
@@ -77,10 +109,4 @@ pub(super) async fn style() -> Response {
 
 pub(super) async fn not_found() -> Problem {
     Problem::not_found("There is no such page")
-}
-
-/// A text as it may stand in a query: percent-encoded but for what is safe anywhere.
-pub(super) fn encode(text: &str) -> String {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

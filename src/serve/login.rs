@@ -10,14 +10,18 @@ use maud::html;
 use serde::Deserialize;
 
 use super::app::App;
-use super::asked::Asked;
-use super::auth::{COOKIE, NEXT_MAX, SESSION_HOURS, Session, Tried};
+use super::auth::Tried;
 use super::connections::Client;
 use super::layout;
 use super::problem::Problem;
+use super::query::Query;
+use super::session::{COOKIE, SESSION_HOURS, Session};
 
-pub(super) async fn login_page(State(app): State<Arc<App>>, asked: Asked) -> Response {
-    form(&app, asked.text("next").unwrap_or_default(), None, StatusCode::OK)
+/// Bytes of a path that a login leads back to.
+pub(super) const NEXT_MAX: usize = 2_000;
+
+pub(super) async fn login_page(State(app): State<Arc<App>>, query: Query) -> Response {
+    form(&app, query.text("next").unwrap_or_default(), None, StatusCode::OK)
 }
 
 fn form(app: &App, next: &str, wrong: Option<&str>, status: StatusCode) -> Response {
@@ -38,7 +42,7 @@ fn form(app: &App, next: &str, wrong: Option<&str>, status: StatusCode) -> Respo
 }
 
 #[derive(Deserialize)]
-pub(super) struct Login {
+pub(super) struct LoginForm {
     token: String,
     #[serde(default)]
     next: String,
@@ -48,7 +52,7 @@ pub(super) async fn log_in(
     State(app): State<Arc<App>>,
     client: Option<Extension<Client>>,
     headers: HeaderMap,
-    Form(login): Form<Login>,
+    Form(login): Form<LoginForm>,
 ) -> Response {
     let now = app.context.clock.now();
     match app.auth.try_token(&login.token, client.as_deref(), now).await {
@@ -73,20 +77,20 @@ fn local(next: &str) -> &str {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Logout {
+pub(super) struct LogoutForm {
     csrf: String,
 }
 
 pub(super) async fn log_out(
     State(app): State<Arc<App>>,
     Extension(session): Extension<Session>,
-    Form(logout): Form<Logout>,
+    Form(logout): Form<LogoutForm>,
 ) -> Result<Response, Problem> {
     if !session.may_post(&logout.csrf) {
         return Err(Problem::forbidden());
     }
     if let Some(login) = &session.login {
-        // The browser keeps its cookie until the session has ended everywhere: then it can be tried again.
+        // Until the session has ended everywhere the browser keeps its cookie, so that it can try again.
         login.revoke(&app.context.store, app.context.clock.now()).await.map_err(|error| {
             tracing::error!(error = format!("{error:#}"), "A session could not be ended");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The session could not be ended: the database does not take it")

@@ -1,18 +1,14 @@
-//! What is wrong with a request: a page for people, JSON below `/api/`. What the database says stays in the log.
+//! What is wrong with a request, in words for whoever sent it. What the database says stays in the log.
 
-use axum::Json;
-use axum::extract::Request;
-use axum::http::{StatusCode, header};
-use axum::middleware::Next;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use maud::html;
-use serde_json::json;
+use maud::{Markup, html};
+use serde_json::{Value, json};
 
-use super::layout::{self, encode};
-use super::parts::cut;
+use super::html::{cut, encode};
 use crate::failure::{self, Kind};
 
-/// What a handler answers in place of what was asked for; [`render`] gives it its shape.
+/// What a handler answers when it cannot give what was asked for. The layout makes it a page, or JSON below `/api/`.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -54,6 +50,35 @@ impl Problem {
     }
 }
 
+impl Problem {
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let mut body = json!({ "error": { "message": self.message, "hint": self.hint } });
+        if let Some((run_id, _)) = &self.run {
+            body["run_id"] = run_id.as_str().into();
+        }
+        body
+    }
+
+    /// What people see of it: a title and what stands below it.
+    pub(super) fn page(&self) -> (String, Markup) {
+        // A message may name what a stranger sent.
+        let message = cut(&self.message, 400);
+        let content = html! {
+            h1 { (message) }
+            @if let Some(hint) = &self.hint { p { (cut(hint, 400)) } }
+            @if let Some((run_id, job)) = &self.run {
+                p { a href={ "/runs/" (encode(run_id)) "?started=" (encode(job)) } { "To its run" } }
+            }
+            p { a href="/" { "To the jobs" } }
+        };
+        (message, content)
+    }
+}
+
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Self {
         let found = failure::find(&error);
@@ -78,49 +103,4 @@ impl IntoResponse for Problem {
         response.extensions_mut().insert(self);
         response
     }
-}
-
-/// Gives every problem the shape that its path asks for; headers of the answer stay.
-pub(super) async fn render(request: Request, next: Next) -> Response {
-    let is_api = request.uri().path().starts_with("/api/");
-    let mut response = next.run(request).await;
-    let known = response.extensions_mut().remove::<Problem>();
-    let Some(problem) = known.or_else(|| unworded(&response, is_api)) else { return response };
-    let mut rendered = if is_api { json(&problem) } else { page(&problem) };
-    for (name, value) in response.headers() {
-        if ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name) {
-            rendered.headers_mut().insert(name.clone(), value.clone());
-        }
-    }
-    rendered
-}
-
-/// An answer of the framework itself, such as one to a method that a path does not take.
-fn unworded(response: &Response, is_api: bool) -> Option<Problem> {
-    let status = response.status();
-    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    let is_bare = status == StatusCode::METHOD_NOT_ALLOWED || (is_api && (status.is_client_error() || status.is_server_error()));
-    (is_bare && !is_json).then(|| Problem::new(status, status.canonical_reason().unwrap_or("This cannot be answered")))
-}
-
-fn json(problem: &Problem) -> Response {
-    let mut body = json!({ "error": { "message": problem.message, "hint": problem.hint } });
-    if let Some((run_id, _)) = &problem.run {
-        body["run_id"] = run_id.as_str().into();
-    }
-    (problem.status, Json(body)).into_response()
-}
-
-fn page(problem: &Problem) -> Response {
-    // A message may name what a stranger sent.
-    let message = cut(&problem.message, 400);
-    let content = html! {
-        h1 { (message) }
-        @if let Some(hint) = &problem.hint { p { (cut(hint, 400)) } }
-        @if let Some((run_id, job)) = &problem.run {
-            p { a href={ "/runs/" (encode(run_id)) "?started=" (encode(job)) } { "To its run" } }
-        }
-        p { a href="/" { "To the jobs" } }
-    };
-    (problem.status, layout::page(&message, None, &content)).into_response()
 }

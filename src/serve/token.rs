@@ -45,10 +45,10 @@ const MAX_TRIES: usize = 20;
 
 /// The wrong tokens that were tried, at either door.
 #[derive(Default)]
-pub(super) struct WrongTokens(Mutex<Tried>);
+pub(super) struct WrongTokens(Mutex<Tries>);
 
 #[derive(Default)]
-struct Tried {
+struct Tries {
     lately: VecDeque<DateTime<Utc>>,
     count: u64,
 }

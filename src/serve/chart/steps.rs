@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{BOTTOM, HEIGHT, LEFT, TOP, WIDTH, amounts, height_of, hundredths, is_labelled, ticks};
-use crate::serve::parts::grouped;
+use crate::serve::html::grouped;
 
 /// Something at an instant, in microseconds.
 pub(in crate::serve) struct Mark {

@@ -10,12 +10,12 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::start::csrf_of;
 use crate::dashboard::{self, UserDashboard};
 use crate::serve::app::App;
-use crate::serve::asked::{Asked, Named, shortened};
-use crate::serve::auth::Session;
+use crate::serve::html::shortened;
 use crate::serve::problem::Problem;
+use crate::serve::query::{Named, Query};
+use crate::serve::session::{Session, csrf_of};
 use crate::usage_dashboard::UsageDashboard;
 use crate::usage_dashboard::cost_summary::CostSummary;
 use crate::usage_dashboard::user_usage::UserUsage;
@@ -29,8 +29,8 @@ pub(super) async fn openapi() -> Response {
 }
 
 /// `GET /api/usage/dashboard`: the admin's dashboard.
-pub(super) async fn usage_dashboard(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    let days = asked.number("days", 0..=DAYS_MAX, DAYS)?;
+pub(super) async fn usage_dashboard(State(app): State<Arc<App>>, query: Query) -> Result<Response, Problem> {
+    let days = query.number("days", 0..=DAYS_MAX, DAYS)?;
     let mut tx = app.context.store.begin_read().await?;
     let timezone = app.context.config.reporting.timezone;
     let dashboard = UsageDashboard::compute(&mut tx, days, timezone, app.context.clock.now()).await?;
@@ -45,9 +45,9 @@ pub(super) async fn costs(State(app): State<Arc<App>>) -> Result<Response, Probl
 }
 
 /// `GET /api/users/{id}/usage`: a user's days and latest requests.
-pub(super) async fn user_usage(State(app): State<Arc<App>>, Named(id): Named, asked: Asked) -> Result<Response, Problem> {
+pub(super) async fn user_usage(State(app): State<Arc<App>>, Named(id): Named, query: Query) -> Result<Response, Problem> {
     let user = user_of(&id)?;
-    let days = asked.number("days", 0..=DAYS_MAX, DAYS)?;
+    let days = query.number("days", 0..=DAYS_MAX, DAYS)?;
     let context = &app.context;
     let usage = UserUsage::compute(&context.project, &context.config, &context.store, user, days, context.clock.now()).await?;
     Ok(Json(usage).into_response())
@@ -62,8 +62,8 @@ struct Twice<'a> {
 }
 
 /// `GET /api/user/dashboard`: what a user's dashboard shows.
-pub(super) async fn user_dashboard(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    dashboard_of(&app, asked_user(&asked)?).await
+pub(super) async fn user_dashboard(State(app): State<Arc<App>>, query: Query) -> Result<Response, Problem> {
+    dashboard_of(&app, asked_user(&query)?).await
 }
 
 /// `POST /api/user/dashboard`: the same, computed afresh.
@@ -71,12 +71,12 @@ pub(super) async fn refresh_user_dashboard(
     State(app): State<Arc<App>>,
     Extension(session): Extension<Session>,
     headers: HeaderMap,
-    asked: Asked,
+    query: Query,
 ) -> Result<Response, Problem> {
     if !session.may_post(csrf_of(&headers)) {
         return Err(Problem::forbidden());
     }
-    let user = asked_user(&asked)?;
+    let user = asked_user(&query)?;
     let context = &app.context;
     dashboard::refresh(&context.project, &context.config, &context.store, user, context.clock.now()).await?;
     dashboard_of(&app, user).await
@@ -88,8 +88,8 @@ async fn dashboard_of(app: &App, user: Uuid) -> Result<Response, Problem> {
     Ok(Json(Twice { keys: &dashboard, dashboard: &dashboard }).into_response())
 }
 
-fn asked_user(asked: &Asked) -> Result<Uuid, Problem> {
-    user_of(asked.text("user").unwrap_or_default())
+fn asked_user(query: &Query) -> Result<Uuid, Problem> {
+    user_of(query.text("user").unwrap_or_default())
 }
 
 fn user_of(text: &str) -> Result<Uuid, Problem> {

@@ -15,12 +15,12 @@ use serde_json::json;
 
 use crate::job::Job;
 use crate::serve::app::App;
-use crate::serve::auth::Session;
 use crate::serve::chart;
 use crate::serve::data::{self, RunLine};
+use crate::serve::html::{cut, duration, encode, figure, grouped, instant, none, opt_instant, state};
 use crate::serve::layout;
-use crate::serve::parts::{cut, duration, figure, grouped, instant, none, opt_instant, state};
 use crate::serve::problem::Problem;
+use crate::serve::session::Session;
 use crate::store::windows::WindowState;
 
 /// Runs that the strip of a job shows.
@@ -162,7 +162,7 @@ fn last_run(job: &JobLine, now: DateTime<Utc>) -> Markup {
     let Some(run) = job.recent_runs.first() else { return html! { span class="soft" { "never" } } };
     let took_ms = run.duration_ms.unwrap_or_else(|| (run.finished_at.unwrap_or(now) - run.started_at).num_milliseconds());
     html! {
-        a href={ "/runs/" (layout::encode(&run.run_id)) } { (state(&run.state)) }
+        a href={ "/runs/" (encode(&run.run_id)) } { (state(&run.state)) }
         " " (instant(run.started_at)) ", " (duration(took_ms))
         @if let Some(error) = &run.error_text { div class="bad wrap" { (cut(error, 160)) } }
     }

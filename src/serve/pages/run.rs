@@ -14,12 +14,14 @@ use uuid::Uuid;
 use super::runs;
 use crate::plan::Request;
 use crate::serve::app::App;
-use crate::serve::asked::{Asked, Named, shortened};
-use crate::serve::auth::Session;
 use crate::serve::data::{self, LISTED_WINDOWS, RunLine, WindowLine};
+use crate::serve::html::{
+    cut, duration, encode, figure, grouped, instant, job_link, none, opt_instant, opt_text, run_link, shortened, state, text,
+};
 use crate::serve::layout;
-use crate::serve::parts::{cut, duration, figure, grouped, instant, job_link, none, opt_instant, opt_text, run_link, state, text};
 use crate::serve::problem::Problem;
+use crate::serve::query::{Named, Query};
+use crate::serve::session::Session;
 use crate::store::format_instant;
 use crate::store::runs::{Run, RunState};
 
@@ -63,11 +65,11 @@ pub(super) async fn page(
     State(app): State<Arc<App>>,
     Extension(session): Extension<Session>,
     Named(id): Named,
-    asked: Asked,
+    query: Query,
 ) -> Result<Response, Problem> {
     let now = app.context.clock.now();
     let Some(shown) = read(&app, &id).await? else {
-        let started = asked.text("started").filter(|job| app.context.jobs.get(job).is_ok());
+        let started = query.text("started").filter(|job| app.context.jobs.get(job).is_ok());
         return started.map_or_else(|| Err(unknown(&id)), |job| Ok(not_begun(&session, &id, job, now)));
     };
     let run = &shown.run;
@@ -145,8 +147,8 @@ fn not_begun(session: &Session, id: &str, job: &str, now: DateTime<Utc>) -> Resp
             p role="status" { "No such run is recorded: nothing was due, or another run holds the job." }
         }
         p class="links" {
-            a href={ "/runs/" (layout::encode(id)) "?started=" (layout::encode(job)) } { "Look again" }
-            a href={ "/runs?job=" (layout::encode(job)) } { "Runs of " (job) }
+            a href={ "/runs/" (encode(id)) "?started=" (encode(job)) } { "Look again" }
+            a href={ "/runs?job=" (encode(job)) } { "Runs of " (job) }
         }
     };
     layout::refreshing(&format!("Run of {job}"), Some(session), is_new.then_some(REFRESH_SECONDS), &content)

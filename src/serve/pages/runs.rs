@@ -11,12 +11,12 @@ use maud::{Markup, html};
 use serde_json::json;
 
 use crate::serve::app::App;
-use crate::serve::asked::Asked;
-use crate::serve::auth::Session;
 use crate::serve::data::{self, Before, RunLine};
-use crate::serve::layout::{self, encode};
-use crate::serve::parts::{cut, duration, grouped, instant, job_link, run_link, state};
+use crate::serve::html::{cut, duration, encode, grouped, instant, job_link, run_link, state};
+use crate::serve::layout;
 use crate::serve::problem::Problem;
+use crate::serve::query::Query;
+use crate::serve::session::Session;
 use crate::store::format_instant;
 
 /// Runs of a page.
@@ -30,13 +30,13 @@ struct Listed {
     next: Option<String>,
 }
 
-pub(super) async fn json(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    let listed = list(&app, &asked).await?;
+pub(super) async fn json(State(app): State<Arc<App>>, query: Query) -> Result<Response, Problem> {
+    let listed = list(&app, &query).await?;
     Ok(Json(json!({ "runs": listed.runs, "next_before": listed.next })).into_response())
 }
 
-pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extension<Session>, asked: Asked) -> Result<Response, Problem> {
-    let listed = list(&app, &asked).await?;
+pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extension<Session>, query: Query) -> Result<Response, Problem> {
+    let listed = list(&app, &query).await?;
     let content = html! {
         h1 { "Runs" }
         form method="get" action="/runs" {
@@ -50,12 +50,12 @@ pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extens
             button class="quiet" { "Show" }
         }
         @if listed.runs.is_empty() {
-            p { "There is no such run" @if asked.text("before").is_some() { " before that one" } "." }
+            p { "There is no such run" @if query.text("before").is_some() { " before that one" } "." }
         } @else {
             (table(&listed.runs, true))
         }
         @if let Some(next) = &listed.next {
-            p { a rel="next" href={ "/runs?" (query(&listed, next)) } { "Earlier runs" } }
+            p { a rel="next" href={ "/runs?" (earlier(&listed, next)) } { "Earlier runs" } }
         }
     };
     Ok(layout::page("Runs", Some(&session), &content))
@@ -85,11 +85,11 @@ pub(super) fn table(runs: &[RunLine], with_job: bool) -> Markup {
     }
 }
 
-async fn list(app: &App, asked: &Asked) -> Result<Listed, Problem> {
+async fn list(app: &App, query: &Query) -> Result<Listed, Problem> {
     // A job that is gone from the project still has its history.
-    let job = asked.text("job").map(str::to_owned);
-    let failed = asked.text("failed").is_some_and(|failed| !["0", "false", "no"].contains(&failed));
-    let before = asked.text("before").map(before).transpose()?;
+    let job = query.text("job").map(str::to_owned);
+    let failed = query.text("failed").is_some_and(|failed| !["0", "false", "no"].contains(&failed));
+    let before = query.text("before").map(before).transpose()?;
     let limit = i64::try_from(PAGE_RUNS + 1).unwrap_or(i64::MAX);
     let mut runs = data::runs(&app.context.store, job.as_deref(), failed, before.as_ref(), limit).await?;
     let is_more = runs.len() > PAGE_RUNS;
@@ -107,7 +107,8 @@ fn before(text: &str) -> Result<Before, Problem> {
     parsed.ok_or_else(|| Problem::bad_request("`before` is no place in the list").hint("take `next_before` of the page before, as it is"))
 }
 
-fn query(listed: &Listed, before: &str) -> String {
+/// The query of the page of earlier runs.
+fn earlier(listed: &Listed, before: &str) -> String {
     let mut query = format!("before={}", encode(before));
     if let Some(job) = &listed.job {
         query = format!("job={}&{query}", encode(job));

@@ -19,11 +19,11 @@ use serde_json::json;
 use crate::seats::calendar::{Period, instant as instant_of};
 use crate::seats::{Coverage, Subscription, TOTAL, overage};
 use crate::serve::app::App;
-use crate::serve::asked::{Asked, shortened};
-use crate::serve::auth::Session;
-use crate::serve::layout::{self, encode};
-use crate::serve::parts::{grouped, linked, name, none, opt_instant, state};
+use crate::serve::html::{encode, grouped, linked, name, none, opt_instant, opt_number, state};
+use crate::serve::layout;
 use crate::serve::problem::Problem;
+use crate::serve::query::Query;
+use crate::serve::session::Session;
 use crate::source::ledger::{BadSubscription, SeatSource};
 
 /// Subscriptions of a page.
@@ -63,14 +63,14 @@ struct Listed<'a> {
     is_more: bool,
 }
 
-pub(super) async fn json(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    let listed = list(&app, &asked).await?;
+pub(super) async fn json(State(app): State<Arc<App>>, query: Query) -> Result<Response, Problem> {
+    let listed = list(&app, &query).await?;
     let next_page = listed.is_more.then_some(listed.page + 1);
     Ok(Json(json!({ "subscriptions": listed.lines, "next_page": next_page })).into_response())
 }
 
-pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extension<Session>, asked: Asked) -> Result<Response, Problem> {
-    let listed = list(&app, &asked).await?;
+pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extension<Session>, query: Query) -> Result<Response, Problem> {
+    let listed = list(&app, &query).await?;
     let at = |page: u64| {
         let search = listed.search.map(|search| format!("q={}&", encode(search))).unwrap_or_default();
         format!("/seats?{search}page={page}")
@@ -122,9 +122,9 @@ fn table(lines: &[Line]) -> Markup {
     }
 }
 
-async fn list<'a>(app: &App, asked: &'a Asked) -> Result<Listed<'a>, Problem> {
+async fn list<'a>(app: &App, query: &'a Query) -> Result<Listed<'a>, Problem> {
     let store = &app.context.store;
-    let (search, page) = (asked.text("q"), asked.number("page", 1..=PAGES_MAX, 1)?);
+    let (search, page) = (query.text("q"), query.number("page", 1..=PAGES_MAX, 1)?);
     let source = SeatSource::load(&app.context.project, store.engine())?;
     let size = i64::try_from(PAGE_SUBSCRIPTIONS).unwrap_or(i64::MAX);
     let skip = i64::try_from(page - 1).unwrap_or(0) * size;
@@ -192,14 +192,4 @@ fn bad_line(bad: &BadSubscription) -> Line {
         latest_month: None,
         problem: Some(bad.reason.clone()),
     }
-}
-
-fn unknown(id: &str) -> Problem {
-    Problem::not_found(format!("There is no subscription `{}`", shortened(id)))
-        .hint("`tallyroll import subscriptions` takes them in; the table is `subscription`")
-}
-
-/// A count that may not be known.
-fn opt_number(number: Option<i64>) -> Markup {
-    number.map_or_else(none, |number| html! { (grouped(number)) })
 }

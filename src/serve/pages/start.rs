@@ -15,12 +15,12 @@ use serde_json::json;
 
 use crate::scheduler::asked::Asked;
 use crate::serve::app::App;
-use crate::serve::asked::Named;
-use crate::serve::auth::Session;
 use crate::serve::data;
-use crate::serve::layout::{self, encode};
-use crate::serve::parts::{instant, run_link};
+use crate::serve::html::{encode, instant, run_link};
+use crate::serve::layout;
 use crate::serve::problem::Problem;
+use crate::serve::query::Named;
+use crate::serve::session::{Session, csrf_of};
 use crate::store::lock;
 use crate::window::WindowKind;
 
@@ -140,11 +140,6 @@ fn wanted(body: &[u8]) -> serde_json::Result<Wanted> {
     // As an object first: a list of values would do for a struct as well.
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
     serde_json::from_value(object.into())
-}
-
-/// The form token of a request that has no form.
-pub(super) fn csrf_of(headers: &HeaderMap) -> &str {
-    headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn unreadable(error: &serde_json::Error) -> Problem {

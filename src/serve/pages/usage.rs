@@ -1,5 +1,6 @@
 //! `/usage`: what a span of days cost and who spent it, from the summaries alone.
 
+mod answer;
 mod read;
 mod span;
 mod top;
@@ -11,19 +12,18 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use chrono::{Days, Months, NaiveDate};
 use maud::{Markup, html};
-use serde::Serialize;
-use serde_json::value::RawValue;
 
-use self::read::{LISTED, Period, Sums, TypeLine, Usage};
+use self::answer::Answer;
+use self::read::{Period, Sums, TypeLine};
 use self::span::Span;
-use self::top::TopLine;
+use self::top::{LISTED, TopLine};
 use crate::serve::app::App;
-use crate::serve::asked::Asked;
-use crate::serve::auth::Session;
 use crate::serve::chart::{self, Bar};
-use crate::serve::layout::{self, encode};
-use crate::serve::parts::{figure, grouped, name, usd, usd_json};
+use crate::serve::html::{encode, figure, grouped, name, usd};
+use crate::serve::layout;
 use crate::serve::problem::Problem;
+use crate::serve::query::Query;
+use crate::serve::session::Session;
 use crate::window::{day_of, first_of_month};
 
 /// What was asked for.
@@ -38,112 +38,33 @@ struct Wanted<'a> {
 /// Bars of a chart, at most; a span that has more days is drawn by weeks or months.
 const BARS_MAX: i64 = 400;
 
-fn wanted<'a>(app: &App, asked: &'a Asked) -> Result<Wanted<'a>, Problem> {
+fn wanted<'a>(app: &App, query: &'a Query) -> Result<Wanted<'a>, Problem> {
     let today = day_of(app.context.clock.now(), app.context.config.reporting.timezone)?;
-    let span = Span::asked(asked, today)?;
+    let span = Span::asked(query, today)?;
     let usual = match span.days() {
         ..=92 => "day",
         93..=732 => "week",
         _ => "month",
     };
-    let by = if asked.text("by").is_some() { asked.word("by", &["day", "week", "month"])? } else { usual };
+    let by = if query.text("by").is_some() { query.word("by", &["day", "week", "month"])? } else { usual };
     let by = match by {
         "day" if span.days() > BARS_MAX => "week",
         by => by,
     };
     let by = if by == "week" && span.days() / 7 > BARS_MAX { "month" } else { by };
-    Ok(Wanted { span, by, search: asked.text("q"), today })
+    Ok(Wanted { span, by, search: query.text("q"), today })
 }
 
-/// What a program is answered.
-#[derive(Serialize)]
-struct Answer {
-    #[serde(flatten)]
-    span: Span,
-    timezone: &'static str,
-    by: &'static str,
-    totals: SumsLine,
-    periods: Vec<PeriodLine>,
-    request_types: Vec<TypesLine>,
-    customers: Vec<TopLine>,
-    users: Vec<TopLine>,
-}
-
-#[derive(Serialize)]
-struct SumsLine {
-    request_count: i128,
-    success_count: i128,
-    error_count: i128,
-    unpriced_count: i128,
-    input_tokens: i128,
-    output_tokens: i128,
-    total_tokens: i128,
-    total_cost_usd: Option<Box<RawValue>>,
-    avg_latency_ms: Option<i128>,
-}
-
-#[derive(Serialize)]
-struct PeriodLine {
-    first_date: NaiveDate,
-    #[serde(flatten)]
-    sums: SumsLine,
-}
-
-#[derive(Serialize)]
-struct TypesLine {
-    request_type: String,
-    model: Option<String>,
-    #[serde(flatten)]
-    sums: SumsLine,
-}
-
-impl From<&Sums> for SumsLine {
-    fn from(sums: &Sums) -> Self {
-        Self {
-            request_count: sums.request_count,
-            success_count: sums.success_count,
-            error_count: sums.error_count,
-            unpriced_count: sums.unpriced_count,
-            input_tokens: sums.input_tokens,
-            output_tokens: sums.output_tokens,
-            total_tokens: sums.total_tokens,
-            total_cost_usd: usd_json(sums.cost_nanos),
-            avg_latency_ms: sums.latency_ms(),
-        }
-    }
-}
-
-pub(super) async fn json(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    let wanted = wanted(&app, &asked)?;
+pub(super) async fn json(State(app): State<Arc<App>>, query: Query) -> Result<Response, Problem> {
+    let wanted = wanted(&app, &query)?;
     let usage = read::usage(&app.context.store, wanted.span, wanted.search).await?;
-    let periods = read::periods(&usage.days, wanted.span, wanted.by);
-    let answer = Answer {
-        span: wanted.span,
-        timezone: app.context.config.reporting.timezone.name(),
-        by: wanted.by,
-        totals: (&total(&usage)).into(),
-        periods: periods.iter().map(|period| PeriodLine { first_date: period.first_date, sums: (&period.sums).into() }).collect(),
-        request_types: usage
-            .types
-            .into_iter()
-            .map(|line| TypesLine { sums: (&line.sums).into(), request_type: line.request_type, model: line.model })
-            .collect(),
-        customers: usage.customers,
-        users: usage.users,
-    };
-    Ok(Json(answer).into_response())
+    Ok(Json(Answer::new(wanted.span, wanted.by, app.context.config.reporting.timezone, usage)).into_response())
 }
 
-fn total(usage: &Usage) -> Sums {
-    let mut total = Sums::default();
-    usage.days.iter().for_each(|day| total.add(&day.sums));
-    total
-}
-
-pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extension<Session>, asked: Asked) -> Result<Response, Problem> {
-    let wanted = wanted(&app, &asked)?;
+pub(super) async fn page(State(app): State<Arc<App>>, Extension(session): Extension<Session>, query: Query) -> Result<Response, Problem> {
+    let wanted = wanted(&app, &query)?;
     let usage = read::usage(&app.context.store, wanted.span, wanted.search).await?;
-    let total = total(&usage);
+    let total = usage.total();
     let periods = read::periods(&usage.days, wanted.span, wanted.by);
     let Span { from, to } = wanted.span;
     let content = html! {

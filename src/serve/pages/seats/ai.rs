@@ -12,29 +12,29 @@ use serde_json::json;
 use super::PAGES_MAX;
 use crate::ai_seats::AiSeat;
 use crate::serve::app::App;
-use crate::serve::asked::Asked;
-use crate::serve::auth::Session;
-use crate::serve::layout::{self, encode};
-use crate::serve::parts::{grouped, instant, name, none};
+use crate::serve::html::{encode, grouped, instant, name, none};
+use crate::serve::layout;
 use crate::serve::problem::Problem;
+use crate::serve::query::Query;
+use crate::serve::session::Session;
 
 /// Seats of a page.
 const PAGE_SEATS: usize = 50;
 
-pub(in crate::serve::pages) async fn json(State(app): State<Arc<App>>, asked: Asked) -> Result<Response, Problem> {
-    let (seats, next_page) = list(&app, &asked).await?;
+pub(in crate::serve::pages) async fn json(State(app): State<Arc<App>>, query: Query) -> Result<Response, Problem> {
+    let (seats, next_page) = list(&app, &query).await?;
     Ok(Json(json!({ "seats": seats, "next_page": next_page })).into_response())
 }
 
 pub(in crate::serve::pages) async fn page(
     State(app): State<Arc<App>>,
     Extension(session): Extension<Session>,
-    asked: Asked,
+    query: Query,
 ) -> Result<Response, Problem> {
-    let (seats, next_page) = list(&app, &asked).await?;
+    let (seats, next_page) = list(&app, &query).await?;
     let now = app.context.clock.now();
-    let org = asked.text("org");
-    let page = asked.number("page", 1..=PAGES_MAX, 1)?;
+    let org = query.text("org");
+    let page = query.number("page", 1..=PAGES_MAX, 1)?;
     let at = |page: u64| {
         let org = org.map(|org| format!("org={}&", encode(org))).unwrap_or_default();
         format!("/seats/ai/users?{org}page={page}")
@@ -68,12 +68,12 @@ pub(in crate::serve::pages) async fn page(
     Ok(layout::page("AI seats", Some(&session), &content))
 }
 
-async fn list(app: &App, asked: &Asked) -> Result<(Vec<AiSeat>, Option<u64>), Problem> {
-    let page = asked.number("page", 1..=PAGES_MAX, 1)?;
+async fn list(app: &App, query: &Query) -> Result<(Vec<AiSeat>, Option<u64>), Problem> {
+    let page = query.number("page", 1..=PAGES_MAX, 1)?;
     let size = i64::try_from(PAGE_SEATS).unwrap_or(i64::MAX);
     let skip = i64::try_from(page - 1).unwrap_or(0) * size;
     let mut tx = app.context.store.begin_read().await?;
-    let mut seats = AiSeat::read(&mut tx, asked.text("org"), skip, size + 1).await?;
+    let mut seats = AiSeat::read(&mut tx, query.text("org"), skip, size + 1).await?;
     let is_more = seats.len() > PAGE_SEATS;
     seats.truncate(PAGE_SEATS);
     Ok((seats, is_more.then_some(page + 1)))

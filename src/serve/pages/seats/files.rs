@@ -13,16 +13,16 @@ use super::read::{self, Written};
 use crate::seat_report::SubscriptionMonths;
 use crate::seats::TOTAL;
 use crate::serve::app::App;
-use crate::serve::asked::{Asked, Named};
 use crate::serve::problem::Problem;
+use crate::serve::query::{Named, Query};
 use crate::snapshot::{csv_twin, parquet_file, peak_row};
 use crate::source::ledger::SeatSource;
 
 /// Ledger rows that a report is folded from while somebody waits.
 const LEDGER_ROWS_MAX: i64 = 200_000;
 
-pub(in crate::serve::pages) async fn file(State(app): State<Arc<App>>, Named(id): Named, asked: Asked) -> Result<Response, Problem> {
-    let format = asked.word("format", &["json", "csv", "parquet"])?;
+pub(in crate::serve::pages) async fn file(State(app): State<Arc<App>>, Named(id): Named, query: Query) -> Result<Response, Problem> {
+    let format = query.word("format", &["json", "csv", "parquet"])?;
     let store = &app.context.store;
     let now = app.context.clock.now();
     let source = SeatSource::load(&app.context.project, store.engine())?;

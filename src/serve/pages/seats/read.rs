@@ -4,10 +4,10 @@ use anyhow::{Context, Result};
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 
-use super::unknown;
 use crate::seats::calendar::{BillingMonth, Period, State};
 use crate::seats::{Coverage, MonthPeak, Subscription, overage};
 use crate::serve::data;
+use crate::serve::html::shortened;
 use crate::serve::problem::Problem;
 use crate::snapshot::peak_row::{Entry, PeakRow};
 use crate::source::ledger::SeatSource;
@@ -113,4 +113,9 @@ pub(super) async fn subscription(
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("This subscription cannot be billed: {}", bad.reason))
             .hint("mend its row; the next run bills it, and until then it bills all others")
     })
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::not_found(format!("There is no subscription `{}`", shortened(id)))
+        .hint("`tallyroll import subscriptions` takes them in; the table is `subscription`")
 }

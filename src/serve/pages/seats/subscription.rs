@@ -9,18 +9,17 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
-use super::opt_number;
 use super::read::{self, Written};
 use crate::money::div_half_even;
 use crate::seats::calendar::{Period, instant as instant_of};
 use crate::seats::{Coverage, LedgerRow, Subscription, TOTAL};
 use crate::serve::app::App;
-use crate::serve::asked::{Asked, Named};
-use crate::serve::auth::Session;
 use crate::serve::chart::steps::{self, Mark};
-use crate::serve::layout::{self, encode};
-use crate::serve::parts::{cut, figure, grouped, instant, name, none, opt_instant, state};
+use crate::serve::html::{cut, encode, figure, grouped, instant, name, none, opt_instant, opt_number, state};
+use crate::serve::layout;
 use crate::serve::problem::Problem;
+use crate::serve::query::{Named, Query};
+use crate::serve::session::Session;
 use crate::source::ledger::SeatSource;
 use crate::store::Tx;
 
@@ -34,11 +33,11 @@ pub(in crate::serve::pages) async fn page(
     State(app): State<Arc<App>>,
     Extension(session): Extension<Session>,
     Named(id): Named,
-    asked: Asked,
+    query: Query,
 ) -> Result<Response, Problem> {
     let store = &app.context.store;
     let now = app.context.clock.now();
-    let chart_months = usize::try_from(asked.number("months", 1..=read::MONTHS_MAX as u64, CHART_MONTHS)?).unwrap_or(usize::MAX);
+    let chart_months = usize::try_from(query.number("months", 1..=read::MONTHS_MAX as u64, CHART_MONTHS)?).unwrap_or(usize::MAX);
     let source = SeatSource::load(&app.context.project, store.engine())?;
     let mut tx = store.begin_read().await?;
     let subscription = read::subscription(&mut tx, &source, &id, now).await?;
@@ -46,7 +45,7 @@ pub(in crate::serve::pages) async fn page(
     let mut written = read::written(&mut tx, &[&id], &periods).await?;
     let mut types: Vec<String> = written.iter().map(|written| written.row.seat_type.clone().into_owned()).collect();
     types.dedup();
-    let seat_type = asked.text("type").unwrap_or(TOTAL);
+    let seat_type = query.text("type").unwrap_or(TOTAL);
     if seat_type != TOTAL && types.iter().all(|known| known != seat_type) {
         return Err(Problem::not_found("The subscription has no such seat type").hint(format!("it has {}", cut(&types.join(", "), 200))));
     }

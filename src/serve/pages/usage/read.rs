@@ -4,7 +4,7 @@ use anyhow::Result;
 use chrono::{Datelike, NaiveDate};
 
 use super::span::Span;
-use super::top::{CUSTOMERS, TopLine, USERS, top};
+use super::top::{CUSTOMERS, LISTED, TopLine, USERS, top};
 use crate::store::{Row, Store, Tx};
 use crate::window::first_of_month;
 
@@ -47,9 +47,6 @@ pub(super) struct Usage {
     pub(super) customers: Vec<TopLine>,
     pub(super) users: Vec<TopLine>,
 }
-
-/// Customers, users and types that are listed: those that cost most.
-pub(super) const LISTED: usize = 100;
 
 const SUMS: [&str; 10] = [
     "request_count",
@@ -111,8 +108,16 @@ fn sums(row: &Row) -> Result<Sums> {
     })
 }
 
+impl Usage {
+    pub(super) fn total(&self) -> Sums {
+        let mut total = Sums::default();
+        self.days.iter().for_each(|day| total.add(&day.sums));
+        total
+    }
+}
+
 impl Sums {
-    pub(super) fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
         self.request_count += other.request_count;
         self.success_count += other.success_count;
         self.error_count += other.error_count;

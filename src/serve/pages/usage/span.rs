@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 use chrono::{Days, Months, NaiveDate};
 use serde::Serialize;
 
-use crate::serve::asked::Asked;
 use crate::serve::problem::Problem;
+use crate::serve::query::Query;
 use crate::window::first_of_month;
 
 /// Whole days, both sides included.
@@ -28,9 +28,9 @@ impl Span {
     }
 
     /// The days that a request asks for; where it names one side only, the usual number of days on the other.
-    pub(super) fn asked(asked: &Asked, today: NaiveDate) -> Result<Self, Problem> {
+    pub(super) fn asked(query: &Query, today: NaiveDate) -> Result<Self, Problem> {
         let usual = Days::new(DEFAULT_DAYS - 1);
-        let (from, to) = match (asked.day("from")?, asked.day("to")?) {
+        let (from, to) = match (query.day("from")?, query.day("to")?) {
             (Some(from), Some(to)) => (from, to),
             (Some(from), None) => (from, today.max(from)),
             (None, to) => {

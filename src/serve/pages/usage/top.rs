@@ -7,9 +7,8 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::read::LISTED;
 use super::span::{Piece, Span, pieces};
-use crate::serve::parts::usd_json;
+use crate::serve::html::usd_json;
 use crate::store::{Row, Tx, Value};
 use crate::window::first_of_month;
 
@@ -40,6 +39,9 @@ pub(super) const CUSTOMERS: Grain =
     Grain { daily: "usage_daily_customer", monthly: "usage_monthly_customer", id: "customer_id", label: "customer_name", is_large: false };
 pub(super) const USERS: Grain =
     Grain { daily: "usage_daily_user", monthly: "usage_monthly_user", id: "user_id", label: "user_email", is_large: true };
+
+/// Customers, users and request types that are listed: those that cost most.
+pub(super) const LISTED: usize = 100;
 
 /// Users of which days are read before all are.
 const CANDIDATES: usize = 400;

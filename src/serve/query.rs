@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Path, Query as Pairs};
 use axum::http::request::Parts;
 use chrono::{Datelike, NaiveDate};
 
+use super::html::shortened;
 use super::problem::Problem;
 
-/// The query of a request, by name; of a name that stands twice the last one counts.
+/// The query of a request, by name. Of a name that comes twice, the last value counts.
 #[derive(Debug)]
-pub(super) struct Asked(BTreeMap<String, String>);
+pub(super) struct Query(BTreeMap<String, String>);
 
-/// Most characters of a value: more than any name that is looked for has.
+/// Most characters of a value: longer than any name that someone would search for.
 const VALUE_CHARS_MAX: usize = 2_000;
 
-impl Asked {
-    /// The value of a name; one that is empty, as a form sends it, is none.
+impl Query {
+    /// The value of a name. An empty one counts as none: that is how a form sends a field that was left out.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
@@ -52,11 +53,11 @@ impl Asked {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Asked {
+impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+        let Pairs(pairs) = Pairs::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|_| Problem::bad_request("The part of the address after `?` cannot be read"))?;
         for (name, value) in &pairs {
             if value.contains('\0') {
@@ -83,14 +84,4 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
             .map_err(|_| Problem::bad_request("The address is not percent-encoded UTF-8"))?;
         Ok(Self(name))
     }
-}
-
-/// The beginning of a text that somebody sent, for a message.
-pub(super) fn shortened(text: &str) -> String {
-    const SHOWN: usize = 60;
-    let mut shown: String = crate::show::printable(text).chars().take(SHOWN).collect();
-    if text.chars().count() > SHOWN {
-        shown.push('…');
-    }
-    shown
 }

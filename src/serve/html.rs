@@ -1,10 +1,9 @@
-//! Pieces that several pages share: instants, numbers, states, texts of unknown origin.
+//! Pieces of HTML that several pages share: instants, numbers, states, links, texts that strangers wrote.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use maud::{Markup, html};
 use serde_json::value::RawValue;
 
-use super::layout::encode;
 use crate::money::format_usd;
 pub(super) use crate::show::{grouped, printable};
 
@@ -56,6 +55,11 @@ pub(super) fn cut(text: &str, chars: usize) -> String {
     shown
 }
 
+/// The beginning of a text that somebody sent, for a message.
+pub(super) fn shortened(text: &str) -> String {
+    cut(text, 60)
+}
+
 /// The state of a run, a window or a month, by its colour and by its word.
 pub(super) fn state(state: &str) -> Markup {
     html! { span class={ "state " (tone(state)) } { (state) } }
@@ -82,6 +86,12 @@ pub(super) fn duration(ms: i64) -> String {
         3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
     }
+}
+
+/// A text as it may stand in a query: percent-encoded but for what is safe anywhere.
+pub(super) fn encode(text: &str) -> String {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// A job's name, linked to its runs.
@@ -118,6 +128,11 @@ pub(super) fn usd(nanos: Option<i128>) -> String {
 /// Dollars for a program: a number with all its places.
 pub(super) fn usd_json(nanos: Option<i128>) -> Option<Box<RawValue>> {
     nanos.and_then(|nanos| RawValue::from_string(format_usd(nanos, 9)).ok())
+}
+
+/// A count, or a dash where it is not known.
+pub(super) fn opt_number(number: Option<i64>) -> Markup {
+    number.map_or_else(none, |number| html! { (grouped(number)) })
 }
 
 /// One figure of a page with its name.
