@@ -19,7 +19,6 @@ pub mod license;
 pub mod measure;
 pub mod metrics;
 pub mod money;
-pub mod notify;
 pub mod operator;
 pub mod plan;
 pub mod price;

@@ -4,7 +4,8 @@
 //! the other (`supervise`). Cron fire times only wake it: what is due follows from the table and the clock.
 
 pub mod asked;
-pub mod claim;
+mod claim;
+mod notify;
 pub mod runner;
 pub mod slot;
 mod supervise;
@@ -16,34 +17,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::future::BoxFuture;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use self::claim::Claim;
-use self::supervise::SlotOutcome;
+use self::notify::{Notice, Notifier};
+pub use self::runner::{Call, Runner};
+use self::slot::{Known, SlotOutcome, SlotState};
+use self::supervise::Ended;
 use crate::job::{Jobs, OperatorKind};
-use crate::notify::{Notice, Notifier};
-use crate::run::{Context, JobReport, check_stop};
+use crate::run::{Context, check_stop};
 use crate::schedule::Schedule;
-use crate::store::runs::Origin;
-
-/// Runs a job for a slot. Its own connections: a run that is cut off takes nobody else's with it.
-pub type Runner = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Vec<JobReport>>> + Send + Sync>;
-
-/// What a [`Runner`] is asked to do.
-#[derive(Debug, Clone)]
-pub struct Call {
-    pub job: String,
-    pub downstream: bool,
-    pub origin: Origin,
-    /// The id that the run gets; a new one unless set.
-    pub run_id: Option<String>,
-    /// How long to wait for another run of the job.
-    pub lock_wait: Duration,
-    /// Becomes a signal's number when the run should end.
-    pub stop: watch::Receiver<Option<i32>>,
-}
 
 /// The schedules of a project, and the slots that are at work.
 pub struct Scheduler {
@@ -72,14 +56,14 @@ pub struct Ticked {
     pub next_at: Option<DateTime<Utc>>,
 }
 
-/// How often it is looked whether what is at work has ended.
+/// How often to check whether the work at hand has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A job that goes on failing is told of again after this long.
+/// A job that keeps failing is reported again after this long.
 const TELL_AGAIN_AFTER: TimeDelta = TimeDelta::hours(1);
-/// How often old history is looked for.
+/// How often to look for old history.
 const TIDY_EVERY: TimeDelta = TimeDelta::hours(1);
 
-/// A slot that is still not done this long after its timeout is overdue.
+/// A slot that is not done this long after its timeout is overdue.
 const OVERDUE_AFTER: TimeDelta = TimeDelta::minutes(5);
 
 impl Scheduler {
@@ -122,7 +106,7 @@ impl Scheduler {
         if let Some(taken) = claim::take_over(&self.context, job, schedule, &mine, now).await? {
             for (slot, attempts) in taken.given_up {
                 let error_text = format!("The process at work on it ended {attempts} times");
-                let outcome = SlotOutcome { state: "failed", run_id: None, error_text: Some(error_text), attempts };
+                let outcome = SlotOutcome { state: SlotState::Failed, run_id: None, error_text: Some(error_text), attempts };
                 self.record(&taken.claim, slot, &outcome).await?;
             }
             self.start(taken.claim, ticked).await;
@@ -133,7 +117,7 @@ impl Scheduler {
         let decided = slot::decide(job, schedule, &known, now);
         ticked.next_at = ticked.next_at.into_iter().chain(decided.next_at).min();
         let (claim, passed_over) = claim::take(&self.context, job, &decided.slots, now).await?;
-        ticked.passed_over.extend(passed_over.into_iter().map(|(slot, fate)| (job.to_owned(), slot, fate.state())));
+        ticked.passed_over.extend(passed_over.into_iter().map(|(slot, fate)| (job.to_owned(), slot, fate.state().name())));
         if let Some(claim) = claim {
             self.start(claim, ticked).await;
         }
@@ -200,15 +184,20 @@ impl Scheduler {
                 claim::release(&self.context, claim, None).await?;
                 return Ok(false);
             }
-            let outcome = supervise::run_slot(&self.context, &self.runner, claim, schedule, (*slot, *attempt)).await?;
-            all_well &= ["success", "skipped"].contains(&outcome.state);
-            if outcome.state == "interrupted" {
-                // No beat may follow that says the opposite.
-                drop(beating);
-                claim::release(&self.context, claim, Some(*slot)).await?;
-                return Ok(false);
-            }
-            if outcome.state == "lost" || !self.record(claim, *slot, &outcome).await? {
+            let is_ours = match supervise::run_slot(&self.context, &self.runner, claim, schedule, (*slot, *attempt)).await? {
+                Ended::WithOutcome(outcome) => {
+                    all_well &= outcome.state != SlotState::Failed;
+                    self.record(claim, *slot, &outcome).await?
+                }
+                Ended::Interrupted => {
+                    // No beat may follow that says the opposite.
+                    drop(beating);
+                    claim::release(&self.context, claim, Some(*slot)).await?;
+                    return Ok(false);
+                }
+                Ended::Lost => false,
+            };
+            if !is_ours {
                 tracing::warn!(job = claim.job, "A slot was taken over by another scheduler; what came of it here does not count");
                 return Ok(false);
             }
@@ -220,27 +209,28 @@ impl Scheduler {
         Ok(all_well)
     }
 
-    /// Writes down what came of a slot and tells of it; false where the slot was lost to another scheduler.
+    /// Records what came of a slot and sends a notice if it is news; false if another scheduler has taken the slot over.
     async fn record(&self, claim: &Claim, slot: DateTime<Utc>, outcome: &SlotOutcome) -> Result<bool> {
         let now = self.context.clock.now();
         let before = claim::last_ended(&self.context, &claim.job, slot).await?;
         if !claim::finish(&self.context, claim, slot, outcome, now).await? {
             return Ok(false);
         }
-        let notice = match (outcome.state, before.as_deref()) {
-            // One that goes on failing is told again, but not every minute.
-            ("failed", Some("failed")) if claim::is_told_since(&self.context, &claim.job, "failed", now - TELL_AGAIN_AFTER).await? => None,
-            ("failed", _) => Some(Notice::Failed { text: outcome.error_text.clone().unwrap_or_default(), attempts: outcome.attempts }),
-            ("success", Some("failed")) => Some(Notice::Recovered),
-            _ => None,
+        let notice = match (outcome.state, before) {
+            (SlotState::Failed, _) => Notice::Failed { text: outcome.error_text.clone().unwrap_or_default(), attempts: outcome.attempts },
+            (SlotState::Success, Some(SlotState::Failed)) => Notice::Recovered,
+            _ => return Ok(true),
         };
-        if let Some(notice) = notice {
+        // A job that keeps failing is reported again, but not every minute.
+        let is_known =
+            before == Some(outcome.state) && claim::is_told_since(&self.context, &claim.job, notice.kind(), now - TELL_AGAIN_AFTER).await?;
+        if !is_known {
             self.tell(&claim.job, slot, notice).await?;
         }
         Ok(true)
     }
 
-    async fn tell_if_overdue(&self, job: &str, schedule: &Schedule, known: &claim::Known, now: DateTime<Utc>) -> Result<()> {
+    async fn tell_if_overdue(&self, job: &str, schedule: &Schedule, known: &Known, now: DateTime<Utc>) -> Result<()> {
         let patience = TimeDelta::from_std(schedule.timeout).unwrap_or_default() + TimeDelta::from_std(schedule.jitter).unwrap_or_default();
         let Some(latest) = known.latest else { return Ok(()) };
         // The newest slot that should have ended by now, were it begun in time.
@@ -252,7 +242,7 @@ impl Scheduler {
         self.tell(job, slot, Notice::Overdue { slot }).await
     }
 
-    /// Sends a notice, unless another scheduler has. A receiver that hangs keeps nobody.
+    /// Sends a notice, unless another scheduler has sent it. A receiver that hangs blocks nobody.
     async fn tell(&self, job: &str, slot: DateTime<Utc>, notice: Notice) -> Result<()> {
         if claim::notice(&self.context, job, slot, notice.kind()).await? {
             let (notifier, job) = (self.notifier.clone(), job.to_owned());

@@ -30,6 +30,61 @@ pub fn statements(text: &str) -> BTreeMap<String, String> {
     found
 }
 
+/// One statement of a file that is part of the program, for a `const`: a name that the file lacks stops the build.
+///
+/// # Panics
+/// Where the file has no statement of the name.
+#[must_use]
+pub const fn embedded(file: &'static str, name: &str) -> &'static str {
+    let (mut rest, mut found) = (file, None);
+    loop {
+        let (line, after) = split_line(rest);
+        if let Some(start) = found
+            && (rest.is_empty() || name_of(line).is_some())
+        {
+            let statement = file.split_at(file.len() - rest.len()).0.split_at(start).1.trim_ascii();
+            return match statement.as_bytes().split_last() {
+                Some((b';', _)) => statement.split_at(statement.len() - 1).0.trim_ascii_end(),
+                _ => statement,
+            };
+        }
+        assert!(!rest.is_empty(), "the file has no statement of this name");
+        if let Some(named) = name_of(line)
+            && is_same(named, name)
+        {
+            found = Some(file.len() - after.len());
+        }
+        rest = after;
+    }
+}
+
+const fn split_line(text: &str) -> (&str, &str) {
+    let mut at = 0;
+    while at < text.len() {
+        at += 1;
+        if text.as_bytes()[at - 1] == b'\n' {
+            break;
+        }
+    }
+    text.split_at(at)
+}
+/// The name of a line `-- name: <name>`.
+const fn name_of(line: &str) -> Option<&str> {
+    const MARK: &str = "-- name:";
+    match line.split_at_checked(MARK.len()) {
+        Some((mark, name)) if is_same(mark, MARK) => Some(name.trim_ascii()),
+        _ => None,
+    }
+}
+const fn is_same(left: &str, right: &str) -> bool {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    let mut at = 0;
+    while at < left.len() && at < right.len() && left[at] == right[at] {
+        at += 1;
+    }
+    at == left.len() && at == right.len()
+}
+
 /// A statement without the blanks around it and without the comments and semicolons behind it, so that it can be a part of another.
 #[must_use]
 pub fn bare(sql: &str) -> &str {
@@ -219,6 +274,15 @@ mod tests {
     fn an_unknown_parameter_is_an_error_that_lists_the_known_ones() {
         let error = number_parameters("SELECT :window_strt", &["window_start"]).unwrap_err().to_string();
         assert_eq!(error, "Unknown parameter `:window_strt`; a statement may use `:window_start`");
+    }
+
+    #[test]
+    fn a_statement_of_the_program_is_found_by_its_name() {
+        const FILE: &str = "-- about\n-- name: one\nSELECT 1;\n\n-- name: one_and\n-- why\nSELECT 'ü' ; \n";
+        const ONE: &str = embedded(FILE, "one");
+        assert_eq!(ONE, "SELECT 1");
+        assert_eq!(embedded(FILE, "one_and"), "-- why\nSELECT 'ü'");
+        assert!(std::panic::catch_unwind(|| embedded(FILE, "on")).is_err());
     }
 
     #[test]

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
-use tallyroll::scheduler::claim::Known;
-use tallyroll::scheduler::slot::{Fate, decide};
+use tallyroll::scheduler::slot::{Fate, Known, decide};
 
 use crate::support::schedules::{instant, schedules};
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Call, Scheduler};
+use super::Scheduler;
+use super::runner::Call;
 use crate::store::runs::{Origin, Trigger};
 
 /// What became of a wish for a run.

@@ -8,33 +8,41 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::slot::{FIRST_LOOK, Fate};
-use super::supervise::SlotOutcome;
+use super::slot::{FIRST_LOOK, Fate, Known, SlotOutcome, SlotState};
 use crate::abort;
 use crate::run::{BeatGuard, Context};
 use crate::schedule::Schedule;
+use crate::sql_text::embedded;
 use crate::store::lock::is_process_gone;
 use crate::store::runs::host;
 use crate::store::{Tx, Value};
 
-/// What is known of a job's slots.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Known {
-    /// The newest slot that was ever decided over.
-    pub latest: Option<DateTime<Utc>>,
-    /// Whether a scheduler is at work on one.
-    pub is_busy: bool,
-    pub last_finished_at: Option<DateTime<Utc>>,
-}
-
 /// Slots of one job that this process runs, in order.
 #[derive(Debug, Clone)]
-pub struct Claim {
-    pub job: String,
-    pub claim_id: String,
+pub(super) struct Claim {
+    pub(super) job: String,
+    pub(super) claim_id: String,
     /// Each with the number of its next try: 1, or more after a take-over.
-    pub slots: Vec<(DateTime<Utc>, i64)>,
+    pub(super) slots: Vec<(DateTime<Utc>, i64)>,
 }
+
+const SQL: &str = include_str!("../../sql/scheduler.sql");
+const KNOWN: &str = embedded(SQL, "known");
+const FIRST_SEEN: &str = embedded(SQL, "first_seen");
+const INSERT: &str = embedded(SQL, "insert");
+const CLAIMS: &str = embedded(SQL, "claims");
+const TAKE_OVER: &str = embedded(SQL, "take_over");
+const SLOTS_OF: &str = embedded(SQL, "slots_of");
+const BEGIN: &str = embedded(SQL, "begin");
+const UNCOUNT_ATTEMPT: &str = embedded(SQL, "uncount_attempt");
+const BEAT: &str = embedded(SQL, "beat");
+const FINISH: &str = embedded(SQL, "finish");
+const LAST_ENDED: &str = embedded(SQL, "last_ended");
+const NOTICE: &str = embedded(SQL, "notice");
+const TOLD_SINCE: &str = embedded(SQL, "told_since");
+const OVERDUE_TOLD: &str = embedded(SQL, "overdue_told");
+const FORGET_SLOTS: &str = embedded(SQL, "forget_slots");
+const FORGET_NOTICES: &str = embedded(SQL, "forget_notices");
 
 /// Times that a slot is begun again after the scheduler at work on it died, beyond its retries.
 const MOST_DEATHS: i64 = 2;
@@ -45,18 +53,12 @@ const FUTURE_COUNTS: TimeDelta = TimeDelta::days(1);
 
 /// What is known of a job's slots now. One seen for the first time gets a mark, from which on its slots count.
 pub(super) async fn known(context: &Context, job: &str, now: DateTime<Utc>) -> Result<Known> {
-    let sql = "SELECT \
-         (SELECT MAX(scheduled_for) FROM schedule_state WHERE job = $1 AND scheduled_for <= $2) AS latest, \
-         (SELECT COUNT(*) FROM schedule_state WHERE job = $1 AND state = 'running') AS running_count, \
-         (SELECT finished_at FROM schedule_state WHERE job = $1 AND finished_at IS NOT NULL ORDER BY scheduled_for DESC LIMIT 1) AS finished_at";
-    let rows = context.store.query(sql, &[job.into(), (now + FUTURE_COUNTS).into()]).await?;
+    let rows = context.store.query(KNOWN, &[job.into(), (now + FUTURE_COUNTS).into()]).await?;
     let row = rows.first();
     let latest = row.map(|row| row.opt_instant("latest")).transpose()?.flatten();
     let Some(latest) = latest else {
         let mark = now - FIRST_LOOK;
-        let sql = "INSERT INTO schedule_state (job, scheduled_for, state, claimed_at, finished_at) VALUES ($1, $2, 'first_seen', $3, $3) \
-             ON CONFLICT DO NOTHING";
-        context.store.execute(sql, &[job.into(), mark.into(), now.into()]).await?;
+        context.store.execute(FIRST_SEEN, &[job.into(), mark.into(), now.into()]).await?;
         return Ok(Known { latest: Some(mark), ..Known::default() });
     };
     Ok(Known {
@@ -92,20 +94,18 @@ pub(super) async fn take(
 }
 
 async fn insert(tx: &mut Tx, claim: &Claim, slot: DateTime<Utc>, fate: Fate, now: DateTime<Utc>) -> Result<bool> {
-    let sql = "INSERT INTO schedule_state (job, scheduled_for, state, attempt, claimed_at, finished_at, claim_id, heartbeat_at, host, pid) \
-         VALUES ($1, $2, $3, 0, $4, $5, $6, $4, $7, $8) ON CONFLICT DO NOTHING";
     let finished_at = (fate != Fate::Run).then_some(now);
     let parameters = [
         claim.job.as_str().into(),
         slot.into(),
-        fate.state().into(),
+        fate.state().name().into(),
         now.into(),
         finished_at.into(),
         claim.claim_id.as_str().into(),
         host().into(),
         i64::from(std::process::id()).into(),
     ];
-    Ok(tx.execute(sql, &parameters).await? == 1)
+    Ok(tx.execute(INSERT, &parameters).await? == 1)
 }
 
 /// Slots that were taken over: those to run, and those given up because every scheduler at work on them died.
@@ -123,19 +123,14 @@ pub(super) async fn take_over(
     mine: &BTreeSet<String>,
     now: DateTime<Utc>,
 ) -> Result<Option<TakenOver>> {
-    let sql = "SELECT claim_id, host, pid, MAX(heartbeat_at) AS heartbeat_at FROM schedule_state \
-         WHERE job = $1 AND state = 'running' GROUP BY claim_id, host, pid ORDER BY MIN(scheduled_for)";
     let lease = TimeDelta::seconds(context.config.engine.lock_lease_seconds.into());
-    for row in context.store.query(sql, &[job.into()]).await? {
+    for row in context.store.query(CLAIMS, &[job.into()]).await? {
         let (old_id, heartbeat_at) = (row.text("claim_id")?, row.instant("heartbeat_at")?);
         let is_gone = now - heartbeat_at >= lease || is_process_gone(&row.text("host")?, row.int("pid")?);
         if !is_gone || mine.contains(&old_id) {
             continue;
         }
         let mut claim = Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new() };
-        // One statement: of several schedulers that find it, one gets all slots.
-        let sql = "UPDATE schedule_state SET claim_id = $3, heartbeat_at = $4, host = $5, pid = $6 \
-             WHERE job = $1 AND claim_id = $2 AND state = 'running'";
         let parameters: [Value; 6] = [
             job.into(),
             old_id.as_str().into(),
@@ -144,13 +139,12 @@ pub(super) async fn take_over(
             host().into(),
             i64::from(std::process::id()).into(),
         ];
-        if context.store.execute(sql, &parameters).await? == 0 {
+        if context.store.execute(TAKE_OVER, &parameters).await? == 0 {
             continue;
         }
         abort::point("slots_taken_over");
-        let sql = "SELECT scheduled_for, attempt FROM schedule_state WHERE claim_id = $1 AND state = 'running' ORDER BY scheduled_for";
         let mut given_up = Vec::new();
-        for row in context.store.query(sql, &[claim.claim_id.as_str().into()]).await? {
+        for row in context.store.query(SLOTS_OF, &[claim.claim_id.as_str().into()]).await? {
             let (slot, tried) = (row.instant("scheduled_for")?, row.int("attempt")?);
             if tried > i64::from(schedule.settings.retries.max) + MOST_DEATHS {
                 given_up.push((slot, tried));
@@ -166,9 +160,8 @@ pub(super) async fn take_over(
 
 /// Notes that a try of a slot begins; false where another scheduler has taken it over.
 pub(super) async fn begin(context: &Context, claim: &Claim, slot: DateTime<Utc>, attempt: i64) -> Result<bool> {
-    let sql = "UPDATE schedule_state SET attempt = $4 WHERE job = $1 AND scheduled_for = $2 AND claim_id = $3 AND state = 'running'";
     let parameters = [claim.job.as_str().into(), slot.into(), claim.claim_id.as_str().into(), attempt.into()];
-    let is_ours = context.store.execute(sql, &parameters).await? == 1;
+    let is_ours = context.store.execute(BEGIN, &parameters).await? == 1;
     abort::point("slot_begun");
     Ok(is_ours)
 }
@@ -176,11 +169,9 @@ pub(super) async fn begin(context: &Context, claim: &Claim, slot: DateTime<Utc>,
 /// Leaves what a claim has not ended to be taken over at once. `interrupted` is the slot whose try does not count.
 pub(super) async fn release(context: &Context, claim: &Claim, interrupted: Option<DateTime<Utc>>) -> Result<()> {
     if let Some(slot) = interrupted {
-        let sql = "UPDATE schedule_state SET attempt = attempt - 1 WHERE claim_id = $1 AND scheduled_for = $2 AND state = 'running'";
-        context.store.execute(sql, &[claim.claim_id.as_str().into(), slot.into()]).await?;
+        context.store.execute(UNCOUNT_ATTEMPT, &[claim.claim_id.as_str().into(), slot.into()]).await?;
     }
-    let sql = "UPDATE schedule_state SET heartbeat_at = $2 WHERE claim_id = $1 AND state = 'running'";
-    context.store.execute(sql, &[claim.claim_id.as_str().into(), DateTime::<Utc>::default().into()]).await?;
+    context.store.execute(BEAT, &[claim.claim_id.as_str().into(), DateTime::<Utc>::default().into()]).await?;
     Ok(())
 }
 
@@ -191,8 +182,7 @@ pub(super) fn beat(context: &Arc<Context>, claim: &Claim) -> BeatGuard {
     BeatGuard::new(&tokio::spawn(async move {
         loop {
             tokio::time::sleep(period).await;
-            let sql = "UPDATE schedule_state SET heartbeat_at = $2 WHERE claim_id = $1 AND state = 'running'";
-            if let Err(error) = context.store.execute(sql, &[claim_id.as_str().into(), context.clock.now().into()]).await {
+            if let Err(error) = context.store.execute(BEAT, &[claim_id.as_str().into(), context.clock.now().into()]).await {
                 tracing::warn!(error = format!("{error:#}"), "The slot's heartbeat could not be written");
             }
         }
@@ -207,62 +197,52 @@ pub(super) async fn finish(
     outcome: &SlotOutcome,
     now: DateTime<Utc>,
 ) -> Result<bool> {
-    let sql = "UPDATE schedule_state SET state = $4, finished_at = $5, run_id = $6, error_text = $7 \
-         WHERE job = $1 AND scheduled_for = $2 AND claim_id = $3 AND state = 'running'";
     let parameters: [Value; 7] = [
         claim.job.as_str().into(),
         slot.into(),
         claim.claim_id.as_str().into(),
-        outcome.state.into(),
+        outcome.state.name().into(),
         now.into(),
         outcome.run_id.clone().into(),
         outcome.error_text.clone().into(),
     ];
     abort::point("slot_before_finish");
-    let is_ours = context.store.execute(sql, &parameters).await? == 1;
+    let is_ours = context.store.execute(FINISH, &parameters).await? == 1;
     abort::point("slot_finished");
     Ok(is_ours)
 }
 
-/// How the newest slot before this one ended that did.
-pub(super) async fn last_ended(context: &Context, job: &str, slot: DateTime<Utc>) -> Result<Option<String>> {
-    let sql = "SELECT state FROM schedule_state WHERE job = $1 AND scheduled_for < $2 AND state IN ('success', 'failed') \
-         ORDER BY scheduled_for DESC LIMIT 1";
-    context.store.query(sql, &[job.into(), slot.into()]).await?.first().map(|row| row.text("state")).transpose()
+/// How the newest slot before this one that was run to its end went.
+pub(super) async fn last_ended(context: &Context, job: &str, slot: DateTime<Utc>) -> Result<Option<SlotState>> {
+    let rows = context.store.query(LAST_ENDED, &[job.into(), slot.into()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(SlotState::named(&row.text("state")?))
 }
 
 /// Whether a notice is this process's to send.
 pub(super) async fn notice(context: &Context, job: &str, slot: DateTime<Utc>, kind: &str) -> Result<bool> {
-    let sql = "INSERT INTO schedule_notice (job, scheduled_for, kind, noticed_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
     let parameters = [job.into(), slot.into(), kind.into(), context.clock.now().into()];
-    Ok(context.store.execute(sql, &parameters).await? == 1)
+    Ok(context.store.execute(NOTICE, &parameters).await? == 1)
 }
 
 /// Whether a notice of this kind was told of the job since.
 pub(super) async fn is_told_since(context: &Context, job: &str, kind: &str, since: DateTime<Utc>) -> Result<bool> {
-    let sql = "SELECT 1 AS told FROM schedule_notice WHERE job = $1 AND kind = $2 AND noticed_at > $3";
-    Ok(!context.store.query(sql, &[job.into(), kind.into(), since.into()]).await?.is_empty())
+    Ok(!context.store.query(TOLD_SINCE, &[job.into(), kind.into(), since.into()]).await?.is_empty())
 }
 
 /// Whether it was told since the last success that the job is overdue.
 pub(super) async fn is_overdue_told(context: &Context, job: &str) -> Result<bool> {
-    let sql = "SELECT 1 AS told FROM schedule_notice WHERE job = $1 AND kind = 'overdue' AND scheduled_for > COALESCE( \
-         (SELECT MAX(scheduled_for) FROM schedule_state WHERE job = $1 AND state = 'success'), $2)";
-    Ok(!context.store.query(sql, &[job.into(), DateTime::<Utc>::default().into()]).await?.is_empty())
+    Ok(!context.store.query(OVERDUE_TOLD, &[job.into(), DateTime::<Utc>::default().into()]).await?.is_empty())
 }
 
 /// Deletes runs, slots and notices from before `cutoff`, but for what went well of `billing_jobs` and the newest slot of each job.
 pub(super) async fn forget(context: &Context, billing_jobs: &[String], cutoff: DateTime<Utc>) -> Result<()> {
     let kept: Vec<String> = billing_jobs.iter().map(|job| format!("'{}'", job.replace('\'', "''"))).collect();
     let kept = if kept.is_empty() { "''".to_owned() } else { kept.join(", ") };
-    for sql in [
-        format!("DELETE FROM job_run WHERE started_at < $1 AND state <> 'running' AND NOT (state = 'success' AND job IN ({kept}))"),
-        "DELETE FROM schedule_state WHERE scheduled_for < $1 AND state <> 'running' AND scheduled_for < ( \
-         SELECT MAX(newest.scheduled_for) FROM schedule_state AS newest WHERE newest.job = schedule_state.job)"
-            .to_owned(),
-        "DELETE FROM schedule_notice WHERE scheduled_for < $1".to_owned(),
-    ] {
-        context.store.execute(&sql, &[cutoff.into()]).await?;
+    let forget_runs =
+        format!("DELETE FROM job_run WHERE started_at < $1 AND state <> 'running' AND NOT (state = 'success' AND job IN ({kept}))");
+    for sql in [forget_runs.as_str(), FORGET_SLOTS, FORGET_NOTICES] {
+        context.store.execute(sql, &[cutoff.into()]).await?;
         abort::point("history_tidied");
     }
     Ok(())

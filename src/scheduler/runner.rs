@@ -1,15 +1,34 @@
 //! The runner of real runs: each with connections of its own, closed when it ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::{Call, Runner};
 use crate::plan::Request;
 use crate::run::{self, Binding, Context, JobReport};
 use crate::snapshot::storage::Storage;
+use crate::store::runs::Origin;
 use crate::store::{Create, Store};
+
+/// Runs a job for a slot, on connections of its own: a run that is cut off takes no others with it.
+pub type Runner = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Vec<JobReport>>> + Send + Sync>;
+
+/// What a [`Runner`] is asked to do.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub job: String,
+    pub downstream: bool,
+    pub origin: Origin,
+    /// The id that the run gets; a new one unless set.
+    pub run_id: Option<String>,
+    /// How long to wait for another run of the job.
+    pub lock_wait: Duration,
+    /// Becomes a signal's number when the run should end.
+    pub stop: watch::Receiver<Option<i32>>,
+}
 
 /// Runs jobs of the project that `context` is of.
 #[must_use]

@@ -2,8 +2,17 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::claim::Known;
 use crate::schedule::{CatchUp, Overlap, Schedule};
+
+/// What is known of a job's slots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The newest slot that was ever decided on.
+    pub latest: Option<DateTime<Utc>>,
+    /// Whether a scheduler is at work on one.
+    pub is_busy: bool,
+    pub last_finished_at: Option<DateTime<Utc>>,
+}
 
 /// What becomes of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +25,49 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// As `schedule_state` keeps it.
-    #[must_use]
-    pub fn state(self) -> &'static str {
+    pub(super) fn state(self) -> SlotState {
         match self {
-            Self::Run => "running",
+            Self::Run => SlotState::Running,
+            Self::Missed => SlotState::Missed,
+            Self::Skipped => SlotState::Skipped,
+        }
+    }
+}
+
+/// The state of a slot, as `schedule_state` keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SlotState {
+    Running,
+    Success,
+    Failed,
+    Missed,
+    Skipped,
+}
+
+impl SlotState {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Success => "success",
+            Self::Failed => "failed",
             Self::Missed => "missed",
             Self::Skipped => "skipped",
         }
     }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::Running, Self::Success, Self::Failed, Self::Missed, Self::Skipped].into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// What came of a slot that was run to its end.
+#[derive(Debug, Clone)]
+pub(super) struct SlotOutcome {
+    pub(super) state: SlotState,
+    pub(super) run_id: Option<String>,
+    pub(super) error_text: Option<String>,
+    /// The number of the last try.
+    pub(super) attempts: i64,
 }
 
 /// The slots that are due, oldest first.

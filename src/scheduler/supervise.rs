@@ -8,21 +8,20 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::claim::{self, Claim};
-use super::{Call, Runner};
+use super::runner::{Call, Runner};
+use super::slot::{SlotOutcome, SlotState};
 use crate::failure::{self, Failure, Kind};
 use crate::run::{Context, JobReport, log};
 use crate::schedule::{Overlap, Schedule};
 use crate::store::runs::{Origin, Trigger};
 
-/// What came of a slot.
-#[derive(Debug, Clone)]
-pub(super) struct SlotOutcome {
-    /// `success`, `failed`, `skipped`, `interrupted`, or `lost` to another scheduler.
-    pub(super) state: &'static str,
-    pub(super) run_id: Option<String>,
-    pub(super) error_text: Option<String>,
-    /// The number of the last try.
-    pub(super) attempts: i64,
+/// How the work on a slot ended.
+pub(super) enum Ended {
+    WithOutcome(SlotOutcome),
+    /// A signal asked the process to stop.
+    Interrupted,
+    /// Another scheduler has taken the slot over.
+    Lost,
 }
 
 /// How long a run that was asked to end may take before it is cut off.
@@ -41,38 +40,38 @@ pub(super) async fn run_slot(
     claim: &Claim,
     schedule: &Schedule,
     (slot, first_attempt): (DateTime<Utc>, i64),
-) -> Result<SlotOutcome> {
+) -> Result<Ended> {
     let last_attempt = (i64::from(schedule.settings.retries.max) + 1).max(first_attempt);
     let mut attempt = first_attempt;
     loop {
-        let ended = |state, run_id, error: Option<&anyhow::Error>| {
-            Ok(SlotOutcome { state, run_id, error_text: error.map(failure::text), attempts: attempt })
+        let with_outcome = |state, run_id, error: Option<&anyhow::Error>| {
+            Ok(Ended::WithOutcome(SlotOutcome { state, run_id, error_text: error.map(failure::text), attempts: attempt }))
         };
         if !claim::begin(context, claim, slot, attempt).await? {
-            return ended("lost", None, None);
+            return Ok(Ended::Lost);
         }
         let origin = Origin { trigger: Trigger::Schedule, scheduled_for: Some(slot), attempt };
         let error = match attempt_once(context, runner, claim, schedule, &origin).await {
-            Ok(run_id) => return ended("success", run_id, None),
+            Ok(run_id) => return with_outcome(SlotState::Success, run_id, None),
             Err(error) => error,
         };
         match failure::find(&error).map(|failure| failure.kind) {
-            Some(Kind::Interrupted(_)) => return ended("interrupted", None, Some(&error)),
-            // Somebody runs the job by hand, or downstream of another. What is not said of a downstream job's lock.
+            Some(Kind::Interrupted(_)) => return Ok(Ended::Interrupted),
+            // Somebody runs the job by hand or downstream of another. The lock of a job downstream of this one does not count.
             Some(Kind::Locked) if schedule.settings.overlap == Overlap::Skip && attempt == 1 && error.is::<Failure>() => {
-                return ended("skipped", None, Some(&error));
+                return with_outcome(SlotState::Skipped, None, Some(&error));
             }
             Some(Kind::TryAgain | Kind::Locked) if attempt < last_attempt => {
                 let pause = schedule.backoff * 2_u32.saturating_pow(u32::try_from(attempt - first_attempt).unwrap_or(u32::MAX).min(10));
                 tracing::warn!(job = claim.job, attempt, error = format!("{error:#}"), pause_seconds = pause.as_secs(), "Trying again");
                 if !pause_unless_stopped(context.stop.clone(), pause).await {
-                    return ended("interrupted", None, Some(&error));
+                    return Ok(Ended::Interrupted);
                 }
                 attempt += 1;
             }
             _ => {
                 tracing::error!(job = claim.job, attempt, error = format!("{error:#}"), "A scheduled run failed");
-                return ended("failed", None, Some(&error));
+                return with_outcome(SlotState::Failed, None, Some(&error));
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::store::format_instant;
 
 /// What is told.
 #[derive(Debug, Clone)]
-pub enum Notice {
+pub(super) enum Notice {
     Failed { text: String, attempts: i64 },
     Recovered,
     Overdue { slot: DateTime<Utc> },
@@ -19,7 +19,7 @@ pub enum Notice {
 
 /// Sends notices; without a URL none.
 #[derive(Debug, Clone)]
-pub struct Notifier {
+pub(super) struct Notifier {
     url: SecretString,
 }
 
@@ -31,8 +31,7 @@ const MOST_TEXT: usize = 1_500;
 
 impl Notice {
     /// As `schedule_notice` keeps it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Failed { .. } => "failed",
             Self::Recovered => "recovered",
@@ -54,13 +53,12 @@ impl Notice {
 }
 
 impl Notifier {
-    #[must_use]
-    pub fn new(url: SecretString) -> Self {
+    pub(super) fn new(url: SecretString) -> Self {
         Self { url }
     }
 
     /// Sends a notice, with another try where the receiver is away. A notice that cannot be sent is logged, and fails nothing.
-    pub async fn send(&self, job: &str, notice: &Notice) {
+    pub(super) async fn send(&self, job: &str, notice: &Notice) {
         if self.url.expose_secret().is_empty() {
             return;
         }
