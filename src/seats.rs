@@ -6,6 +6,7 @@
 pub mod calendar;
 
 use anyhow::{Context, Result};
+use serde::{Serialize, Serializer};
 
 use self::calendar::{MICROS_PER_SECOND, Period, TERM_MONTHS};
 use crate::money::div_half_even;
@@ -68,6 +69,12 @@ impl Coverage {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         [Self::Complete, Self::Partial, Self::None].into_iter().find(|coverage| coverage.name() == name)
+    }
+}
+
+impl Serialize for Coverage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 

@@ -14,6 +14,7 @@ mod problem;
 mod query;
 mod router;
 mod session;
+mod states;
 pub mod token;
 
 pub use self::app::{App, Starter};

@@ -6,6 +6,7 @@ use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
+use serde::{Serialize, Serializer};
 
 use crate::window::{Window, WindowKind};
 
@@ -104,6 +105,12 @@ impl State {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         [Self::Open, Self::Provisional, Self::Final].into_iter().find(|state| state.name() == name)
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 

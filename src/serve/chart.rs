@@ -5,7 +5,8 @@ pub(super) mod steps;
 use maud::{Markup, html};
 
 use super::data::RunLine;
-use super::html::{cut, duration, encode, tone};
+use super::html::{cut, duration, encode};
+use super::states::Shown as _;
 
 /// A strip of runs, the earliest on the left: colour says how each ended, height how long it took.
 pub(super) fn run_strip(label: &str, newest_first: &[RunLine]) -> Markup {
@@ -19,7 +20,7 @@ pub(super) fn run_strip(label: &str, newest_first: &[RunLine]) -> Markup {
                 @let took_ms = run.duration_ms.unwrap_or(longest_ms).clamp(0, longest_ms);
                 @let height = 6 + (HEIGHT - 6) * took_ms / longest_ms;
                 a href={ "/runs/" (encode(&run.run_id)) } {
-                    rect class=(tone(&run.state)) x=(index * PITCH) y=(HEIGHT - height) width="8" height=(height) rx="1" {
+                    rect class=(run.state.tone()) x=(index * PITCH) y=(HEIGHT - height) width="8" height=(height) rx="1" {
                         title {
                             (run.state) ", " (run.started_at.format("%Y-%m-%d %H:%M:%S")) " UTC"
                             @if let Some(ms) = run.duration_ms { ", " (duration(ms)) }

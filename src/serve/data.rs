@@ -4,6 +4,8 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::store::runs::RunState;
+use crate::store::windows::WindowState;
 use crate::store::{Row, Store, Value};
 use crate::window::Window;
 
@@ -14,7 +16,7 @@ pub(super) struct RunLine {
     pub(super) job: String,
     pub(super) parent_run_id: Option<String>,
     pub(super) trigger: String,
-    pub(super) state: String,
+    pub(super) state: RunState,
     pub(super) started_at: DateTime<Utc>,
     pub(super) finished_at: Option<DateTime<Utc>>,
     pub(super) duration_ms: Option<i64>,
@@ -78,7 +80,7 @@ fn run_line(row: &Row) -> Result<RunLine> {
         job: row.text("job")?,
         parent_run_id: row.opt_text("parent_run_id")?,
         trigger: row.text("trigger")?,
-        state: row.text("state")?,
+        state: row.word("state")?,
         started_at: row.instant("started_at")?,
         finished_at: row.opt_instant("finished_at")?,
         duration_ms: row.opt_int("duration_ms")?,
@@ -102,7 +104,7 @@ pub(super) async fn heartbeat_at(store: &Store, run_id: &str) -> Result<Option<D
 #[derive(Debug, Serialize)]
 pub(super) struct WindowLine {
     pub(super) window: String,
-    pub(super) state: String,
+    pub(super) state: WindowState,
     pub(super) rows_in: i64,
     pub(super) rows_out: i64,
     pub(super) quarantined_count: i64,
@@ -132,7 +134,7 @@ async fn windows(store: &Store, filter: &str, parameters: &[Value]) -> Result<Ve
         let window = Window { start_date: row.date("window_start")?, end_date: row.date("window_end")? };
         Ok(WindowLine {
             window: window.to_string(),
-            state: row.text("state")?,
+            state: row.word("state")?,
             rows_in: row.int("rows_in")?,
             rows_out: row.int("rows_out")?,
             quarantined_count: row.int("quarantined_count")?,

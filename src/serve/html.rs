@@ -60,22 +60,6 @@ pub(super) fn shortened(text: &str) -> String {
     cut(text, 60)
 }
 
-/// The state of a run, a window or a month, by its colour and by its word.
-pub(super) fn state(state: &str) -> Markup {
-    html! { span class={ "state " (tone(state)) } { (state) } }
-}
-
-/// How a state is meant.
-pub(super) fn tone(state: &str) -> &'static str {
-    match state {
-        "success" | "done" | "final" => "good",
-        "failed" => "bad",
-        "interrupted" | "due" | "kept" | "provisional" => "warn",
-        "running" => "busy",
-        _ => "soft",
-    }
-}
-
 /// Milliseconds as people say them.
 pub(super) fn duration(ms: i64) -> String {
     let seconds = ms / 1_000;

@@ -17,10 +17,12 @@ use crate::job::Job;
 use crate::serve::app::App;
 use crate::serve::chart;
 use crate::serve::data::{self, RunLine};
-use crate::serve::html::{cut, duration, encode, figure, grouped, instant, none, opt_instant, state};
+use crate::serve::html::{cut, duration, encode, figure, grouped, instant, none, opt_instant};
 use crate::serve::layout;
 use crate::serve::problem::Problem;
 use crate::serve::session::Session;
+use crate::serve::states::{Shown as _, state};
+use crate::store::runs::RunState;
 use crate::store::windows::WindowState;
 
 /// Runs that the strip of a job shows.
@@ -74,7 +76,7 @@ async fn jobs(app: &App) -> Result<Vec<JobLine>> {
     let mut windows = store.window_counts().await?;
     let lines = try_join_all(app.context.jobs.iter().map(|job| async move {
         let recent_runs = data::runs(store, Some(&job.name), false, None, STRIP_RUNS).await?;
-        let last_success_at = match recent_runs.iter().find(|run| run.state == "success") {
+        let last_success_at = match recent_runs.iter().find(|run| run.state == RunState::Success) {
             Some(run) => run.finished_at,
             None => store.last_success(&job.name).await?,
         };
@@ -129,10 +131,8 @@ fn card(job: &JobLine, now: DateTime<Utc>) -> Markup {
                 (figure("Next run", &opt_instant(job.schedule.as_ref().and_then(|schedule| schedule.next_run_at))))
                 (figure("Windows", &html! {
                     (grouped(count(WindowState::Done))) " done"
-                    @for (state, tone) in [
-                        (WindowState::Due, "warn"), (WindowState::Failed, "bad"), (WindowState::Kept, "warn"), (WindowState::Future, "soft"),
-                    ] {
-                        @if count(state) > 0 { ", " span class=(tone) { (grouped(count(state))) " " (state) } }
+                    @for state in [WindowState::Due, WindowState::Failed, WindowState::Kept, WindowState::Future] {
+                        @if count(state) > 0 { ", " span class=(state.tone()) { (grouped(count(state))) " " (state) } }
                     }
                 }))
             }
@@ -162,7 +162,7 @@ fn last_run(job: &JobLine, now: DateTime<Utc>) -> Markup {
     let Some(run) = job.recent_runs.first() else { return html! { span class="soft" { "never" } } };
     let took_ms = run.duration_ms.unwrap_or_else(|| (run.finished_at.unwrap_or(now) - run.started_at).num_milliseconds());
     html! {
-        a href={ "/runs/" (encode(&run.run_id)) } { (state(&run.state)) }
+        a href={ "/runs/" (encode(&run.run_id)) } { (state(run.state)) }
         " " (instant(run.started_at)) ", " (duration(took_ms))
         @if let Some(error) = &run.error_text { div class="bad wrap" { (cut(error, 160)) } }
     }

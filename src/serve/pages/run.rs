@@ -16,12 +16,13 @@ use crate::plan::Request;
 use crate::serve::app::App;
 use crate::serve::data::{self, LISTED_WINDOWS, RunLine, WindowLine};
 use crate::serve::html::{
-    cut, duration, encode, figure, grouped, instant, job_link, none, opt_instant, opt_text, run_link, shortened, state, text,
+    cut, duration, encode, figure, grouped, instant, job_link, none, opt_instant, opt_text, run_link, shortened, text,
 };
 use crate::serve::layout;
 use crate::serve::problem::Problem;
 use crate::serve::query::{Named, Query};
 use crate::serve::session::Session;
+use crate::serve::states::state;
 use crate::store::format_instant;
 use crate::store::runs::{Run, RunState};
 
@@ -78,7 +79,7 @@ pub(super) async fn page(
     // A run that is silent for longer than its lease is dead: loading the page again shows nothing new.
     let is_silent = is_running && silent_for > TimeDelta::seconds(app.context.config.engine.lock_lease_seconds.into());
     let content = html! {
-        h1 { "Run of " (cut(&run.job, 60)) " " (state(run.state.name())) }
+        h1 { "Run of " (cut(&run.job, 60)) " " (state(run.state)) }
         @if is_silent {
             p class="warn" role="alert" {
                 "It has been silent since " (instant(shown.heartbeat_at)) " UTC: its process is gone or cannot reach the database. "
@@ -191,7 +192,7 @@ fn windows(windows: &[WindowLine], nothing: &str) -> Markup {
             } }
             tbody { @for window in windows { tr {
                 td { (window.window) }
-                td { (state(&window.state)) }
+                td { (state(window.state)) }
                 td class="number" { (grouped(window.rows_in)) }
                 td class="number" { (grouped(window.rows_out)) }
                 td class="number" { (grouped(window.quarantined_count)) }

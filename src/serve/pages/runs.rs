@@ -12,11 +12,12 @@ use serde_json::json;
 
 use crate::serve::app::App;
 use crate::serve::data::{self, Before, RunLine};
-use crate::serve::html::{cut, duration, encode, grouped, instant, job_link, run_link, state};
+use crate::serve::html::{cut, duration, encode, grouped, instant, job_link, run_link};
 use crate::serve::layout;
 use crate::serve::problem::Problem;
 use crate::serve::query::Query;
 use crate::serve::session::Session;
+use crate::serve::states::state;
 use crate::store::format_instant;
 
 /// Runs of a page.
@@ -72,7 +73,7 @@ pub(super) fn table(runs: &[RunLine], with_job: bool) -> Markup {
             tbody { @for run in runs { tr {
                 td { (run_link(&run.run_id)) }
                 @if with_job { td { (job_link(&run.job)) } }
-                td { (state(&run.state)) }
+                td { (state(run.state)) }
                 td { (instant(run.started_at)) }
                 td class="number" { @if let Some(ms) = run.duration_ms { (duration(ms)) } @else { "-" } }
                 td class="number" { (grouped(run.windows_done)) "/" (grouped(run.windows_planned)) }

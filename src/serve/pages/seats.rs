@@ -16,14 +16,15 @@ use maud::{Markup, html};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::seats::calendar::{Period, instant as instant_of};
+use crate::seats::calendar::{Period, State as MonthState, instant as instant_of};
 use crate::seats::{Coverage, Subscription, TOTAL, overage};
 use crate::serve::app::App;
-use crate::serve::html::{encode, grouped, linked, name, none, opt_instant, opt_number, state};
+use crate::serve::html::{encode, grouped, linked, name, none, opt_instant, opt_number};
 use crate::serve::layout;
 use crate::serve::problem::Problem;
 use crate::serve::query::Query;
 use crate::serve::session::Session;
+use crate::serve::states::state;
 use crate::source::ledger::{BadSubscription, SeatSource};
 
 /// Subscriptions of a page.
@@ -52,8 +53,8 @@ struct Line {
 struct LatestMonth {
     month_number: i32,
     peak_seats: i64,
-    coverage: &'static str,
-    state: &'static str,
+    coverage: Coverage,
+    state: MonthState,
 }
 
 struct Listed<'a> {
@@ -106,7 +107,7 @@ fn table(lines: &[Line]) -> Markup {
                 @match &line.latest_month {
                     Some(month) => {
                         td class="number" { (month.month_number) }
-                        td class="number" { @if month.coverage == Coverage::None.name() { "unknown" } @else { (grouped(month.peak_seats)) } }
+                        td class="number" { @if month.coverage == Coverage::None { "unknown" } @else { (grouped(month.peak_seats)) } }
                         td class="number" { (opt_number(line.committed_seats)) }
                         td class="number" { (opt_number(overage(month.peak_seats, line.committed_seats))) }
                         td { (state(month.state)) }
@@ -149,12 +150,7 @@ async fn list<'a>(app: &App, query: &'a Query) -> Result<Listed<'a>, Problem> {
             .iter()
             .map(|written| &written.row)
             .find(|row| row.subscription_id == id && row.seat_type == TOTAL && row.month.period.number == number)?;
-        Some(LatestMonth {
-            month_number: number,
-            peak_seats: found.month.peak_seats,
-            coverage: found.month.coverage.name(),
-            state: found.state.name(),
-        })
+        Some(LatestMonth { month_number: number, peak_seats: found.month.peak_seats, coverage: found.month.coverage, state: found.state })
     };
     let mut lines = Vec::with_capacity(subscriptions.len());
     for (subscription, period) in subscriptions.iter().zip(latest) {

@@ -22,6 +22,7 @@ use crate::serve::problem::Problem;
 use crate::serve::query::Named;
 use crate::serve::session::{Session, csrf_of};
 use crate::store::lock;
+use crate::store::runs::RunState;
 use crate::window::WindowKind;
 
 pub(super) async fn page(
@@ -32,7 +33,8 @@ pub(super) async fn page(
     let job = app.context.jobs.get(&name)?;
     let downstream = app.context.jobs.downstream_of(job);
     let with_downstream = app.schedules.get(&job.name).is_some_and(|schedule| schedule.settings.downstream);
-    let running = data::runs(&app.context.store, Some(&job.name), false, None, 1).await?.into_iter().find(|run| run.state == "running");
+    let running =
+        data::runs(&app.context.store, Some(&job.name), false, None, 1).await?.into_iter().find(|run| run.state == RunState::Running);
     let content = html! {
         h1 { "Run " (job.name) " now" }
         p { (job.description) }

@@ -11,15 +11,16 @@ use maud::{Markup, html};
 
 use super::read::{self, Written};
 use crate::money::div_half_even;
-use crate::seats::calendar::{Period, instant as instant_of};
+use crate::seats::calendar::{Period, State as MonthState, instant as instant_of};
 use crate::seats::{Coverage, LedgerRow, Subscription, TOTAL};
 use crate::serve::app::App;
 use crate::serve::chart::steps::{self, Mark};
-use crate::serve::html::{cut, encode, figure, grouped, instant, name, none, opt_instant, opt_number, state};
+use crate::serve::html::{cut, encode, figure, grouped, instant, name, none, opt_instant, opt_number};
 use crate::serve::layout;
 use crate::serve::problem::Problem;
 use crate::serve::query::{Named, Query};
 use crate::serve::session::Session;
+use crate::serve::states::state;
 use crate::source::ledger::SeatSource;
 use crate::store::Tx;
 
@@ -174,11 +175,11 @@ fn months(written: &[Written], periods: &[Period]) -> Markup {
                 @if written.iter().any(|written| written.row.month.coverage == coverage) { (figure("Coverage", &html! { (word) })) }
             }
             @for (state, word) in [
-                ("open", "open: the month goes on."),
-                ("provisional", "provisional: the month has ended and waits for late rows before it is sealed."),
-                ("final", "final: sealed. What comes late is a correction of its own."),
+                (MonthState::Open, "open: the month goes on."),
+                (MonthState::Provisional, "provisional: the month has ended and waits for late rows before it is sealed."),
+                (MonthState::Final, "final: sealed. What comes late is a correction of its own."),
             ] {
-                @if written.iter().any(|written| written.row.state.name() == state) { (figure("State", &html! { (word) })) }
+                @if written.iter().any(|written| written.row.state == state) { (figure("State", &html! { (word) })) }
             }
         }
     }
@@ -197,7 +198,7 @@ fn month(written: &Written) -> Markup {
             td { @match month.peak_at { Some(peak_at) => { (at(peak_at)) @if month.peak_carried_in { " carried in" } }, None => (none()) } }
             td { (month.coverage.name()) }
             td {
-                (state(row.state.name()))
+                (state(row.state))
                 @if row.entry.revision > 1 { " revision " (row.entry.revision) }
                 @if let Some(reason) = &row.entry.correction_reason { " " (name(reason)) }
             }
