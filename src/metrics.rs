@@ -131,7 +131,7 @@ async fn windows(context: &Context, registry: &mut Registry) -> Result<()> {
     Ok(())
 }
 
-/// Writes the metrics to `metrics.textfile`, where that is set: whole or not at all. What goes wrong is logged, and fails no run.
+/// Writes the metrics to `metrics.textfile`, if it is set, in one step. An error is logged and fails no run.
 pub async fn write_textfile(context: &Context, schedules: &BTreeMap<String, Schedule>) {
     let path = &context.config.metrics.textfile;
     if path.is_empty() {
@@ -151,7 +151,7 @@ fn replace(path: &Path, text: &str) -> Result<()> {
     let mut file =
         tempfile::Builder::new().prefix(".tallyroll").tempfile_in(folder).with_context(|| format!("In `{}`", folder.display()))?;
     file.write_all(text.as_bytes())?;
-    // node_exporter runs as somebody else.
+    // node_exporter runs as another user.
     #[cfg(unix)]
     std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     file.persist(path).with_context(|| format!("Failed to replace `{}`", path.display()))?;

@@ -1,7 +1,7 @@
 //! Running the slots of the schedules: each once, however many schedulers there are (`docs/interface.md`, "Schedules").
 //!
-//! A tick looks which slots are due ([`slot`]), claims them in `schedule_state` ([`claim`]) and has each job's slots run one after
-//! the other (`supervise`). Cron fire times only wake it: what is due follows from the table and the clock.
+//! A tick finds the slots that are due ([`slot`]), claims them in `schedule_state` ([`claim`]) and has each job's slots run one after
+//! the other (`supervise`). Cron fire times only wake it up: the table and the clock say what is due.
 
 pub mod asked;
 mod claim;
@@ -38,7 +38,7 @@ pub struct Scheduler {
     at_work: Mutex<JoinSet<()>>,
     /// Whether anything failed since this was last asked.
     any_failed: AtomicBool,
-    /// Claims that this process works on: it takes none of them over from itself.
+    /// Claims that this process is working on, so that it does not take them over from itself.
     claims: std::sync::Mutex<BTreeSet<String>>,
     /// Runs that people asked for and that have not ended, by job.
     asked: std::sync::Mutex<BTreeMap<String, String>>,
@@ -52,7 +52,7 @@ pub struct Ticked {
     pub started: Vec<(String, DateTime<Utc>)>,
     /// Slots that will never run, as (job, slot, `missed` or `skipped`).
     pub passed_over: Vec<(String, DateTime<Utc>, &'static str)>,
-    /// When the first slot begins that is due but for its jitter.
+    /// When the first slot begins that is only waiting for its jitter.
     pub next_at: Option<DateTime<Utc>>,
 }
 
@@ -86,7 +86,7 @@ impl Scheduler {
     /// Claims what is due and starts it; returns at once.
     ///
     /// # Errors
-    /// What the database says of a job, after all others were looked at.
+    /// What the database says about a job, after all other jobs were looked at.
     pub async fn tick(self: &Arc<Self>) -> Result<Ticked> {
         let mut ticked = Ticked::default();
         self.reap(&mut *self.at_work.lock().await);
@@ -124,11 +124,11 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Waits until nothing is at work; whether every slot that ran since the last call did so well.
+    /// Waits until nothing is at work. Returns whether every slot that ran since the last call went well.
     pub async fn finish(&self) -> bool {
         loop {
             {
-                // Not held while waiting: what ends may have a notice to send.
+                // Not held while waiting: work that ends may want to send a notice.
                 let mut at_work = self.at_work.lock().await;
                 self.reap(&mut at_work);
                 if at_work.is_empty() {
@@ -148,7 +148,7 @@ impl Scheduler {
         }
     }
 
-    /// Cuts off what is at work; the database rolls it back, and another scheduler takes the slots over.
+    /// Cuts off all work. The database rolls it back, and another scheduler takes the slots over.
     pub async fn abort(&self) {
         self.at_work.lock().await.shutdown().await;
     }
@@ -174,7 +174,7 @@ impl Scheduler {
         });
     }
 
-    /// Runs the slots of a claim one after the other; whether all went well.
+    /// Runs the slots of a claim one after the other. Returns whether all went well.
     async fn work(&self, claim: &Claim, schedule: &Schedule) -> Result<bool> {
         let beating = claim::beat(&self.context, claim);
         let mut all_well = true;
@@ -190,7 +190,7 @@ impl Scheduler {
                     self.record(claim, *slot, &outcome).await?
                 }
                 Ended::Interrupted => {
-                    // No beat may follow that says the opposite.
+                    // A later heartbeat would undo the release.
                     drop(beating);
                     claim::release(&self.context, claim, Some(*slot)).await?;
                     return Ok(false);
@@ -233,7 +233,7 @@ impl Scheduler {
     async fn tell_if_overdue(&self, job: &str, schedule: &Schedule, known: &Known, now: DateTime<Utc>) -> Result<()> {
         let patience = TimeDelta::from_std(schedule.timeout).unwrap_or_default() + TimeDelta::from_std(schedule.jitter).unwrap_or_default();
         let Some(latest) = known.latest else { return Ok(()) };
-        // The newest slot that should have ended by now, were it begun in time.
+        // The newest slot that should have ended by now, had it begun in time.
         let Some(slot) = schedule.slots(latest - TimeDelta::microseconds(1), now - patience - OVERDUE_AFTER).pop() else { return Ok(()) };
         let is_handled = slot == latest && !known.is_busy;
         if is_handled || claim::is_overdue_told(&self.context, job).await? {
@@ -253,7 +253,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Deletes history older than `history.keep_days`, at most once an hour. Runs of billing jobs that went well stay for ever.
+    /// Deletes history older than `history.keep_days`, at most once an hour. Successful runs of billing jobs are kept forever.
     async fn tidy(&self) -> Result<()> {
         let now = self.context.clock.now();
         if let Ok(mut tidied_at) = self.tidied_at.lock() {

@@ -1,4 +1,4 @@
-//! Runs that people ask for on the page: one of a job at a time, and few at once.
+//! Runs that people ask for on a page: one per job at a time, and few at once.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -9,22 +9,22 @@ use super::Scheduler;
 use super::runner::Call;
 use crate::store::runs::{Origin, Trigger};
 
-/// What became of a wish for a run.
+/// What happened to a request for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     /// It starts, under this id.
     Starts(String),
-    /// One of this job that was asked for before, under this id, has not ended.
+    /// An earlier one of this job, under this id, has not ended.
     AtWork(String),
-    /// As many as may be at work are, of other jobs.
+    /// Too many of other jobs are at work.
     TooMany,
 }
 
-/// Runs at once that were asked for: each has connections of its own.
+/// The most requested runs at once: each has connections of its own.
 const AT_ONCE_MAX: usize = 4;
 
 impl Scheduler {
-    /// Starts what a person asked for; returns at once. It is no slot: nobody takes it over, and what it leaves is still due.
+    /// Starts a run that a person asked for, and returns at once. It is not a slot: nobody takes it over, and what it leaves stays due.
     pub fn ask(self: &Arc<Self>, job: &str, downstream: bool) -> Asked {
         let run_id = Uuid::now_v7().to_string();
         {
@@ -63,7 +63,7 @@ impl Scheduler {
     }
 }
 
-/// Among the runs that were asked for, until the run is over, however it ends.
+/// Keeps a run in the list of requested ones until it is over, however it ends.
 struct Place {
     scheduler: Arc<Scheduler>,
     job: String,

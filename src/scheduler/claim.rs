@@ -1,4 +1,4 @@
-//! Slots in `schedule_state`: each is claimed by one scheduler, kept by a heartbeat, and taken over when that falls silent.
+//! Slots in `schedule_state`: each is claimed by one scheduler, kept by a heartbeat, and taken over when the heartbeat stops.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,14 +44,14 @@ const OVERDUE_TOLD: &str = embedded(SQL, "overdue_told");
 const FORGET_SLOTS: &str = embedded(SQL, "forget_slots");
 const FORGET_NOTICES: &str = embedded(SQL, "forget_notices");
 
-/// Times that a slot is begun again after the scheduler at work on it died, beyond its retries.
+/// How often a slot is begun again because the scheduler at work on it died, in addition to its retries.
 const MOST_DEATHS: i64 = 2;
 
-/// A clock that was ahead may have left slots of the future. Those within this count, so that a small step back runs nothing
-/// again; farther ones are passed by.
+/// A clock that was ahead may have left slots in the future. Those within this time count, so that nothing runs again after a small
+/// step back; later ones are ignored.
 const FUTURE_COUNTS: TimeDelta = TimeDelta::days(1);
 
-/// What is known of a job's slots now. One seen for the first time gets a mark, from which on its slots count.
+/// What is known of a job's slots now. A job seen for the first time gets a mark; its slots count from there.
 pub(super) async fn known(context: &Context, job: &str, now: DateTime<Utc>) -> Result<Known> {
     let rows = context.store.query(KNOWN, &[job.into(), (now + FUTURE_COUNTS).into()]).await?;
     let row = rows.first();
@@ -68,7 +68,7 @@ pub(super) async fn known(context: &Context, job: &str, now: DateTime<Utc>) -> R
     })
 }
 
-/// Writes down what becomes of the slots; those to be run are claimed. Of several schedulers, the one that is first gets all.
+/// Records what happens to the slots, and claims those that are to run. Of several schedulers, the first one gets them all.
 pub(super) async fn take(
     context: &Context,
     job: &str,
@@ -108,14 +108,14 @@ async fn insert(tx: &mut Tx, claim: &Claim, slot: DateTime<Utc>, fate: Fate, now
     Ok(tx.execute(INSERT, &parameters).await? == 1)
 }
 
-/// Slots that were taken over: those to run, and those given up because every scheduler at work on them died.
+/// Slots that were taken over: those to run, and those that are given up because every scheduler at work on them died.
 #[derive(Debug)]
 pub(super) struct TakenOver {
     pub(super) claim: Claim,
     pub(super) given_up: Vec<(DateTime<Utc>, i64)>,
 }
 
-/// Takes over the slots of a claim whose scheduler has died or fallen silent for the lease, all at once; none of `mine`.
+/// Takes over all slots of a claim whose scheduler has died, or has been silent for the lease; never one of `mine`.
 pub(super) async fn take_over(
     context: &Context,
     job: &str,
@@ -158,7 +158,7 @@ pub(super) async fn take_over(
     Ok(None)
 }
 
-/// Notes that a try of a slot begins; false where another scheduler has taken it over.
+/// Records that a try of a slot begins; false if another scheduler has taken it over.
 pub(super) async fn begin(context: &Context, claim: &Claim, slot: DateTime<Utc>, attempt: i64) -> Result<bool> {
     let parameters = [claim.job.as_str().into(), slot.into(), claim.claim_id.as_str().into(), attempt.into()];
     let is_ours = context.store.execute(BEGIN, &parameters).await? == 1;
@@ -166,7 +166,7 @@ pub(super) async fn begin(context: &Context, claim: &Claim, slot: DateTime<Utc>,
     Ok(is_ours)
 }
 
-/// Leaves what a claim has not ended to be taken over at once. `interrupted` is the slot whose try does not count.
+/// Lets others take over at once what a claim has not finished. `interrupted` is the slot whose try does not count.
 pub(super) async fn release(context: &Context, claim: &Claim, interrupted: Option<DateTime<Utc>>) -> Result<()> {
     if let Some(slot) = interrupted {
         context.store.execute(UNCOUNT_ATTEMPT, &[claim.claim_id.as_str().into(), slot.into()]).await?;
@@ -175,7 +175,7 @@ pub(super) async fn release(context: &Context, claim: &Claim, interrupted: Optio
     Ok(())
 }
 
-/// Shows, four times in a lease and until the guard is dropped, that somebody is at work on the claim.
+/// Shows that somebody is at work on the claim, four times per lease, until the guard is dropped.
 pub(super) fn beat(context: &Arc<Context>, claim: &Claim) -> BeatGuard {
     let (context, claim_id) = (Arc::clone(context), claim.claim_id.clone());
     let period = Duration::from_secs(context.config.engine.lock_lease_seconds.into()) / 4;
@@ -189,7 +189,7 @@ pub(super) fn beat(context: &Arc<Context>, claim: &Claim) -> BeatGuard {
     }))
 }
 
-/// Writes down what came of a slot; false where another scheduler has taken it over.
+/// Records what came of a slot; false if another scheduler has taken it over.
 pub(super) async fn finish(
     context: &Context,
     claim: &Claim,
@@ -212,30 +212,30 @@ pub(super) async fn finish(
     Ok(is_ours)
 }
 
-/// How the newest slot before this one that was run to its end went.
+/// The state of the newest slot before this one that succeeded or failed.
 pub(super) async fn last_ended(context: &Context, job: &str, slot: DateTime<Utc>) -> Result<Option<SlotState>> {
     let rows = context.store.query(LAST_ENDED, &[job.into(), slot.into()]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(SlotState::named(&row.text("state")?))
 }
 
-/// Whether a notice is this process's to send.
+/// Records a notice; true if this process is the one to send it.
 pub(super) async fn notice(context: &Context, job: &str, slot: DateTime<Utc>, kind: &str) -> Result<bool> {
     let parameters = [job.into(), slot.into(), kind.into(), context.clock.now().into()];
     Ok(context.store.execute(NOTICE, &parameters).await? == 1)
 }
 
-/// Whether a notice of this kind was told of the job since.
+/// Whether a notice of this kind was sent for the job since then.
 pub(super) async fn is_told_since(context: &Context, job: &str, kind: &str, since: DateTime<Utc>) -> Result<bool> {
     Ok(!context.store.query(TOLD_SINCE, &[job.into(), kind.into(), since.into()]).await?.is_empty())
 }
 
-/// Whether it was told since the last success that the job is overdue.
+/// Whether a notice that the job is overdue was sent since its last success.
 pub(super) async fn is_overdue_told(context: &Context, job: &str) -> Result<bool> {
     Ok(!context.store.query(OVERDUE_TOLD, &[job.into(), DateTime::<Utc>::default().into()]).await?.is_empty())
 }
 
-/// Deletes runs, slots and notices from before `cutoff`, but for what went well of `billing_jobs` and the newest slot of each job.
+/// Deletes runs, slots and notices from before `cutoff`, except the successful runs of `billing_jobs` and the newest slot of each job.
 pub(super) async fn forget(context: &Context, billing_jobs: &[String], cutoff: DateTime<Utc>) -> Result<()> {
     let kept: Vec<String> = billing_jobs.iter().map(|job| format!("'{}'", job.replace('\'', "''"))).collect();
     let kept = if kept.is_empty() { "''".to_owned() } else { kept.join(", ") };

@@ -1,4 +1,4 @@
-//! Telling a webhook that a job failed, works again, or is overdue: Slack-compatible JSON (`{"text": …}`).
+//! Tells a webhook that a job failed, works again, or is overdue, as Slack-compatible JSON (`{"text": …}`).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::show::escaped;
 use crate::store::format_instant;
 
-/// What is told.
+/// What the webhook is told.
 #[derive(Debug, Clone)]
 pub(super) enum Notice {
     Failed { text: String, attempts: i64 },
@@ -17,7 +17,7 @@ pub(super) enum Notice {
     Overdue { slot: DateTime<Utc> },
 }
 
-/// Sends notices; without a URL none.
+/// Sends notices, if there is a URL.
 #[derive(Debug, Clone)]
 pub(super) struct Notifier {
     url: SecretString,
@@ -26,7 +26,7 @@ pub(super) struct Notifier {
 const ATTEMPTS: u32 = 3;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Characters of an error that are told; the whole stands in the history.
+/// The most characters of an error that are sent; the history has all of it.
 const MOST_TEXT: usize = 1_500;
 
 impl Notice {
@@ -57,7 +57,7 @@ impl Notifier {
         Self { url }
     }
 
-    /// Sends a notice, with another try where the receiver is away. A notice that cannot be sent is logged, and fails nothing.
+    /// Sends a notice, and tries again if the receiver is away. A notice that cannot be sent is logged; nothing fails because of it.
     pub(super) async fn send(&self, job: &str, notice: &Notice) {
         if self.url.expose_secret().is_empty() {
             return;
@@ -76,7 +76,7 @@ impl Notifier {
     }
 
     async fn post(&self, body: &serde_json::Value) -> Result<(), NotSent> {
-        // The URL is a secret of its own: no error shows it.
+        // The URL is a secret: no error may show it.
         let not_sent = |error: reqwest::Error| NotSent { may_pass: !error.is_builder(), text: error.without_url().to_string() };
         let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(not_sent)?;
         let answer = client.post(self.url.expose_secret()).json(body).send().await.map_err(not_sent)?;

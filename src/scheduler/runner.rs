@@ -1,4 +1,4 @@
-//! The runner of real runs: each with connections of its own, closed when it ends.
+//! Runs jobs for the scheduler, each run on connections of its own that are closed when it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Call {
     pub stop: watch::Receiver<Option<i32>>,
 }
 
-/// Runs jobs of the project that `context` is of.
+/// Runs jobs of the context's project.
 #[must_use]
 pub fn runner(context: &Arc<Context>) -> Runner {
     let context = Arc::clone(context);
@@ -46,7 +46,7 @@ pub fn runner(context: &Arc<Context>) -> Runner {
     })
 }
 
-/// Ends what a run's statements are at when the run is dropped: it was cut off, or has ended anyway.
+/// Cancels a run's statements when the run is dropped, because it was cut off or has ended.
 struct CutOff(Store);
 
 impl Drop for CutOff {
@@ -61,7 +61,7 @@ async fn run_call(context: &Arc<Context>, call: &Call) -> Result<Vec<JobReport>>
     run::run(context, context.jobs.get(&call.job)?, &request, &binding).await
 }
 
-/// The context, with its own store and its own signal to end: a run that is cut off leaves no connection half-way to others.
+/// The context with a store and a stop signal of its own: a run that is cut off leaves no half-used connection to others.
 async fn own_context(shared: &Context, stop: watch::Receiver<Option<i32>>) -> Result<Arc<Context>> {
     Ok(Arc::new(Context {
         project: shared.project.clone(),

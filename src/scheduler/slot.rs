@@ -1,4 +1,4 @@
-//! Which slots are due, and what becomes of each. Pure: a schedule, what is known of its slots, and an instant go in.
+//! Which slots are due, and what happens to each. Pure: it takes a schedule, what is known of its slots, and an instant.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -14,7 +14,7 @@ pub struct Known {
     pub last_finished_at: Option<DateTime<Utc>>,
 }
 
-/// What becomes of a slot.
+/// What happens to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Run,
@@ -74,17 +74,17 @@ pub(super) struct SlotOutcome {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decided {
     pub slots: Vec<(DateTime<Utc>, Fate)>,
-    /// When the first slot begins that has come but for its jitter.
+    /// When the first slot begins that is only waiting for its jitter.
     pub next_at: Option<DateTime<Utc>>,
 }
 
 /// A slot that begins later than this was missed. `run-due` comes once a minute.
 const ON_TIME: TimeDelta = TimeDelta::minutes(2);
 
-/// A job seen for the first time is due from this long ago: the minute that woke us counts.
+/// The slots of a job seen for the first time count from this long ago, so that the minute that woke us counts.
 pub(super) const FIRST_LOOK: TimeDelta = TimeDelta::minutes(1);
 
-/// Decides over the slots since the latest one known. A clock that went back finds none: slots only ever go on.
+/// Decides on the slots since the latest one known. If the clock was set back there are none: slots never go back.
 #[must_use]
 pub fn decide(job: &str, schedule: &Schedule, known: &Known, now: DateTime<Utc>) -> Decided {
     let mut decided = Decided::default();
@@ -104,7 +104,7 @@ pub fn decide(job: &str, schedule: &Schedule, known: &Known, now: DateTime<Utc>)
         }
         return decided;
     }
-    // One that waited for the run before it is not late.
+    // A slot that waited for the run before it is not late.
     let waited_since = known.last_finished_at.map_or(newest, |finished_at| finished_at.max(newest));
     let is_on_time = now - waited_since <= ON_TIME + schedule.delay(job, newest);
     decided.slots = due

@@ -1,4 +1,4 @@
-//! One slot: tries with pauses between them, each bounded in time, none able to take the scheduler with it.
+//! One slot: its tries with pauses between them. Each try has a time limit, and none can take the scheduler down with it.
 
 use std::time::Duration;
 
@@ -24,16 +24,16 @@ pub(super) enum Ended {
     Lost,
 }
 
-/// How long a run that was asked to end may take before it is cut off.
+/// How long a run may take to end after it was asked to, before it is cut off.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What is sent to a run whose time is over, in place of a signal's number.
+/// Sent to a run that has timed out, in place of a signal's number.
 const TIMED_OUT: i32 = 0;
 
 /// Runs a slot until it succeeds, fails for good, or its tries are used up.
 ///
 /// # Errors
-/// What the database says of the slot itself.
+/// What the database says about the slot itself.
 pub(super) async fn run_slot(
     context: &Context,
     runner: &Runner,
@@ -77,13 +77,13 @@ pub(super) async fn run_slot(
     }
 }
 
-/// One try, in a task of its own; the id of its run, where anything was due.
+/// One try, in a task of its own. Returns the id of its run, if anything was due.
 async fn attempt_once(context: &Context, runner: &Runner, claim: &Claim, schedule: &Schedule, origin: &Origin) -> Result<Option<String>> {
     let (stop, stopped) = watch::channel(None);
     let lease = Duration::from_secs(context.config.engine.lock_lease_seconds.into());
     let lock_wait = match schedule.settings.overlap {
         Overlap::Queue => schedule.timeout,
-        // The run that was cut off elsewhere holds its lock a little longer than its slot.
+        // A run that was cut off elsewhere holds its lock a little longer than its slot.
         Overlap::Skip if origin.attempt > 1 => lease + lease / 2,
         Overlap::Skip => Duration::ZERO,
     };
@@ -102,7 +102,7 @@ async fn attempt_once(context: &Context, runner: &Runner, claim: &Claim, schedul
     let timeout = tokio::time::sleep(lock_wait + schedule.timeout);
     tokio::pin!(timeout);
     let mut is_stopping = false;
-    // Only the task's handle is waited for here: a connection is never cut off half-way but with its whole run.
+    // Only the task's handle is waited for here: a connection is never cut off on its own, only with its whole run.
     let joined = loop {
         tokio::select! {
             joined = &mut task.0 => break Some(joined),
@@ -134,7 +134,7 @@ async fn attempt_once(context: &Context, runner: &Runner, claim: &Claim, schedul
     }
 }
 
-/// Ends the records of runs that could not end by themselves, with their log lines.
+/// Ends the records of runs that could not end themselves, and keeps their log lines.
 async fn fail(context: &Context, root_id: &str, class: &str, error: &anyhow::Error) {
     match context.store.fail_runs(root_id, context.clock.now(), class, &failure::text(error)).await {
         Ok(run_ids) => {
@@ -161,7 +161,7 @@ fn outcome_of(reports: Vec<JobReport>) -> Result<Option<String>> {
 async fn signal_of(stop: &mut watch::Receiver<Option<i32>>) -> i32 {
     match stop.wait_for(Option::is_some).await.map(|signal| *signal) {
         Ok(Some(signal)) => signal,
-        // Nobody is left who could ask.
+        // Nobody is left to ask.
         _ => std::future::pending().await,
     }
 }
@@ -180,7 +180,7 @@ fn panic_text(died: tokio::task::JoinError) -> String {
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
 }
 
-/// A task that does not outlive who waits for it.
+/// A task that is aborted when nobody waits for it any more.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {

@@ -16,7 +16,7 @@ use super::session::{Login, SESSION_HOURS, Session};
 use super::token::WrongTokens;
 use crate::store::Store;
 
-/// The token, and the wrong ones that were tried.
+/// The token, and a record of the wrong ones that were tried.
 pub struct Auth {
     token: String,
     /// Whether reading needs no token: none is set, and only this machine can connect.
@@ -29,7 +29,7 @@ pub struct Auth {
 pub(super) enum Tried {
     Right,
     Wrong,
-    /// Wrong as well, and one of too many.
+    /// Wrong too, and there were too many wrong ones lately.
     TooMany,
 }
 
@@ -56,8 +56,8 @@ impl Auth {
         URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
     }
 
-    /// The one door for a token. A right one passes whatever else is tried: it is long enough that nobody finds it
-    /// (`token.rs`), and whoever holds it is not locked out by those who do not. A wrong one waits, or is refused.
+    /// The only place where a token is checked. The right one always passes: it is too long to be guessed (`token.rs`), and its holder
+    /// must not be locked out by others who guess. A wrong one has to wait for its answer, or is refused.
     pub(super) async fn try_token(&self, tried: &str, client: Option<&Client>, now: DateTime<Utc>) -> Tried {
         if self.is_token(tried) {
             return Tried::Right;
@@ -72,7 +72,7 @@ impl Auth {
     }
 
     fn is_token(&self, tried: &str) -> bool {
-        // Both are hashed first: equal lengths tell nothing, and no comparison ends early.
+        // Both are hashed first, so that the time taken reveals neither the length nor how much of a guess was right.
         !self.token.is_empty() && bool::from(self.sign(tried).as_bytes().ct_eq(self.sign(&self.token).as_bytes()))
     }
 
@@ -85,7 +85,7 @@ impl Auth {
         Some(format!("{claim}.{}", self.sign(&format!("session {claim}"))))
     }
 
-    /// What a cookie of ours that has not ended says.
+    /// The login that a cookie stands for, if we signed it and it has not expired.
     fn login(&self, cookie: &str, now: DateTime<Utc>) -> Option<Login> {
         let (claim, signature) = cookie.rsplit_once('.')?;
         let is_ours = self.has_token() && bool::from(self.sign(&format!("session {claim}")).as_bytes().ct_eq(signature.as_bytes()));

@@ -1,4 +1,4 @@
-//! Charts as SVG, made here: no script, colours by class, so that light and dark are the style sheet's matter.
+//! Charts as SVG, without scripts. Colours are classes, so that the style sheet decides about light and dark.
 
 pub(super) mod steps;
 
@@ -8,7 +8,7 @@ use super::data::RunLine;
 use super::html::{cut, duration, encode};
 use super::states::Shown as _;
 
-/// A strip of runs, the earliest on the left: colour says how each ended, height how long it took.
+/// A strip of runs, the earliest on the left: the colour shows how each ended, the height how long it took.
 pub(super) fn run_strip(label: &str, newest_first: &[RunLine]) -> Markup {
     const PITCH: usize = 10;
     const HEIGHT: i64 = 24;
@@ -33,7 +33,7 @@ pub(super) fn run_strip(label: &str, newest_first: &[RunLine]) -> Markup {
     }
 }
 
-/// A bar: what it stands for, its amount, and what a pointer is told.
+/// A bar: its label, its amount, and the text that a pointer shows.
 pub(super) struct Bar {
     pub(super) label: String,
     pub(super) amount: i128,
@@ -52,7 +52,7 @@ const LABELS: usize = 8;
 /// A label needs this part of a chart's width to its right.
 const LABEL_PART: usize = 12;
 
-/// Whether the one at `index` of `count` along the chart has its label below: not every one, and none that would be cut at the end.
+/// Whether the one at `index` of `count` has a label below it: not all have, and none whose label would be cut off at the end.
 pub(super) fn is_labelled(index: usize, count: usize) -> bool {
     index.is_multiple_of(count.div_ceil(LABELS).max(1)) && (count - index) * LABEL_PART >= count
 }
@@ -63,7 +63,7 @@ pub(super) fn bars(label: &str, bars: &[Bar], shown: &dyn Fn(i128) -> String) ->
     let ticks = ticks(largest);
     let top = ticks.last().copied().unwrap_or(largest).max(1);
     let count = i128::try_from(bars.len()).unwrap_or(1).max(1);
-    // Hundredths of a unit: with hundreds of bars one of them is thin.
+    // In hundredths of a unit: hundreds of bars are thin.
     let x = |index: usize| hundredths(i128::from(LEFT) * 100 + i128::try_from(index).unwrap_or(0) * i128::from(WIDTH - LEFT) * 100 / count);
     let pitch = i128::from(WIDTH - LEFT) * 100 / count;
     let width = hundredths((pitch * 8 / 10).max(40));

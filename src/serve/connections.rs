@@ -1,4 +1,4 @@
-//! Connections: how many there are, how long a client may keep one waiting, and which is closed where there are too many.
+//! Connections: how many there may be, how long a client may keep one waiting, and which is closed when there are too many.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,44 +27,44 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::problem::Problem;
 
-/// The longest wait for the head of a request, from the connection's begin or the end of the answer before it.
+/// The longest wait for the head of a request, from the start of the connection or the end of the previous answer.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The longest wait for the body.
 const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
-/// The longest wait for a client that takes nothing of its answer.
+/// The longest wait for a client that does not read its answer.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of a head: proxies add cookies and headers of their own.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of a body: the largest is the login's form, with a path to lead back to.
+/// Bytes of a body. The largest is the login form, with the path to return to.
 pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// Of a body that is too large, so much is read for so long before it is refused.
+/// How much of a body that is too large is read, and for how long, before it is refused.
 const DRAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Connections at once, where descriptors allow.
+/// The most connections at once, if there are enough file descriptors.
 const CONNECTIONS_MAX: u64 = 512;
-/// Where there are too many, one that waits for its client is kept for so long: enough for a request that is on its way.
+/// A connection that waits for its client is kept at least this long: enough for a request that is on its way.
 const KEPT_MIN: Duration = Duration::from_millis(250);
-/// How often it is looked whether there is room.
+/// How often to check whether there is room.
 const ROOM_PAUSE: Duration = Duration::from_millis(10);
-/// How long to wait where no connection can be accepted: the process or the machine is out of descriptors.
+/// How long to wait when no connection can be accepted because the process or the machine is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// A quarter of the descriptors that the process may have: the rest is for the database, runs and files.
+/// A quarter of the file descriptors that the process may have. The rest is for the database, runs and files.
 #[must_use]
 pub fn connections_max() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from((descriptors / 4).clamp(1, CONNECTIONS_MAX)).unwrap_or(1)
 }
 
-/// Answers with `site` until `end` becomes true, then ends as soon as the answers under way are given. HTTP/1 only.
+/// Serves `site` until `end` becomes true, then finishes the answers under way. HTTP/1 only.
 pub async fn answer(listener: TcpListener, site: Router, connections_max: usize, mut end: watch::Receiver<bool>) {
     let clients = Arc::new(Clients { max: connections_max, open: Mutex::default() });
     let mut tasks = JoinSet::new();
     {
-        // Never dropped half-way: it may hold a client that waits for room.
+        // Never dropped half-way: it may hold a client that is waiting for room.
         let accepted = accept(&listener, &clients);
         tokio::pin!(accepted);
         loop {
@@ -82,7 +82,7 @@ pub async fn answer(listener: TcpListener, site: Router, connections_max: usize,
     while tasks.join_next().await.is_some() {}
 }
 
-/// The next client, once there is room. Until then clients wait with the system, the first one first.
+/// The next client, once there is room. Until then clients wait in the system's queue, in order.
 async fn accept(listener: &TcpListener, clients: &Clients) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
@@ -104,7 +104,7 @@ async fn until(end: &mut watch::Receiver<bool>) {
     let _ = end.wait_for(|end| *end).await;
 }
 
-/// Whether a client was gone before it could be accepted.
+/// Whether the client was gone before it could be accepted.
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -145,13 +145,13 @@ struct Clients {
 
 #[derive(Default)]
 struct Open {
-    /// Of the client that came last.
+    /// The id of the newest client.
     last_id: u64,
     clients: HashMap<u64, Held>,
 }
 
 struct Held {
-    /// Since when it waits for its client; none while a request is worked on.
+    /// Since when it has been waiting for its client; none while a request is being handled.
     waits_since: Option<Instant>,
     task: AbortHandle,
 }
@@ -161,14 +161,14 @@ impl Clients {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns once another connection may be taken in, if need be in place of the one that has waited longest for its client.
+    /// Returns once there is room for another connection, closing the one that has waited longest for its client if necessary.
     async fn room(&self) {
         while self.open().clients.len() >= self.max && !self.close_longest_waiting() {
             sleep(ROOM_PAUSE).await;
         }
     }
 
-    /// Closes the connection that has waited longest for its client, if any has for long enough.
+    /// Closes the connection that has waited longest for its client, if it has waited long enough.
     fn close_longest_waiting(&self) -> bool {
         let mut open = self.open();
         let waiting = open.clients.iter().filter_map(|(id, held)| Some((held.waits_since?, *id)));
@@ -181,7 +181,7 @@ impl Clients {
     }
 
     fn take_in(self: &Arc<Self>, tasks: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, site: &Router, end: &watch::Receiver<bool>) {
-        // Locked until it is among those that are open: it cannot end before.
+        // Locked until the connection is in the list, so that it cannot end before it is there.
         let mut open = self.open();
         open.last_id += 1;
         let id = open.last_id;
@@ -196,7 +196,7 @@ impl Clients {
     }
 }
 
-/// Whose connection a request came by; among its extensions.
+/// The client whose connection a request came by. It is among the request's extensions.
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) peer: SocketAddr,
@@ -205,14 +205,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Keeps the connection open while this is held; none where it was closed to make room.
+    /// Keeps the connection open while this is held; none if it was closed to make room.
     fn begin(self) -> Option<AtWork> {
         self.all.open().clients.get_mut(&self.id)?.waits_since = None;
         Some(AtWork(self))
     }
 }
 
-/// A request is worked on.
+/// A request is being handled.
 struct AtWork(Client);
 
 impl Drop for AtWork {
@@ -232,12 +232,12 @@ impl Drop for Leaving {
     }
 }
 
-/// Receives a request whole before anything works on it: what waits for its client can be closed, what is at work cannot.
+/// Receives the whole request before it is handled: a connection that waits for its client can be closed, one at work cannot.
 pub(super) async fn receive(request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().cloned();
     let (parts, body) = request.into_parts();
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        // A client that is still sending when the connection ends would lose the answer.
+        // If the connection ended while the client is still sending, it would never see the answer.
         let _ = timeout(DRAIN_WAIT_MAX, drain(body)).await;
         return unreceived(StatusCode::PAYLOAD_TOO_LARGE);
     }

@@ -1,4 +1,4 @@
-//! What the pages read of the state tables: few columns, few rows, by their indexes.
+//! What the pages read from the state tables: few columns and few rows, found by an index.
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -30,11 +30,11 @@ pub(super) struct RunLine {
     pub(super) error_text: Option<String>,
 }
 
-/// A list holds the beginning of an error, its page the whole.
+/// A list shows the beginning of an error; the run's page shows all of it.
 const COLUMNS: &str = "run_id, job, parent_run_id, \"trigger\", state, started_at, finished_at, duration_ms, windows_planned, windows_done, \
      rows_in, rows_out, quarantined_count, error_class, substr(error_text, 1, 300) AS error_text";
 
-/// Where a page of runs begins: behind this run, newest first.
+/// Where a page of runs begins: with the newest run older than this one.
 #[derive(Debug, Clone)]
 pub(super) struct Before {
     pub(super) started_at: DateTime<Utc>,
@@ -63,9 +63,9 @@ pub(super) async fn runs(store: &Store, job: Option<&str>, failed: bool, before:
     store.query(&sql, &parameters).await?.iter().map(run_line).collect()
 }
 
-/// The runs that a run had run after itself.
+/// The downstream runs of a run.
 pub(super) async fn downstream(store: &Store, run_id: &str, started_at: DateTime<Utc>) -> Result<Vec<RunLine>> {
-    // They start no earlier than it does, which an index finds.
+    // They start no earlier than it does, so an index finds them.
     let sql = format!(
         "SELECT {COLUMNS} FROM job_run WHERE parent_run_id = $1 AND started_at >= $2 ORDER BY started_at, run_id LIMIT {LISTED_RUNS}"
     );
@@ -112,15 +112,15 @@ pub(super) struct WindowLine {
     pub(super) error_text: Option<String>,
 }
 
-/// Windows that a page lists; the latest ones where there are more.
+/// How many windows a page lists, the latest first.
 pub(super) const LISTED_WINDOWS: usize = 200;
 
-/// The windows that a run was the last to write, the latest first.
+/// The windows that this run was the last to write, the latest first.
 pub(super) async fn written_windows(store: &Store, job: &str, run_id: &str) -> Result<Vec<WindowLine>> {
     windows(store, "job = $1 AND run_id = $2 AND state = 'done'", &[job.into(), run_id.into()]).await
 }
 
-/// The windows of a job that wait or could not be written, the latest first.
+/// The windows of a job that are due or could not be written, the latest first.
 pub(super) async fn open_windows(store: &Store, job: &str) -> Result<Vec<WindowLine>> {
     windows(store, "job = $1 AND state IN ('due', 'failed', 'kept')", &[job.into()]).await
 }
@@ -145,7 +145,7 @@ async fn windows(store: &Store, filter: &str, parameters: &[Value]) -> Result<Ve
     store.query(&sql, parameters).await?.iter().map(line).collect()
 }
 
-/// Whether the database can hold a text at all: PostgreSQL has no NUL, so nothing of such a name is there.
+/// Whether the database can hold a text at all. PostgreSQL has no NUL, so nothing there can have such a name.
 pub(super) fn can_hold(engine: &str, text: &str) -> bool {
     engine != "postgres" || !text.contains('\0')
 }

@@ -18,7 +18,7 @@ use super::login::NEXT_MAX;
 use super::problem::Problem;
 use super::session::{COOKIE, Session};
 
-/// Lets a request with a token or a session pass, with its [`Session`] among the extensions; others get 401, or the login page.
+/// Lets a request with a token or a session pass, and adds its [`Session`] to the extensions. Others get 401, or the login page.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     // In parts: a body is not `Sync`, so it must not be held while the database is asked.
     let (mut parts, body) = request.into_parts();
@@ -43,7 +43,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     next.run(Request::from_parts(parts, body)).await
 }
 
-/// Who a request without a token is.
+/// Who sent a request that has no token.
 async fn without_token(app: &App, request: &Parts, now: DateTime<Utc>) -> Result<Option<Session>, Problem> {
     let headers = &request.headers;
     if let Some(cookie) = cookie(headers)
@@ -82,7 +82,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The header by which a proxy says that it passed a request on.
+/// The header with which a proxy says that it has forwarded a request.
 fn passed_on_by(headers: &HeaderMap) -> Option<&str> {
     let is_passed_on = |name: &str| ["forwarded", "via", "x-real-ip"].contains(&name) || name.starts_with("x-forwarded-");
     headers.keys().map(header::HeaderName::as_str).find(|name| is_passed_on(name))

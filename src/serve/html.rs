@@ -1,4 +1,4 @@
-//! Pieces of HTML that several pages share: instants, numbers, states, links, texts that strangers wrote.
+//! Pieces of HTML that several pages share: instants, numbers, links, texts that strangers wrote.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use maud::{Markup, html};
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::money::format_usd;
 pub(super) use crate::show::{grouped, printable};
 
-/// An instant to the second, UTC; with all its digits for programs.
+/// An instant to the second, UTC, with all its digits in an attribute for programs.
 pub(super) fn instant(at: DateTime<Utc>) -> Markup {
     html! {
         time datetime=(at.to_rfc3339_opts(SecondsFormat::Micros, true)) title=(at.to_rfc3339_opts(SecondsFormat::Micros, true)) {
@@ -26,7 +26,7 @@ pub(super) fn none() -> Markup {
     html! { span class="soft" { "-" } }
 }
 
-/// A text that somebody else wrote: escaped, its direction kept to itself, nothing hidden in it.
+/// A text that somebody else wrote: escaped, with no effect on the direction of the text around it, and no invisible characters.
 pub(super) fn text(text: &str) -> Markup {
     html! { bdi { (printable(text)) } }
 }
@@ -35,7 +35,7 @@ pub(super) fn opt_text(value: Option<&str>) -> Markup {
     value.map_or_else(none, text)
 }
 
-/// Letters of a name that a table shows; the whole stands in its title.
+/// Letters of a name that a table shows; its title has the whole name.
 const NAME_CHARS: usize = 48;
 
 /// A name in a table.
@@ -72,7 +72,7 @@ pub(super) fn duration(ms: i64) -> String {
     }
 }
 
-/// A text as it may stand in a query: percent-encoded but for what is safe anywhere.
+/// Percent-encodes a text for a query, except for the characters that are safe everywhere.
 pub(super) fn encode(text: &str) -> String {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
@@ -88,10 +88,11 @@ pub(super) fn run_link(run_id: &str) -> Markup {
     linked("/runs/", run_id, &html! { code { (cut(run_id, NAME_CHARS)) } })
 }
 
-/// Bytes of an address that servers on the way take.
+/// The longest address, in bytes, that servers on the way accept.
 const ADDRESS_MAX: usize = 8_000;
 
-/// A link to the page of a name below a path; none where no address can hold it, or a browser would read it as a folder's.
+/// A link to the page of a name below a path. There is no link if the address would be too long, or if a browser would read the name
+/// as a folder.
 pub(super) fn linked(path: &str, name: &str, content: &Markup) -> Markup {
     let address = format!("{path}{}", encode(name));
     let is_address = address.len() <= ADDRESS_MAX && !["", ".", ".."].contains(&name);

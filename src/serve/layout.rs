@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::problem::Problem;
 use super::session::Session;
 
-/// Nothing is loaded from elsewhere, nothing executes, nobody frames the page.
+/// Nothing is loaded from elsewhere, no script runs, and nobody may frame the page.
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -19,7 +19,7 @@ pub(super) fn page(title: &str, session: Option<&Session>, content: &Markup) -> 
     refreshing(title, session, None, content)
 }
 
-/// A page that the browser loads again every so many seconds: one that follows a run.
+/// A page that the browser reloads every so many seconds, to follow a run.
 pub(super) fn refreshing(title: &str, session: Option<&Session>, refresh_seconds: Option<u32>, content: &Markup) -> Response {
     let markup = html! {
         (DOCTYPE)
@@ -79,7 +79,7 @@ pub(super) async fn render_problem(request: Request, next: Next) -> Response {
     rendered
 }
 
-/// An answer of the framework itself, such as one to a method that a path does not take.
+/// A bare answer from the framework, for example to a method that a path does not accept.
 fn unworded(response: &Response, is_api: bool) -> Option<Problem> {
     let status = response.status();
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
@@ -87,7 +87,7 @@ fn unworded(response: &Response, is_api: bool) -> Option<Problem> {
     (is_bare && !is_json).then(|| Problem::new(status, status.canonical_reason().unwrap_or("This cannot be answered")))
 }
 
-/// Adds the security headers to whatever is answered.
+/// Adds the security headers to every answer.
 pub(super) async fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [

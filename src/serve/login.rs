@@ -1,4 +1,4 @@
-//! `/login` and `/logout`: the token for a session's cookie, and back.
+//! `/login` and `/logout`: takes the token, gives a session cookie, and ends the session.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::query::Query;
 use super::session::{COOKIE, SESSION_HOURS, Session};
 
-/// Bytes of a path that a login leads back to.
+/// The longest path, in bytes, that a login returns to.
 pub(super) const NEXT_MAX: usize = 2_000;
 
 pub(super) async fn login_page(State(app): State<Arc<App>>, query: Query) -> Response {
@@ -63,13 +63,13 @@ pub(super) async fn log_in(
         }
     }
     let Some(session) = app.auth.open_session(now) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    // Behind a proxy that speaks TLS the cookie is for TLS only.
+    // Behind a proxy with TLS, the cookie is for TLS only.
     let secure = if headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https") { "; Secure" } else { "" };
     let cookie = format!("{COOKIE}={session}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}", SESSION_HOURS * 3_600);
     ([(header::SET_COOKIE, cookie)], Redirect::to(local(&login.next))).into_response()
 }
 
-/// A path of this site; where `next` leads elsewhere, the first page.
+/// `next`, if it is a path of this site; otherwise the first page.
 fn local(next: &str) -> &str {
     let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains('\\');
     let is_plain = next.len() <= NEXT_MAX && next.bytes().all(|byte| byte.is_ascii_graphic());

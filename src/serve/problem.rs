@@ -63,7 +63,7 @@ impl Problem {
         body
     }
 
-    /// What people see of it: a title and what stands below it.
+    /// What people see of it: a title and the content of the page.
     pub(super) fn page(&self) -> (String, Markup) {
         // A message may name what a stranger sent.
         let message = cut(&self.message, 400);
@@ -83,7 +83,7 @@ impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Self {
         let found = failure::find(&error);
         match found.map(|failure| failure.kind) {
-            // What was asked for is not there: the words are made for who asked.
+            // What was asked for does not exist; the error's text is meant for whoever asked.
             Some(Kind::Usage) => Self { hint: found.and_then(|failure| failure.hint.clone()), ..Self::not_found(error.to_string()) },
             Some(Kind::TryAgain | Kind::Locked) => {
                 tracing::warn!(error = format!("{error:#}"), "A request could not be answered this time");

@@ -1,4 +1,4 @@
-//! The token: whether it is too plain to be one, and what becomes of those who try wrong ones.
+//! The token: whether it could be guessed, and what happens to those who try wrong ones.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -9,12 +9,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::failure::Failure;
 
-/// Characters of a token. A limit on tries would keep out the one who holds the right token as well, so no number of tries may find it.
+/// The least number of characters. A limit on tries would also lock out whoever holds the right token, so no number of tries may find it.
 const CHARACTERS_MIN: usize = 32;
-/// Characters of them that do not follow from those before. Of 32 random hexadecimal digits 24 do, give or take 3.
+/// The least number of characters that are not predictable from those before. In 32 random hexadecimal digits there are 24, give or
+/// take 3.
 const NEW_CHARACTERS_MIN: usize = 16;
 
-/// Checks that a token is long, and not plainly the same over and over. No program can tell whether it was made at random.
+/// Checks that a token is long and does not simply repeat itself. No program can tell whether it is random.
 ///
 /// # Errors
 /// [`Failure`] of kind config.
@@ -31,19 +32,20 @@ pub fn check(token: &str) -> Result<(), Failure> {
     Err(Failure::config(format!("`serve.token` {problem}")).hint("`openssl rand -hex 32` makes one"))
 }
 
-/// Characters that are neither the one before, nor its neighbour in the alphabet, nor follow one that they have followed already.
+/// How many characters are unpredictable: not the same as the one before, not its neighbour in the alphabet, and not a pair with it
+/// that was there before.
 fn new_characters(token: &[u8]) -> usize {
     let mut seen = BTreeSet::new();
     token.windows(2).filter(|pair| seen.insert([pair[0], pair[1]]) && pair[0].abs_diff(pair[1]) > 1).count()
 }
 
-/// Wrong tokens in a minute after which every further one waits for its answer, whoever tries it.
+/// After this many wrong tokens in a minute, every further one has to wait for its answer, whoever tries it.
 const FREE_TRIES: usize = 5;
 const PENALTY: Duration = Duration::from_secs(2);
-/// Wrong tokens in a minute that are told so at all; more are refused at once, so that few wait.
+/// After this many wrong tokens in a minute, further ones are refused at once, so that few requests wait.
 const MAX_TRIES: usize = 20;
 
-/// The wrong tokens that were tried, at either door.
+/// The wrong tokens that were tried, by programs and on the login page.
 #[derive(Default)]
 pub(super) struct WrongTokens(Mutex<Tries>);
 
@@ -54,16 +56,16 @@ struct Tries {
 }
 
 impl WrongTokens {
-    /// How many there were since the server began.
+    /// How many there have been since the server started.
     pub(super) fn count(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
-    /// Counts one; how long its answer has to wait, or none where too many were tried lately.
+    /// Counts one. Returns how long its answer has to wait, or none if there were too many lately.
     pub(super) fn add(&self, peer: Option<SocketAddr>, now: DateTime<Utc>) -> Option<Duration> {
         let mut tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tried.count += 1;
-        // A clock that was set back forgets them as well.
+        // They are forgotten when the clock is set back, too.
         tried.lately.retain(|at| (now - *at).abs() < TimeDelta::minutes(1));
         if tried.lately.len() >= MAX_TRIES {
             return None;

@@ -12,11 +12,11 @@ pub(in crate::serve) struct Mark {
     pub(in crate::serve) seats: i64,
 }
 
-/// Steps that are drawn at most; of more, each piece of the line keeps its ends and its extremes.
+/// The most steps that are drawn. If there are more, each piece of the line keeps its ends and its extremes.
 const STEPS_MAX: usize = 1_000;
 const PIECES: i64 = 250;
 
-/// The counts, each an instant and a number from then on, in order; `span` is what the chart covers.
+/// The counts in order, each an instant and the number from then on; `span` is what the chart covers.
 pub(in crate::serve) fn chart(
     label: &str,
     span: (i64, i64),

@@ -20,7 +20,7 @@ use crate::usage_dashboard::UsageDashboard;
 use crate::usage_dashboard::cost_summary::CostSummary;
 use crate::usage_dashboard::user_usage::UserUsage;
 
-/// Most days before today that a dashboard covers, and how many it covers unless said.
+/// The most days before today that a dashboard covers, and the default.
 const DAYS_MAX: u64 = 3_660;
 const DAYS: u64 = 30;
 
@@ -53,7 +53,7 @@ pub(super) async fn user_usage(State(app): State<Arc<App>>, Named(id): Named, qu
     Ok(Json(usage).into_response())
 }
 
-/// The seed documents the keys alone, and reads them from `dashboard` in its example: both find them.
+/// The seed documents the keys at the top level, and reads them from `dashboard` in its example. Both work here.
 #[derive(Serialize)]
 struct Twice<'a> {
     #[serde(flatten)]

@@ -25,7 +25,7 @@ use crate::serve::states::{Shown as _, state};
 use crate::store::runs::RunState;
 use crate::store::windows::WindowState;
 
-/// Runs that the strip of a job shows.
+/// How many runs the strip of a job shows.
 const STRIP_RUNS: i64 = 30;
 
 #[derive(Debug, Serialize)]
@@ -38,7 +38,7 @@ struct JobLine {
     grain: Vec<String>,
     window: String,
     schedule: Option<ScheduleLine>,
-    /// The job that is scheduled to have this one run after it.
+    /// The scheduled job after which this one runs.
     runs_after: Option<String>,
     last_success_at: Option<DateTime<Utc>>,
     /// Windows by state, as the latest plan and run left them.
@@ -168,7 +168,7 @@ fn last_run(job: &JobLine, now: DateTime<Utc>) -> Markup {
     }
 }
 
-/// The latest runs from left to right, each a bar as high as it took long.
+/// The latest runs from left to right: the longer a run took, the higher its bar.
 fn strip(job: &JobLine) -> Markup {
     if job.recent_runs.is_empty() {
         return none();

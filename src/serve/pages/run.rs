@@ -26,10 +26,10 @@ use crate::serve::states::state;
 use crate::store::format_instant;
 use crate::store::runs::{Run, RunState};
 
-/// Seconds after which the page of a run that goes on is loaded again.
+/// Seconds after which the page of a run at work is reloaded.
 const REFRESH_SECONDS: u32 = 2;
 
-/// A run that was started from a page is looked for so long: then nothing was due.
+/// How long to look for a run that was started from a page. If it has not appeared by then, nothing was due.
 const BEGIN_MAX: TimeDelta = TimeDelta::seconds(30);
 
 /// Characters of an error and of a log that a page shows.
@@ -41,7 +41,7 @@ struct Shown {
     run: Run,
     heartbeat_at: DateTime<Utc>,
     windows: Vec<WindowLine>,
-    /// Windows of the job that wait still, or again.
+    /// Windows of the job that are still due, or due again.
     windows_left: Vec<WindowLine>,
     downstream: Vec<RunLine>,
     log: Option<String>,
@@ -76,7 +76,7 @@ pub(super) async fn page(
     let run = &shown.run;
     let silent_for = now - shown.heartbeat_at;
     let is_running = run.state == RunState::Running;
-    // A run that is silent for longer than its lease is dead: loading the page again shows nothing new.
+    // A run that is silent for longer than its lease is dead, so reloading the page would show nothing new.
     let is_silent = is_running && silent_for > TimeDelta::seconds(app.context.config.engine.lock_lease_seconds.into());
     let content = html! {
         h1 { "Run of " (cut(&run.job, 60)) " " (state(run.state)) }
@@ -133,7 +133,7 @@ fn unknown(id: &str) -> Problem {
     Problem::not_found(format!("There is no run `{}`", shortened(id))).hint("a run that found nothing due is not recorded")
 }
 
-/// A run that was just started: it is recorded once it holds its job's lock, and never where nothing is due.
+/// A run that was just started. It is recorded once it holds its job's lock, and never if nothing is due.
 fn not_begun(session: &Session, id: &str, job: &str, now: DateTime<Utc>) -> Response {
     let started_at = Uuid::parse_str(id).ok().and_then(|id| id.get_timestamp()).and_then(|stamp| {
         let (seconds, nanos) = stamp.to_unix();
@@ -218,7 +218,7 @@ fn last(text: &str, chars: usize) -> String {
     if skipped > 0 { format!("… {skipped} characters before\n{shown}") } else { shown }
 }
 
-/// The command that asks for the same, for a shell.
+/// The shell command that asks for the same run.
 fn rerun(run: &Run) -> Option<String> {
     let request: Request = serde_json::from_str(&run.request).ok()?;
     let mut words = vec!["tallyroll".to_owned(), "run-job".to_owned(), quoted(&run.job)];
@@ -236,7 +236,7 @@ fn rerun(run: &Run) -> Option<String> {
     Some(words.join(" "))
 }
 
-/// A word that a shell takes as it is.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:/".contains(&byte));
     if is_plain { word.to_owned() } else { format!("'{}'", crate::show::printable(word).replace('\'', "'\\''")) }

@@ -20,7 +20,7 @@ use crate::serve::session::Session;
 use crate::serve::states::state;
 use crate::store::format_instant;
 
-/// Runs of a page.
+/// Runs on a page.
 const PAGE_RUNS: usize = 50;
 
 /// The runs that were asked for, and where the next page begins.
@@ -87,7 +87,7 @@ pub(super) fn table(runs: &[RunLine], with_job: bool) -> Markup {
 }
 
 async fn list(app: &App, query: &Query) -> Result<Listed, Problem> {
-    // A job that is gone from the project still has its history.
+    // A job that was removed from the project still has its history.
     let job = query.text("job").map(str::to_owned);
     let failed = query.text("failed").is_some_and(|failed| !["0", "false", "no"].contains(&failed));
     let before = query.text("before").map(before).transpose()?;

@@ -1,4 +1,4 @@
-//! `/seats`: the subscriptions, and where each stands in its present month.
+//! `/seats`: the subscriptions, and the current month of each.
 
 pub(super) mod ai;
 pub(super) mod files;
@@ -27,10 +27,10 @@ use crate::serve::session::Session;
 use crate::serve::states::state;
 use crate::source::ledger::{BadSubscription, SeatSource};
 
-/// Subscriptions of a page.
+/// Subscriptions on a page.
 const PAGE_SUBSCRIPTIONS: usize = 50;
 
-/// Pages that can be turned to.
+/// The highest page number.
 const PAGES_MAX: u64 = 100_000;
 
 #[derive(Debug, Serialize)]
@@ -40,7 +40,7 @@ struct Line {
     plan: Option<String>,
     license_id: Option<String>,
     committed_seats: Option<i64>,
-    /// None where it cannot be billed.
+    /// None if it cannot be billed.
     start_at: Option<DateTime<Utc>>,
     end_at: Option<DateTime<Utc>>,
     /// Its latest month as the last run wrote it; none before the first run, or before it begins.

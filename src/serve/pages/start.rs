@@ -93,7 +93,7 @@ pub(super) async fn start(
     Ok(Redirect::to(&format!("/runs/{}?started={}", encode(&run_id), encode(&job.name))).into_response())
 }
 
-/// Starts a run, unless one is at work, here or elsewhere; then nothing is opened for this one.
+/// Starts a run, unless one is at work here or elsewhere.
 async fn start_run(app: &App, job: &str, downstream: bool) -> Result<String, Problem> {
     let context = &app.context;
     let holder = lock::holder(&context.store, &context.clock, job, context.config.engine.lock_lease_seconds).await?;
@@ -134,12 +134,12 @@ pub(super) async fn start_json(
     Ok((StatusCode::ACCEPTED, Json(json!({ "run_id": run_id }))).into_response())
 }
 
-/// What a body asks for; without a body, the job alone.
+/// What a body asks for. Without a body, only the job runs.
 fn wanted(body: &[u8]) -> serde_json::Result<Wanted> {
     if body.is_empty() {
         return Ok(Wanted::default());
     }
-    // As an object first: a list of values would do for a struct as well.
+    // As an object first: serde would accept a list of values for a struct.
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)?;
     serde_json::from_value(object.into())
 }

@@ -35,7 +35,7 @@ struct Wanted<'a> {
     today: NaiveDate,
 }
 
-/// Bars of a chart, at most; a span that has more days is drawn by weeks or months.
+/// The most bars of a chart. A span with more days is drawn by weeks or months.
 const BARS_MAX: i64 = 400;
 
 fn wanted<'a>(app: &App, query: &'a Query) -> Result<Wanted<'a>, Problem> {

@@ -18,7 +18,7 @@ use crate::serve::problem::Problem;
 use crate::serve::query::Query;
 use crate::serve::session::Session;
 
-/// Seats of a page.
+/// Seats on a page.
 const PAGE_SEATS: usize = 50;
 
 pub(in crate::serve::pages) async fn json(State(app): State<Arc<App>>, query: Query) -> Result<Response, Problem> {

@@ -18,7 +18,7 @@ use crate::serve::query::{Named, Query};
 use crate::snapshot::{csv_twin, parquet_file, peak_row};
 use crate::source::ledger::SeatSource;
 
-/// Ledger rows that a report is folded from while somebody waits.
+/// The most ledger rows that are folded into a report while somebody waits.
 const LEDGER_ROWS_MAX: i64 = 200_000;
 
 pub(in crate::serve::pages) async fn file(State(app): State<Arc<App>>, Named(id): Named, query: Query) -> Result<Response, Problem> {
@@ -62,7 +62,7 @@ fn batches(mut written: Vec<Written>) -> Result<Vec<RecordBatch>> {
         .collect()
 }
 
-/// A file to be saved; of the subscription's id its name has only what is plain in any folder.
+/// A file to save. Its name has only those characters of the subscription's id that are safe in any folder.
 fn attached(kind: &'static str, id: &str, extension: &str, bytes: Vec<u8>) -> Response {
     let is_plain = |character: &char| character.is_ascii_alphanumeric() || "-_".contains(*character);
     let plain: String = id.chars().filter(is_plain).take(60).collect();

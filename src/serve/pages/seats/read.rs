@@ -1,4 +1,4 @@
-//! What the last run of `peak_seats` wrote of a subscription, found by the billing months that it has.
+//! What the last run of `peak_seats` wrote about a subscription, found by its billing months.
 
 use anyhow::{Context, Result};
 use axum::http::StatusCode;
@@ -19,7 +19,7 @@ pub(super) struct Written {
     pub(super) row: PeakRow<'static>,
 }
 
-/// Months that are read of one subscription, the latest: fifty years.
+/// How many months of one subscription are read, the latest first: fifty years.
 pub(super) const MONTHS_MAX: usize = 600;
 
 const COLUMNS: &str = "billing_month, subscription_id, org_id, license_id, plan, seat_type, month_number, period_start, period_end, coverage, \
@@ -34,7 +34,7 @@ pub(super) fn periods(start_at: i64, end_at: Option<i64>, now: DateTime<Utc>) ->
     Ok(periods)
 }
 
-/// What was written of these subscriptions in these months, of every seat type, in order of type and month.
+/// What was written about these subscriptions in these months, for every seat type, in order of type and month.
 pub(super) async fn written(tx: &mut Tx, subscriptions: &[&str], periods: &[Period]) -> Result<Vec<Written>> {
     let mut months = periods.iter().map(|period| Ok(BillingMonth::of(period.last_date()?).to_string())).collect::<Result<Vec<_>>>()?;
     months.sort_unstable();
@@ -88,7 +88,7 @@ fn written_row(row: &Row) -> Result<Written> {
         committed_seats,
         state: State::named(&row.text("state")?).context("Unknown state")?,
         as_of: micros("as_of")?,
-        // A row stands here once, so its difference is the whole, as in the files of `current/`.
+        // There is one row for a month here, so its difference is the whole count, as in the files of `current/`.
         entry: Entry {
             revision: small("revision")?,
             is_correction: row.text("entry")? == "correction",

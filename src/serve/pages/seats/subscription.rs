@@ -27,7 +27,7 @@ use crate::store::Tx;
 /// Months that a chart covers unless more are asked for.
 const CHART_MONTHS: u64 = 24;
 
-/// Ledger rows that a chart is drawn from: the latest.
+/// How many ledger rows a chart is drawn from, the latest ones.
 const CHART_ROWS: i64 = 20_000;
 
 pub(in crate::serve::pages) async fn page(

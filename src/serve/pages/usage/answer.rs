@@ -10,7 +10,7 @@ use super::span::Span;
 use super::top::TopLine;
 use crate::serve::html::usd_json;
 
-/// What a program is answered.
+/// The answer to a program.
 #[derive(Serialize)]
 pub(super) struct Answer {
     #[serde(flatten)]

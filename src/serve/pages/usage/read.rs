@@ -1,4 +1,4 @@
-//! What a span of days used: from the daily summaries, and from the monthly ones where a month lies whole in it.
+//! The usage of a span of days, from the daily summaries, and from the monthly ones for whole months.
 
 use anyhow::Result;
 use chrono::{Datelike, NaiveDate};
@@ -8,7 +8,7 @@ use super::top::{CUSTOMERS, LISTED, TopLine, USERS, top};
 use crate::store::{Row, Store, Tx};
 use crate::window::first_of_month;
 
-/// Sums over requests. The cost is none where no request has a known one.
+/// Sums over requests. The cost is none if no request has a known one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sums {
     pub(super) request_count: i128,
@@ -61,7 +61,7 @@ const SUMS: [&str; 10] = [
     "success_latency_count",
 ];
 
-/// Reads a span; `search` is looked for among names and ids.
+/// Reads a span; `search` looks for a name or an id.
 pub(super) async fn usage(store: &Store, span: Span, search: Option<&str>) -> Result<Usage> {
     let mut tx = store.begin_read().await?;
     Ok(Usage {
@@ -133,7 +133,7 @@ impl Sums {
         self.success_latency_count += other.success_latency_count;
     }
 
-    /// Milliseconds of a successful request, rounded half-even; none where none logged any.
+    /// Milliseconds of a successful request, rounded half-even; none if none was logged.
     pub(super) fn latency_ms(&self) -> Option<i128> {
         (self.success_latency_count > 0).then(|| crate::money::div_half_even(self.success_latency_ms_sum, self.success_latency_count))
     }

@@ -1,4 +1,4 @@
-//! The days that a page of usage covers, and from which tables a sum over them is cheapest. Pure.
+//! The days that a usage page covers, and the tables from which a sum over them is cheapest. Pure.
 
 use anyhow::{Context, Result};
 use chrono::{Days, Months, NaiveDate};
@@ -27,7 +27,7 @@ impl Span {
         Self { from: today - Days::new(days.saturating_sub(1)), to: today }
     }
 
-    /// The days that a request asks for; where it names one side only, the usual number of days on the other.
+    /// The days that a request asks for. If it names only one end, the span has the usual number of days.
     pub(super) fn asked(query: &Query, today: NaiveDate) -> Result<Self, Problem> {
         let usual = Days::new(DEFAULT_DAYS - 1);
         let (from, to) = match (query.day("from")?, query.day("to")?) {
@@ -64,7 +64,7 @@ impl Span {
     }
 }
 
-/// Rows that are added to a sum, or taken off it: days or months of `[from, to)`.
+/// Rows that are added to a sum, or subtracted from it: days or months of `[from, to)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) is_monthly: bool,
@@ -73,11 +73,11 @@ pub(super) struct Piece {
     pub(super) to: NaiveDate,
 }
 
-/// The pieces whose sum is that of `span`, where rows exist for the days of `known` only. A month that lies mostly inside is read
-/// whole, and its other days are taken off: one row in place of up to thirty.
+/// The pieces whose sum is that of `span`, when only the days of `known` have rows. A month that is mostly inside is read whole, and
+/// its other days are subtracted: one row in place of up to thirty.
 pub(super) fn pieces(span: Span, known: Span) -> Result<Vec<Piece>> {
     let Some(both) = span.within(known) else { return Ok(Vec::new()) };
-    // Where nothing is known before or after, a month is whole.
+    // A month is whole if nothing is known before or after it.
     let from = if both.from == known.from { first_of_month(both.from) } else { both.from };
     let to = if both.to == known.to { month_after(both.to)? } else { both.end()? };
     let (first, last) = (first_of_month(from), first_of_month(to));

@@ -1,7 +1,7 @@
 //! The customers and the users that cost most in a span, exact, without reading every row of its days.
 //!
-//! Whole months are read from the monthly table. Of users there are so many that days are read of a few candidates only: a user costs
-//! no more in the span than in the months that it touches, so whoever is not among the first by that bound is often out of reach.
+//! Whole months are read from the monthly table. There are so many users that single days are read only for some candidates: a user
+//! costs no more in the span than in all months that it touches, so most users who are not among the first by that bound cannot be listed.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -31,7 +31,7 @@ pub(super) struct Grain {
     monthly: &'static str,
     id: &'static str,
     label: &'static str,
-    /// Whether there are so many that candidates are looked at first.
+    /// Whether there are so many that candidates are tried first.
     is_large: bool,
 }
 
@@ -43,10 +43,10 @@ pub(super) const USERS: Grain =
 /// Customers, users and request types that are listed: those that cost most.
 pub(super) const LISTED: usize = 100;
 
-/// Users of which days are read before all are.
+/// How many users are tried before all are read.
 const CANDIDATES: usize = 400;
 
-/// Those that cost most, named as they were called last; `search` is looked for among names and ids.
+/// Those that cost most, with their latest names; `search` looks for a name or an id.
 pub(super) async fn top(tx: &mut Tx, grain: &Grain, span: Span, search: Option<&str>) -> Result<Vec<TopLine>> {
     let Some(known) = known(tx, grain).await? else { return Ok(Vec::new()) };
     let pieces = pieces(span, known)?;
@@ -56,7 +56,7 @@ pub(super) async fn top(tx: &mut Tx, grain: &Grain, span: Span, search: Option<&
     if grain.is_large && pieces.iter().any(|piece| !piece.is_monthly) {
         let (candidates, bound) = candidates(tx, grain, span, search).await?;
         let lines = sums(tx, grain, span, &pieces, Among::Candidates(&candidates)).await?;
-        // Nobody else can cost more than the last one that is listed.
+        // If this holds, nobody else can cost more than the last one that is listed.
         let last = lines.get(LISTED - 1).map(|line| line.cost_nanos.unwrap_or(0));
         if bound.is_none_or(|bound| last.is_some_and(|last| last >= bound)) {
             return Ok(lines);
@@ -65,7 +65,7 @@ pub(super) async fn top(tx: &mut Tx, grain: &Grain, span: Span, search: Option<&
     sums(tx, grain, span, &pieces, Among::All(search)).await
 }
 
-/// The days that a table has rows of.
+/// The first and the last day that the daily table has rows of.
 async fn known(tx: &mut Tx, grain: &Grain) -> Result<Option<Span>> {
     let daily = grain.daily;
     let sql = format!("SELECT (SELECT MIN(usage_date) FROM {daily}) AS first_date, (SELECT MAX(usage_date) FROM {daily}) AS last_date");
@@ -92,7 +92,7 @@ impl Parameters {
         values.map(|value| self.bind(value)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Those whose name in the span holds a text, or whose id it is.
+    /// Only those whose name in the span contains a text, or whose id it is.
     fn search(&mut self, tx: &Tx, grain: &Grain, search: Option<&str>) -> String {
         let Grain { monthly, id, label, .. } = grain;
         let Some(search) = search else { return String::new() };
@@ -111,7 +111,7 @@ enum Among<'a> {
     Candidates(&'a [Value]),
 }
 
-/// The first by what the touched months cost whole, and what the next one costs, if there is one.
+/// The first ones by the cost of all months that the span touches, and the cost of the next one, if there is one.
 async fn candidates(tx: &mut Tx, grain: &Grain, span: Span, search: Option<&str>) -> Result<(Vec<Value>, Option<i128>)> {
     let Grain { monthly, id, .. } = grain;
     let mut parameters = Parameters::of(span);
@@ -171,7 +171,7 @@ async fn sums(tx: &mut Tx, grain: &Grain, span: Span, pieces: &[Piece], among: A
     );
     let line = |row: &Row| -> Result<TopLine> {
         let request_count = row.int("request_count")?;
-        // What no request has is unknown, not 0.
+        // A cost that no request has is unknown, not 0.
         let cost_nanos = (row.int("unpriced_count")? < request_count).then_some(i128::from(row.int("total_cost_nanos")?));
         Ok(TopLine {
             id: row.opt_text(id)?,
