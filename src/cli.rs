@@ -24,15 +24,12 @@ mod shell;
 mod status;
 mod verify;
 
-use std::convert::Infallible;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
-use secrecy::SecretString;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use self::session::Session;
+use self::session::{Global, Session};
 use crate::failure;
 
 /// Turns AI usage logs and seat ledgers into summaries that finance can bill from.
@@ -43,19 +40,6 @@ struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Clone, Args)]
-struct Global {
-    /// Folder of `tallyroll.toml`, `schedules.toml`, `jobs/` and `sql/`; what it lacks is built in
-    #[arg(long, short = 'C', global = true, value_name = "DIR", default_value = ".", env = "TALLYROLL_PROJECT")]
-    project: PathBuf,
-    /// Database to use instead of `database.url`
-    #[arg(long, global = true, value_name = "URL", value_parser = |url: &str| Ok::<_, Infallible>(SecretString::from(url)))]
-    database_url: Option<SecretString>,
-    /// Print JSON: one document, or one per line for lists
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -154,8 +138,8 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<()> {
     let Cli { global, command } = cli;
     match command {
-        Command::Completions(arguments) => shell::completions(&arguments),
-        Command::Man => shell::man(),
+        Command::Completions(arguments) => shell::completions(&arguments, Cli::command()),
+        Command::Man => shell::man(&Cli::command()),
         Command::Init(arguments) => init::run(&arguments, global.json),
         Command::Demo(arguments) => demo::run(global, &arguments).await,
         Command::Check(arguments) => check::run(&global, &arguments).await,

@@ -5,8 +5,8 @@ use clap::Args;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::session::Session;
-use super::{Global, list_jobs, output};
+use super::session::{Global, Session};
+use super::{list_jobs, output};
 use crate::clock::Clock;
 use crate::failure::{self, Failure};
 use crate::job::Jobs;

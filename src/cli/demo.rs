@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::session::Session;
-use super::{Global, output};
+use super::output;
+use super::session::{Global, Session};
 use crate::demo;
 use crate::failure::Failure;
 use crate::money::format_usd;

@@ -6,9 +6,9 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::session::Session;
+use super::output;
+use super::session::{Global, Session};
 use super::status::{self, JobStatus};
-use super::{Global, output};
 use crate::clock::Clock;
 use crate::job::Jobs;
 use crate::schedule::{self, Schedule};

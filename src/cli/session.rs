@@ -1,10 +1,12 @@
 //! What most commands begin with: project, settings, logging, jobs, and the signal that stops them.
 
+use std::convert::Infallible;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use clap::Args;
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -13,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use super::{Global, output};
+use super::output;
 use crate::clock::Clock;
 use crate::config::{self, LogFormat};
 use crate::failure::Failure;
@@ -24,6 +26,20 @@ use crate::run::log::RunLog;
 use crate::snapshot::storage::Storage;
 use crate::store::{Create, Store};
 use crate::text_file;
+
+// The options of every command. Not a doc comment: clap would show it as the description of the program.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Global {
+    /// Folder of `tallyroll.toml`, `schedules.toml`, `jobs/` and `sql/`; what it lacks is built in
+    #[arg(long, short = 'C', global = true, value_name = "DIR", default_value = ".", env = "TALLYROLL_PROJECT")]
+    pub(super) project: PathBuf,
+    /// Database to use instead of `database.url`
+    #[arg(long, global = true, value_name = "URL", value_parser = |url: &str| Ok::<_, Infallible>(SecretString::from(url)))]
+    pub(super) database_url: Option<SecretString>,
+    /// Print JSON: one document, or one per line for lists
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
 
 /// A loaded project.
 pub(super) struct Session {

@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::{Cli, output};
+use super::output;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -14,15 +14,14 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn completions(arguments: &Arguments) -> Result<()> {
+pub(super) fn completions(arguments: &Arguments, mut command: Command) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "tallyroll", &mut script);
+    clap_complete::generate(arguments.shell, &mut command, "tallyroll", &mut script);
     output::line(String::from_utf8(script)?.trim_end())
 }
 
-pub(super) fn man() -> Result<()> {
+pub(super) fn man(command: &Command) -> Result<()> {
     let mut page = Vec::new();
-    let command = Cli::command();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
     for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
         let name = format!("tallyroll {}", subcommand.get_name());
