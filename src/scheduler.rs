@@ -1,7 +1,7 @@
 //! Running the slots of the schedules: each once, however many schedulers there are (`docs/interface.md`, "Schedules").
 //!
-//! A tick finds the slots that are due ([`slot`]), claims them in `schedule_state` ([`claim`]) and has each job's slots run one after
-//! the other (`supervise`). Cron fire times only wake it up: the table and the clock say what is due.
+//! A tick finds the slots that are due (`slot.rs`), claims them in `schedule_state` (`claim.rs`) and has each job's slots run one after
+//! the other (`supervise.rs`). Cron fire times only wake it up: the table and the clock say what is due.
 
 pub mod asked;
 mod claim;
@@ -157,7 +157,7 @@ impl Scheduler {
         let Some(schedule) = self.schedules.get(&claim.job).cloned().filter(|_| !claim.slots.is_empty()) else { return };
         ticked.started.extend(claim.slots.iter().map(|(slot, _)| (claim.job.clone(), *slot)));
         if let Ok(mut claims) = self.claims.lock() {
-            claims.insert(claim.claim_id.clone());
+            claims.insert(claim.id.clone());
         }
         let scheduler = Arc::clone(self);
         self.at_work.lock().await.spawn(async move {
@@ -166,7 +166,7 @@ impl Scheduler {
                 false
             });
             if let Ok(mut claims) = scheduler.claims.lock() {
-                claims.remove(&claim.claim_id);
+                claims.remove(&claim.id);
             }
             if !all_well {
                 scheduler.any_failed.store(true, Ordering::Relaxed);

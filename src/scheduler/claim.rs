@@ -21,7 +21,7 @@ use crate::store::{Tx, Value};
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     pub(super) job: String,
-    pub(super) claim_id: String,
+    pub(super) id: String,
     /// Each with the number of its next try: 1, or more after a take-over.
     pub(super) slots: Vec<(DateTime<Utc>, i64)>,
 }
@@ -78,7 +78,7 @@ pub(super) async fn take(
     if slots.is_empty() {
         return Ok((None, Vec::new()));
     }
-    let mut claim = Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new() };
+    let mut claim = Claim { job: job.to_owned(), id: Uuid::now_v7().to_string(), slots: Vec::new() };
     let mut passed_over = Vec::new();
     let mut tx = context.store.begin().await?;
     for (slot, fate) in slots {
@@ -101,7 +101,7 @@ async fn insert(tx: &mut Tx, claim: &Claim, slot: DateTime<Utc>, fate: Fate, now
         fate.state().name().into(),
         now.into(),
         finished_at.into(),
-        claim.claim_id.as_str().into(),
+        claim.id.as_str().into(),
         host().into(),
         i64::from(std::process::id()).into(),
     ];
@@ -130,11 +130,11 @@ pub(super) async fn take_over(
         if !is_gone || mine.contains(&old_id) {
             continue;
         }
-        let mut claim = Claim { job: job.to_owned(), claim_id: Uuid::now_v7().to_string(), slots: Vec::new() };
+        let mut claim = Claim { job: job.to_owned(), id: Uuid::now_v7().to_string(), slots: Vec::new() };
         let parameters: [Value; 6] = [
             job.into(),
             old_id.as_str().into(),
-            claim.claim_id.as_str().into(),
+            claim.id.as_str().into(),
             now.into(),
             host().into(),
             i64::from(std::process::id()).into(),
@@ -144,7 +144,7 @@ pub(super) async fn take_over(
         }
         abort::point("slots_taken_over");
         let mut given_up = Vec::new();
-        for row in context.store.query(SLOTS_OF, &[claim.claim_id.as_str().into()]).await? {
+        for row in context.store.query(SLOTS_OF, &[claim.id.as_str().into()]).await? {
             let (slot, tried) = (row.instant("scheduled_for")?, row.int("attempt")?);
             if tried > i64::from(schedule.settings.retries.max) + MOST_DEATHS {
                 given_up.push((slot, tried));
@@ -160,7 +160,7 @@ pub(super) async fn take_over(
 
 /// Records that a try of a slot begins; false if another scheduler has taken it over.
 pub(super) async fn begin(context: &Context, claim: &Claim, slot: DateTime<Utc>, attempt: i64) -> Result<bool> {
-    let parameters = [claim.job.as_str().into(), slot.into(), claim.claim_id.as_str().into(), attempt.into()];
+    let parameters = [claim.job.as_str().into(), slot.into(), claim.id.as_str().into(), attempt.into()];
     let is_ours = context.store.execute(BEGIN, &parameters).await? == 1;
     abort::point("slot_begun");
     Ok(is_ours)
@@ -169,15 +169,15 @@ pub(super) async fn begin(context: &Context, claim: &Claim, slot: DateTime<Utc>,
 /// Lets others take over at once what a claim has not finished. `interrupted` is the slot whose try does not count.
 pub(super) async fn release(context: &Context, claim: &Claim, interrupted: Option<DateTime<Utc>>) -> Result<()> {
     if let Some(slot) = interrupted {
-        context.store.execute(UNCOUNT_ATTEMPT, &[claim.claim_id.as_str().into(), slot.into()]).await?;
+        context.store.execute(UNCOUNT_ATTEMPT, &[claim.id.as_str().into(), slot.into()]).await?;
     }
-    context.store.execute(BEAT, &[claim.claim_id.as_str().into(), DateTime::<Utc>::default().into()]).await?;
+    context.store.execute(BEAT, &[claim.id.as_str().into(), DateTime::<Utc>::default().into()]).await?;
     Ok(())
 }
 
 /// Shows that somebody is at work on the claim, four times per lease, until the guard is dropped.
 pub(super) fn beat(context: &Arc<Context>, claim: &Claim) -> BeatGuard {
-    let (context, claim_id) = (Arc::clone(context), claim.claim_id.clone());
+    let (context, claim_id) = (Arc::clone(context), claim.id.clone());
     let period = Duration::from_secs(context.config.engine.lock_lease_seconds.into()) / 4;
     BeatGuard::new(&tokio::spawn(async move {
         loop {
@@ -200,7 +200,7 @@ pub(super) async fn finish(
     let parameters: [Value; 7] = [
         claim.job.as_str().into(),
         slot.into(),
-        claim.claim_id.as_str().into(),
+        claim.id.as_str().into(),
         outcome.state.name().into(),
         now.into(),
         outcome.run_id.clone().into(),

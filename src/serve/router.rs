@@ -18,7 +18,7 @@ use crate::metrics::Served;
 /// A scheduler that is silent for longer is not healthy.
 const HEARTBEAT_MAX: TimeDelta = TimeDelta::minutes(2);
 
-/// The whole site. Health checks and the style sheet need no token; [`guard`] lets the rest pass.
+/// The whole site. Health checks and the style sheet need no token; `guard.rs` lets the rest pass.
 pub fn router(app: Arc<App>) -> Router {
     let guarded = pages::routes().route("/metrics", get(metrics)).layer(middleware::from_fn_with_state(Arc::clone(&app), guard::guard));
     Router::new()
