@@ -131,14 +131,8 @@ pub(super) async fn take_over(
             continue;
         }
         let mut claim = Claim { job: job.to_owned(), id: Uuid::now_v7().to_string(), slots: Vec::new() };
-        let parameters: [Value; 6] = [
-            job.into(),
-            old_id.as_str().into(),
-            claim.id.as_str().into(),
-            now.into(),
-            host().into(),
-            i64::from(std::process::id()).into(),
-        ];
+        let parameters: [Value; 6] =
+            [job.into(), old_id.as_str().into(), claim.id.as_str().into(), now.into(), host().into(), i64::from(std::process::id()).into()];
         if context.store.execute(TAKE_OVER, &parameters).await? == 0 {
             continue;
         }

@@ -94,11 +94,11 @@ pub fn uses(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
     let file_of: BTreeMap<Module, &str> = sources.iter().map(|source| (module_of(&source.name), source.name.as_str())).collect();
     let mut uses = BTreeMap::new();
     for source in sources {
-        let used = source.paths().into_iter().filter_map(|path| {
+        let others = source.paths().into_iter().filter_map(|path| {
             // The longest beginning of a path that is a file; the rest are items in it.
             (1..=path.len()).rev().find_map(|length| file_of.get(&path[..length]).copied())
         });
-        uses.insert(source.name.as_str(), used.filter(|used| *used != source.name).collect());
+        uses.insert(source.name.as_str(), others.filter(|other| *other != source.name).collect());
     }
     uses
 }
