@@ -48,9 +48,7 @@ impl Problem {
         self.run = Some((run_id, job.to_owned()));
         self
     }
-}
 
-impl Problem {
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
