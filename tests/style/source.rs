@@ -1,10 +1,8 @@
 //! Rust source as far as the house rules read it: its words, its string literals, and which file uses which.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
-use super::files;
+use super::{files, named};
 
 /// A source file without its tests.
 pub struct Source {
@@ -18,14 +16,10 @@ pub struct Source {
 
 /// The files of `src/` that are no tests.
 pub fn sources() -> Vec<Source> {
-    let mut sources: Vec<Source> = files("src", "rs").iter().filter(|path| !path.ends_with("tests.rs")).map(|path| source(path)).collect();
-    sources.sort_by(|left, right| left.name.cmp(&right.name));
-    sources
+    named(files("src", "rs")).iter().filter(|(name, _)| !name.ends_with("tests.rs")).map(|(name, text)| source(name, text)).collect()
 }
 
-fn source(path: &Path) -> Source {
-    let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_str().unwrap().to_owned();
-    let whole = fs::read_to_string(path).unwrap();
+fn source(name: &str, whole: &str) -> Source {
     let code = whole.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let (mut tokens, mut texts) = (Vec::new(), Vec::new());
     let mut rest = code;
@@ -51,7 +45,7 @@ fn source(path: &Path) -> Source {
         };
         rest = &rest[length..];
     }
-    Source { name, tokens, texts }
+    Source { name: name.to_owned(), tokens, texts }
 }
 
 /// The string literal at the beginning of some code, and the length of all of it.
@@ -192,4 +186,20 @@ pub fn way<'a>(uses: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str, to: &
         }
     }
     None
+}
+
+#[test]
+fn a_circle_is_found_however_it_is_written() {
+    let sources = [
+        source("src/lib.rs", "mod a;\nmod b;\nmod d;\nmod e;"),
+        source("src/a.rs", "use std::fmt;\nfn f(sign: char) -> bool { sign == '\"' && crate::b::is(\"crate::d\") }"),
+        source("src/b.rs", "mod c;\npub(in crate::d) fn is(_: &str) -> bool { c::is() } // crate::e"),
+        source("src/b/c.rs", "use super::super::{a::{self as first, F}, e::G};\n#[cfg(test)]\nmod tests {\n    use crate::d;\n}"),
+        source("src/d.rs", "use crate::a;"),
+        source("src/e.rs", "pub struct G;"),
+    ];
+    let uses = uses(&sources);
+    assert_eq!(Vec::from_iter(in_cycles(&uses)), ["src/a.rs", "src/b.rs", "src/b/c.rs"]);
+    assert_eq!(way(&uses, "src/a.rs", "src/a.rs").unwrap(), ["src/a.rs", "src/b.rs", "src/b/c.rs", "src/a.rs"]);
+    assert_eq!(sources[1].texts, ["crate::d"]);
 }
