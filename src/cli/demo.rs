@@ -1,7 +1,7 @@
 //! `demo`: everything once, on made-up data.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::money::format_usd;
 use crate::plan::Request;
 use crate::run::{self, Binding};
-use crate::store::Create;
+use crate::store::{Create, Row};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -31,22 +31,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     let dir = &arguments.dir;
-    let database = dir.join("tallyroll.db");
-    let stamp = dir.join("demo.json");
-    let made_of = json!({ "events": arguments.events, "seed": arguments.seed }).to_string();
-    if database.exists() && fs::read_to_string(&stamp).ok().as_ref() != Some(&made_of) {
-        return Err(Failure::usage(format!("`{}` holds another database", dir.display()))
-            .hint("choose another folder with `--dir`, or remove that one")
-            .into());
-    }
-    fs::create_dir_all(dir).with_context(|| format!("Failed to make `{}`", dir.display()))?;
-    write_if_missing(
-        &dir.join("tallyroll.toml"),
-        "[database]\nurl = \"sqlite://tallyroll.db\"\n\n[quarantine]\n# A demo's quiet days are small, and one bad row is a large share of one.\nmax_ratio = 0.25\n",
-    )?;
-    write_if_missing(&dir.join("prices.toml"), demo::PRICES)?;
-    fs::write(&stamp, &made_of)?;
-
+    make_folder(dir, arguments)?;
     let session = Session::load(&Global { project: dir.clone(), database_url: Some("sqlite://tallyroll.db".into()), ..global })?;
     let store = session.open(Create::IfMissing).await?;
     store.migrate(false).await?;
@@ -68,42 +53,8 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     let quarantined = quarantined.first().map_or(Ok(0), |row| row.int("row_count"))?;
     context.store.close().await;
 
-    let mut rows = Vec::new();
-    for row in summary {
-        let count = |column: &str| row.int(column).map(output::grouped);
-        let cost = format_usd(row.int("total_cost_nanos")?.into(), 6);
-        let month = row.text("month")?;
-        if session.json {
-            output::json(&json!({
-                "month": month, "days": row.int("days")?, "users": row.int("users")?, "customers": row.int("customers")?,
-                "requests": row.int("requests")?, "unpriced": row.int("unpriced")?, "total_tokens": row.int("total_tokens")?, "cost_usd": cost,
-            }))?;
-        }
-        rows.push(vec![
-            month,
-            count("days")?,
-            count("users")?,
-            count("customers")?,
-            count("requests")?,
-            count("unpriced")?,
-            count("total_tokens")?,
-            cost,
-        ]);
-    }
-    let mut peak_rows = Vec::new();
-    for row in peaks {
-        if session.json {
-            output::json(&json!({
-                "billing_month": row.text("billing_month")?, "state": row.text("state")?, "subscriptions": row.int("subscriptions")?,
-                "peak_seats": row.int("peak_seats")?, "overage_seats": row.int("overage_seats")?, "not_covered": row.int("not_covered")?,
-            }))?;
-        }
-        let mut cells = vec![row.text("billing_month")?, row.text("state")?];
-        for column in ["subscriptions", "peak_seats", "overage_seats", "not_covered"] {
-            cells.push(output::grouped(row.int(column)?));
-        }
-        peak_rows.push(cells);
-    }
+    let rows = summary_rows(&session, &summary)?;
+    let peak_rows = peak_rows(&session, &peaks)?;
     if session.json {
         return Ok(());
     }
@@ -130,7 +81,73 @@ const SUMMARY: &str = include_str!("../../sql/demo_summary.sql");
 /// One row a billing month.
 const PEAKS: &str = include_str!("../../sql/demo_peaks.sql");
 
-fn write_if_missing(path: &std::path::Path, text: &str) -> Result<()> {
+/// The folder with its settings; one that holds another database is refused.
+fn make_folder(dir: &Path, arguments: &Arguments) -> Result<()> {
+    let database = dir.join("tallyroll.db");
+    let stamp = dir.join("demo.json");
+    let made_of = json!({ "events": arguments.events, "seed": arguments.seed }).to_string();
+    if database.exists() && fs::read_to_string(&stamp).ok().as_ref() != Some(&made_of) {
+        return Err(Failure::usage(format!("`{}` holds another database", dir.display()))
+            .hint("choose another folder with `--dir`, or remove that one")
+            .into());
+    }
+    fs::create_dir_all(dir).with_context(|| format!("Failed to make `{}`", dir.display()))?;
+    write_if_missing(
+        &dir.join("tallyroll.toml"),
+        "[database]\nurl = \"sqlite://tallyroll.db\"\n\n[quarantine]\n# A demo's quiet days are small, and one bad row is a large share of one.\nmax_ratio = 0.25\n",
+    )?;
+    write_if_missing(&dir.join("prices.toml"), demo::PRICES)?;
+    fs::write(&stamp, &made_of)?;
+    Ok(())
+}
+
+/// The lines of the table of months; printed here as JSON, where that is asked for.
+fn summary_rows(session: &Session, summary: &[Row]) -> Result<Vec<Vec<String>>> {
+    let mut rows = Vec::new();
+    for row in summary {
+        let count = |column: &str| row.int(column).map(output::grouped);
+        let cost = format_usd(row.int("total_cost_nanos")?.into(), 6);
+        let month = row.text("month")?;
+        if session.json {
+            output::json(&json!({
+                "month": month, "days": row.int("days")?, "users": row.int("users")?, "customers": row.int("customers")?,
+                "requests": row.int("requests")?, "unpriced": row.int("unpriced")?, "total_tokens": row.int("total_tokens")?, "cost_usd": cost,
+            }))?;
+        }
+        rows.push(vec![
+            month,
+            count("days")?,
+            count("users")?,
+            count("customers")?,
+            count("requests")?,
+            count("unpriced")?,
+            count("total_tokens")?,
+            cost,
+        ]);
+    }
+    Ok(rows)
+}
+
+/// The lines of the table of billing months; printed here as JSON, where that is asked for.
+fn peak_rows(session: &Session, peaks: &[Row]) -> Result<Vec<Vec<String>>> {
+    let mut rows = Vec::new();
+    for row in peaks {
+        if session.json {
+            output::json(&json!({
+                "billing_month": row.text("billing_month")?, "state": row.text("state")?, "subscriptions": row.int("subscriptions")?,
+                "peak_seats": row.int("peak_seats")?, "overage_seats": row.int("overage_seats")?, "not_covered": row.int("not_covered")?,
+            }))?;
+        }
+        let mut cells = vec![row.text("billing_month")?, row.text("state")?];
+        for column in ["subscriptions", "peak_seats", "overage_seats", "not_covered"] {
+            cells.push(output::grouped(row.int(column)?));
+        }
+        rows.push(cells);
+    }
+    Ok(rows)
+}
+
+fn write_if_missing(path: &Path, text: &str) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
