@@ -163,7 +163,6 @@ const KEYS: &[(&str, &str)] = &[
 const SECRETS: [&str; 4] = ["database.url", "notify.webhook_url", "output.url", "serve.token"];
 
 const CONFIG_FILE: &str = "tallyroll.toml";
-const ENV_PREFIX: &str = "TALLYROLL__";
 
 /// One effective setting, for `check --show`.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 mod bounded;
 mod chunk;
 mod file;
-mod instant;
+pub mod instant;
 mod mapping;
 mod parquet_pages;
 mod parquet_rows;

@@ -13,7 +13,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::import::parse_instant;
+use crate::import::instant::parse_instant;
 use crate::seats::calendar::implausible;
 
 /// What a licence says, in the order in which it is signed.

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::ENV_PREFIX;
 use crate::failure::Failure;
 use crate::text_file;
 
 /// A setting's key, its value, and the variable it came from.
 pub(super) type Override = (String, String, String);
+
+const PREFIX: &str = "TALLYROLL__";
 
 /// Bytes of a file that holds a value: a secret is short.
 const VALUE_MAX_BYTES: usize = 64 << 10;
@@ -20,10 +21,10 @@ const VALUE_MAX_BYTES: usize = 64 << 10;
 pub(super) fn overrides(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Vec<Override>> {
     let mut found = Vec::new();
     for (name, value) in environment {
-        // A name that is not text is none of ours.
+        // Skip variables that are not UTF-8.
         let Ok(name) = name.into_string() else { continue };
         let (base, is_from_file) = name.strip_suffix("_FILE").map_or((name.as_str(), false), |base| (base, true));
-        let key = match base.strip_prefix(ENV_PREFIX) {
+        let key = match base.strip_prefix(PREFIX) {
             Some(rest) => rest.to_lowercase().replace("__", "."),
             None if base == "DATABASE_URL" => "database.url".to_owned(),
             None => continue,
