@@ -103,6 +103,69 @@ async fn idle_connections_stop_neither_page_nor_scheduler(engine: Engine) {
     drop(server);
 }
 
+/// A server that may have so many descriptors, with a token.
+async fn limited(fixture: &Fixture, descriptors: usize) -> (Killed, String) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {descriptors}; exec {} serve --bind {address}", env!("CARGO_BIN_EXE_tallyroll"))]);
+    command.current_dir(fixture.path()).env_clear().env("DATABASE_URL", &fixture.url).env("RUST_LOG", "off");
+    command.env("TALLYROLL__SERVE__TOKEN", TOKEN);
+    let server = Killed(command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while TcpStream::connect(&address).await.is_err() {
+        assert!(Instant::now() < deadline, "the server did not start");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    (server, address)
+}
+
+/// Asks again and again over one connection, and over another when it ends: with requests sent ahead, or one after each pause.
+async fn ask_for_ever(address: String, pause: Option<Duration>) {
+    let request = "GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n";
+    loop {
+        let Ok(mut stream) = TcpStream::connect(&address).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let _ = stream.write_all(request.repeat(if pause.is_some() { 1 } else { 20 }).as_bytes()).await;
+        let mut answer = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut answer).await {
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+            let answers = String::from_utf8_lossy(&answer[..count]).matches("HTTP/1.1 ").count();
+            let _ = stream.write_all(request.repeat(answers).as_bytes()).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_and_again_keeps_nobody_out() {
+    const PROMPTLY: Duration = Duration::from_secs(5);
+    let fixture = filled(Engine::Sqlite).await;
+    for (descriptors, slots) in [(256, 64), (2_048, 512)] {
+        let (server, address) = limited(&fixture, descriptors).await;
+        for pause in [None, Some(Duration::from_millis(150))] {
+            let flood: Vec<_> = (0..slots).map(|_| tokio::spawn(ask_for_ever(address.clone(), pause))).collect();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let mut slowest = Duration::ZERO;
+            for path in ["/healthz", "/runs", "/api/jobs", "/healthz"] {
+                let started = Instant::now();
+                let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n");
+                let address = address.clone();
+                let answer = tokio::task::spawn_blocking(move || ask(&address, &request, PROMPTLY)).await.unwrap();
+                let is_answered = answer.as_ref().is_ok_and(|text| text.starts_with("HTTP/1.1 200"));
+                assert!(is_answered, "{slots} slots, {pause:?}: {path} after {:?}: {answer:?}", started.elapsed());
+                slowest = slowest.max(started.elapsed());
+            }
+            println!("{slots} slots, {pause:?} between requests: answered within {slowest:?}");
+            flood.iter().for_each(tokio::task::JoinHandle::abort);
+        }
+        drop(server);
+    }
+}
+
 /// What a client is sent until the connection ends, and how long that took.
 async fn held(address: &str, begin: &[u8], again: &[u8]) -> (String, Duration) {
     let started = Instant::now();

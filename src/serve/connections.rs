@@ -1,6 +1,7 @@
 //! Connections: how many there may be, how long a client may keep one waiting, and which is closed when there are too many.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest as _, Request};
-use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
@@ -49,6 +51,8 @@ const CONNECTIONS_MAX: u64 = 512;
 const KEPT_MIN: Duration = Duration::from_millis(250);
 /// How often to check whether there is room.
 const ROOM_PAUSE: Duration = Duration::from_millis(10);
+/// For how long after there was no room each connection ends with its answer, so that those who wait come to their turn.
+const CROWDED: Duration = Duration::from_secs(1);
 /// How long to wait when no connection can be accepted because the process or the machine is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -111,13 +115,21 @@ fn is_of_the_client(error: &io::Error) -> bool {
 }
 
 async fn serve(stream: TcpStream, client: Client, site: Router, mut end: watch::Receiver<bool>) {
+    tracing::debug!(peer = %client.peer, "A client is connected");
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(ANSWER_WAIT_MAX));
     let site = TowerToHyperService::new(site);
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
-        site.call(request)
+        let (answer, clients) = (site.call(request), Arc::clone(&client.all));
+        async move {
+            let mut answer = answer.await?;
+            if clients.is_crowded() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -147,6 +159,8 @@ struct Clients {
 struct Open {
     /// The id of the newest client.
     last_id: u64,
+    /// When a client last had to wait for room.
+    crowded_at: Option<Instant>,
     clients: HashMap<u64, Held>,
 }
 
@@ -161,11 +175,25 @@ impl Clients {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns once there is room for another connection, closing the one that has waited longest for its client if necessary.
+    /// Returns once there is room for another connection, closing the one that has waited longest for its client if necessary. Those
+    /// whose clients ask again and again end with their next answer.
     async fn room(&self) {
-        while self.open().clients.len() >= self.max && !self.close_longest_waiting() {
+        while self.is_full() && !self.close_longest_waiting() {
             sleep(ROOM_PAUSE).await;
         }
+    }
+
+    fn is_full(&self) -> bool {
+        let mut open = self.open();
+        let is_full = open.clients.len() >= self.max;
+        if is_full {
+            open.crowded_at = Some(Instant::now());
+        }
+        is_full
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.open().crowded_at.is_some_and(|at| at.elapsed() < CROWDED)
     }
 
     /// Closes the connection that has waited longest for its client, if it has waited long enough.
