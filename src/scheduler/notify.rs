@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use reqwest::redirect;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
@@ -78,7 +79,8 @@ impl Notifier {
     async fn post(&self, body: &serde_json::Value) -> Result<(), NotSent> {
         // The URL is a secret: no error may show it.
         let not_sent = |error: reqwest::Error| NotSent { may_pass: !error.is_builder(), text: error.without_url().to_string() };
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(not_sent)?;
+        // Nor may another host get it, or what is told: no redirect is followed.
+        let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(redirect::Policy::none()).build().map_err(not_sent)?;
         let answer = client.post(self.url.expose_secret()).json(body).send().await.map_err(not_sent)?;
         let status = answer.status();
         if status.is_success() {
