@@ -31,13 +31,13 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Postgres, Sqlite, Transaction};
 
-pub use classify::{classify, classify_sqlite};
+pub use classify::{classify, classify_sqlite, no_session};
 pub use dialect::Dialect;
 pub use migrate::{Migrated, own_tables};
 pub use value::{Row, Value, format_instant};
 
 use self::classify::{
-    READ_ONLY, hint_of, is_read_only, lacks_column, lacks_table, may_pass, pooler_of_transactions, read_only, what_it_says,
+    READ_ONLY, hint_of, is_read_only, lacks_column, lacks_table, may_pass, pooler_of_transactions, read_only, what_it_says, without_words,
 };
 use self::url::DatabaseUrl;
 use crate::config::Config;
@@ -127,7 +127,7 @@ impl Store {
     /// What the database says, with a kind and the next step where they are known ([`classify`]).
     pub async fn query(&self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>> {
         match self {
-            Self::Postgres { pool, .. } => postgres::query(pool, sql, parameters).await,
+            Self::Postgres { pool, .. } => postgres::query(&mut *postgres::acquire(pool).await?, sql, parameters).await,
             Self::Sqlite { pool, .. } => sqlite::query(pool, sql, parameters).await,
         }
         .map_err(classify)
@@ -139,7 +139,7 @@ impl Store {
     /// As [`Self::query`].
     pub async fn execute(&self, sql: &str, parameters: &[Value]) -> Result<u64> {
         match self {
-            Self::Postgres { pool, .. } => postgres::execute(pool, sql, parameters).await,
+            Self::Postgres { pool, .. } => postgres::execute(&mut *postgres::acquire(pool).await?, sql, parameters).await,
             Self::Sqlite { pool, .. } => sqlite::execute(pool, sql, parameters).await,
         }
         .map_err(classify)
@@ -151,10 +151,9 @@ impl Store {
     /// As [`Self::query`].
     pub async fn begin(&self) -> Result<Tx> {
         match self {
-            Self::Postgres { pool, .. } => pool.begin().await.map(Tx::Postgres),
-            Self::Sqlite { pool, .. } => pool.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
+            Self::Postgres { pool, .. } => pool.begin().await.map(Tx::Postgres).map_err(no_session),
+            Self::Sqlite { pool, .. } => pool.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite).map_err(classify),
         }
-        .map_err(classify)
     }
 
     /// Begins a transaction that may write and whose statements all see one snapshot.
@@ -164,7 +163,7 @@ impl Store {
     pub async fn begin_snapshot(&self) -> Result<Tx> {
         match self {
             Self::Postgres { pool, .. } => {
-                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.map(Tx::Postgres).map_err(classify)
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.map(Tx::Postgres).map_err(no_session)
             }
             Self::Sqlite { .. } => self.begin().await,
         }
@@ -176,10 +175,11 @@ impl Store {
     /// As [`Self::query`].
     pub async fn begin_read(&self) -> Result<Tx> {
         match self {
-            Self::Postgres { pool, .. } => pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(Tx::Postgres),
-            Self::Sqlite { pool, .. } => pool.begin().await.map(Tx::Sqlite),
+            Self::Postgres { pool, .. } => {
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(Tx::Postgres).map_err(no_session)
+            }
+            Self::Sqlite { pool, .. } => pool.begin().await.map(Tx::Sqlite).map_err(classify),
         }
-        .map_err(classify)
     }
 
     /// The columns of a table, or none when there is no such table.

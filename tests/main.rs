@@ -16,6 +16,7 @@ mod edges;
 mod faults;
 mod forged;
 mod golden;
+mod hostile_servers;
 mod hostile_storage;
 mod import;
 mod import_bounds;

@@ -21,7 +21,7 @@ use crate::support::{Engine, Finished, Fixture, config_of, context_of, postgres_
 
 on_both_databases!(secrets_are_in_no_table_file_page_or_message);
 
-const CANARY: &str = "CaNaRy7Zq";
+pub const CANARY: &str = "CaNaRy7Zq";
 
 /// As a token, long enough to be one.
 const TOKEN: &str = "CaNaRy7Zq-7f3a9c1e5b2d8046f1c7a9e3b05d6284";
@@ -51,7 +51,7 @@ fn clean(what: &str, text: &str) {
 }
 
 /// Runs a command with a loud log; the canary is the password of the environment too.
-async fn run_loudly(fixture: &Fixture, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+pub async fn run_loudly(fixture: &Fixture, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
     let mut command = fixture.command(arguments);
     command.env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1").env("PGPASSWORD", CANARY).envs(environment.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();

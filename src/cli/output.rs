@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "this is where an error is printed")]
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::Result;
@@ -13,6 +14,7 @@ use crate::failure;
 use crate::run::Event;
 use crate::show::escaped;
 pub(super) use crate::show::{grouped, printable, seconds};
+use crate::store::url;
 
 /// Writes a text and a line end to stdout. A reader that went away wants no more.
 pub(super) fn line(text: &str) -> Result<()> {
@@ -31,10 +33,33 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
 pub(super) fn error(error: &anyhow::Error) {
     let (label, hint) =
         if is_coloured(&io::stderr()) { ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhint:\x1b[0m") } else { ("error:", "hint:") };
-    eprintln!("{label} {}", failure::text(error));
+    eprintln!("{label} {}", without_urls(failure::text(error)));
     if let Some(text) = failure::find(error).and_then(|failure| failure.hint.as_ref()) {
-        eprintln!("{hint} {}", escaped(text));
+        eprintln!("{hint} {}", without_urls(escaped(text)));
     }
+}
+
+/// Prints what is wrong with the arguments, or the help that they ask for.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let shown = without_urls(text.clone());
+    if shown == text {
+        let _ = error.print();
+    } else {
+        eprint!("{shown}");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
+}
+
+/// A text in which no argument stands that is a URL with a user, and so may have a password.
+fn without_urls(text: String) -> String {
+    let arguments = std::env::args_os().flat_map(|argument| {
+        let argument = argument.to_string_lossy().into_owned();
+        let value = argument.split_once('=').map(|(_, value)| value.to_owned());
+        [Some(argument), value]
+    });
+    let has_user = |argument: &String| argument.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    arguments.flatten().filter(has_user).fold(text, |text, argument| text.replace(&argument, &url::shown(&argument)))
 }
 
 /// Whether to colour what goes to a stream: only a terminal, and not against `NO_COLOR`.

@@ -10,7 +10,7 @@ use clap::Args;
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -114,15 +114,18 @@ pub(super) fn stop_signal() -> Result<watch::Receiver<Option<i32>>> {
     Ok(receiver)
 }
 
-/// Logs go to stderr: quiet on a terminal, where a progress bar and a table say the same.
+/// Logs go to stderr: quiet on a terminal, where a progress bar and a table say the same. They are our own lines, however loud: those
+/// of libraries repeat what was sent and answered, with the secrets in it.
 fn start_logging(format: LogFormat) {
     let level = if std::io::stderr().is_terminal() && format == LogFormat::Text { "warn" } else { "info" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},sqlx=warn")));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let own = || filter_fn(|metadata| metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME")));
+    let filter = filter.and(own());
     let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let to_stderr = match format {
         LogFormat::Json => to_stderr.json().flatten_event(true).with_filter(filter).boxed(),
         LogFormat::Text => to_stderr.with_ansi(output::is_coloured(&std::io::stderr())).with_filter(filter).boxed(),
     };
     // What a run logs is kept with its record, however quiet the terminal. A second start, in tests, leaves the first in place.
-    let _ = tracing_subscriber::registry().with(to_stderr).with(RunLog.with_filter(LevelFilter::INFO)).try_init();
+    let _ = tracing_subscriber::registry().with(to_stderr).with(RunLog.with_filter(LevelFilter::INFO.and(own()))).try_init();
 }

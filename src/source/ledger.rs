@@ -19,7 +19,7 @@ use crate::project::{Project, ProjectFile};
 use crate::seats::calendar::implausible;
 use crate::seats::{LedgerRow, MAX_SEATS, Series, Subscription};
 use crate::sql_text::{self, Numbered};
-use crate::store::{Row, Store, Tx, Value, classify, format_instant, reading};
+use crate::store::{Row, Store, Tx, Value, classify, format_instant, no_session, reading};
 
 /// The ledger of one org.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -355,7 +355,7 @@ impl Orgs {
 type Sender = mpsc::Sender<Result<Vec<OrgLedger>>>;
 
 async fn read_postgres(pool: &PgPool, sql: &str, sender: &Sender) -> Result<()> {
-    let mut tx = pool.begin_with("BEGIN READ ONLY").await.map_err(classify)?;
+    let mut tx = pool.begin_with("BEGIN READ ONLY").await.map_err(no_session)?;
     let mut stream = tx.copy_out_raw(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await.map_err(classify)?;
     let mut orgs = Orgs::default();
     let mut is_first = true;

@@ -11,10 +11,10 @@ use super::batch::{BatchBuilder, MAX_TEXT_BYTES};
 use super::copy_binary::{self, Decoder};
 use super::event;
 use crate::sql_text::quote_identifier;
-use crate::store::classify;
+use crate::store::{classify, no_session};
 
 pub(super) async fn read(pool: &PgPool, sql: &str, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
-    let mut tx = pool.begin_with("BEGIN READ ONLY").await.map_err(classify)?;
+    let mut tx = pool.begin_with("BEGIN READ ONLY").await.map_err(no_session)?;
     // The stream carries no names or types: the prepared statement does.
     let statement = tx.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await.map_err(classify)?;
     let names: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();

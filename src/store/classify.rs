@@ -66,6 +66,43 @@ pub(super) fn hint_of(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error()?.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?.hint()
 }
 
+/// As [`classify`], where a session was not had: until there is one, the server is shown by its code alone, for it has been sent the
+/// password and may repeat it.
+#[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+pub fn no_session(error: sqlx::Error) -> anyhow::Error {
+    if is_read_only(&error) {
+        return read_only().into();
+    }
+    Failure::try_again("The database gave no session")
+        .caused_by(anyhow::anyhow!(without_words(&error)))
+        .hint("this command can be repeated as it is")
+        .into()
+}
+
+/// Why there is no session, in words of ours.
+pub(super) fn without_words(error: &sqlx::Error) -> String {
+    let said = match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => return error.to_string(),
+        sqlx::Error::Database(said) => said,
+        sqlx::Error::Tls(_) => return "TLS failed; check the key and the certificates that the URL names".to_owned(),
+        _ => return "what it says is not shown: it may repeat the password".to_owned(),
+    };
+    let code = said.code().unwrap_or_default();
+    if code.len() != 5 || !code.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()) {
+        return "it says no".to_owned();
+    }
+    let meaning = match code.as_ref() {
+        "28P01" => "the password is wrong",
+        "28000" => "the role may not connect",
+        "3D000" => "there is no such database",
+        "53300" => "it has no connection left",
+        "57P03" => "it starts or stops",
+        _ => "it says",
+    };
+    format!("{meaning} [{code}]")
+}
+
 /// The database's own words, once: sqlx repeats them as the source of its error.
 pub(super) fn what_it_says(error: &sqlx::Error) -> String {
     let Some(said) = error.as_database_error() else { return error.to_string() };

@@ -8,7 +8,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use super::{Store, classify, functions};
+use super::{Store, classify, functions, no_session, postgres};
 use crate::abort;
 use crate::failure::Failure;
 use crate::sql_text::quote_identifier;
@@ -77,7 +77,7 @@ impl Store {
     async fn migrate_postgres(&self, pool: &PgPool, migrator: &Migrator, applied: &[i64]) -> Result<()> {
         let application_schema = self.application_schema().await?;
         // A connection of its own: what is set, and a lock that an error leaves, ends with it.
-        let mut connection = pool.acquire().await.map_err(classify)?.detach();
+        let mut connection = postgres::acquire(pool).await?.detach();
         // Anybody who may connect can hold the lock that migrations take.
         let settings = format!("SET search_path = {}, tallyroll; SET lock_timeout = '5min'", quote_identifier(&application_schema));
         connection.execute(AssertSqlSafe(settings)).await.map_err(classify)?;
@@ -94,7 +94,7 @@ impl Store {
         let Self::Postgres { pool, .. } = self else {
             return Err(Failure::config("SQLite has no roles: who may read the file is up to the file system").into());
         };
-        let mut tx = pool.begin().await.map_err(classify)?;
+        let mut tx = pool.begin().await.map_err(no_session)?;
         if let Err(error) = sqlx::raw_sql(include_str!("../../sql/roles.sql")).execute(&mut *tx).await {
             let text = super::what_it_says(&error);
             let hint = super::hint_of(&error).map(str::to_owned);

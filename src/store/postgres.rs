@@ -10,6 +10,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::Connection as _;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnection, PgPool, PgPoolOptions, PgTypeInfo};
 use sqlx::query::Query;
@@ -97,19 +98,19 @@ pub(super) async fn connect(url: &PostgresUrl, connections: u32) -> Result<PgPoo
                 return Ok(pool);
             }
             Err(error) if attempt < CONNECT_ATTEMPTS && super::may_pass(&error) => {
-                tracing::warn!(attempt, error = words(&error, url), "The database cannot be reached; trying again");
+                tracing::warn!(attempt, error = super::without_words(&error), "The database cannot be reached; trying again");
                 tokio::time::sleep(Duration::from_millis(500) * attempt).await;
                 attempt += 1;
             }
             Err(error) if super::may_pass(&error) => {
                 return Err(Failure::try_again(format!("The database at `{shown_url}` cannot be reached ({attempt} attempts)"))
-                    .caused_by(anyhow::anyhow!(words(&error, url)))
+                    .caused_by(anyhow::anyhow!(super::without_words(&error)))
                     .hint("check that the server runs and that `database.url` names it; this command can be repeated as it is")
                     .into());
             }
             Err(error) => {
                 return Err(Failure::config(format!("The database at `{shown_url}` refuses the connection"))
-                    .caused_by(anyhow::anyhow!(words(&error, url)))
+                    .caused_by(anyhow::anyhow!(super::without_words(&error)))
                     .hint("check user, password and database name in `database.url` or `DATABASE_URL`")
                     .into());
             }
@@ -117,25 +118,23 @@ pub(super) async fn connect(url: &PostgresUrl, connections: u32) -> Result<PgPoo
     }
 }
 
-/// Why a connection failed, in words that quote no password.
-fn words(error: &sqlx::Error, url: &PostgresUrl) -> String {
-    match error {
-        _ if url.may_quote && !matches!(error, sqlx::Error::Configuration(_)) => super::what_it_says(error),
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => error.to_string(),
-        sqlx::Error::Database(said) => format!("it says [{}]", said.code().unwrap_or_default()),
-        sqlx::Error::Tls(_) => "TLS failed; check the key and the certificates that the URL names".to_owned(),
-        _ => "the words are not shown: they may quote the URL".to_owned(),
-    }
+/// A session, new or used before.
+///
+/// # Errors
+/// As [`super::no_session`].
+pub(super) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
+    pool.acquire().await.map_err(super::no_session)
 }
 
 /// Refuses a pooler that hands sessions from one transaction to the next: settings and locks of a session would be somebody else's.
 /// Behind one, a second connection gets the session that the first has just used.
 async fn require_own_session(mut first: PgConnection, pool: &PgPool) -> Result<()> {
-    let mut second = pool.acquire().await.map_err(super::classify)?;
+    let mut second = acquire(pool).await?;
     let sql = "SELECT pg_backend_pid()";
-    let of_first: i32 = sqlx::raw_sql(sql).fetch_one(&mut first).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::classify)?;
+    let of_first: i32 =
+        sqlx::raw_sql(sql).fetch_one(&mut first).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::no_session)?;
     let of_second: i32 =
-        sqlx::raw_sql(sql).fetch_one(&mut *second).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::classify)?;
+        sqlx::raw_sql(sql).fetch_one(&mut *second).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::no_session)?;
     first.close().await.map_err(super::classify)?;
     if of_first == of_second {
         return Err(super::pooler_of_transactions().into());
