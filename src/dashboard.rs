@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::operator::sql::SqlSelect;
 use crate::project::Project;
 use crate::recent::{self, LoggedRequest};
@@ -108,7 +108,7 @@ pub struct DayUsage {
 pub async fn refresh(project: &Project, config: &Config, store: &Store, user: Uuid, as_of: DateTime<Utc>) -> Result<()> {
     let jobs = Jobs::load(project)?;
     let job = jobs.get("user_dashboard")?;
-    let select = SqlSelect::load(project, store, job, config.reporting.timezone).await?;
+    let select = SqlSelect::load(project, store, &jobs, job, config.reporting.timezone).await?;
     select.write_one(store, job, "user_id", &user.into(), as_of).await
 }
 

@@ -15,6 +15,7 @@ pub mod fingerprint;
 pub mod fold;
 pub mod import;
 pub mod job;
+pub mod jobs;
 pub mod license;
 pub mod measure;
 pub mod metrics;

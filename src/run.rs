@@ -22,8 +22,10 @@ use crate::abort;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{self, Failure, Kind};
-use crate::job::{Job, Jobs, OperatorKind};
+use crate::job::{Job, OperatorKind};
+use crate::jobs::Jobs;
 use crate::operator::peak_seats::PeakSeats;
+use crate::operator::rollup;
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::UsageRollup;
 use crate::plan::{ASKED_FOR, FORCED, Plan, Planned, Request};
@@ -154,7 +156,14 @@ pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: 
 ///
 /// # Errors
 /// [`Failure`] of kind config.
-pub async fn load_operator(project: &Project, config: &Config, store: &Store, storage: &Storage, job: &Job) -> Result<Operator> {
+pub async fn load_operator(
+    project: &Project,
+    config: &Config,
+    store: &Store,
+    storage: &Storage,
+    jobs: &Jobs,
+    job: &Job,
+) -> Result<Operator> {
     match job.operator {
         OperatorKind::Reconcile => Ok(Operator::Reconcile),
         OperatorKind::UsageDashboard => Ok(Operator::UsageDashboard),
@@ -181,7 +190,8 @@ pub async fn load_operator(project: &Project, config: &Config, store: &Store, st
                 requires_uuid: store.dialect().has_uuids(),
             })))
         }
-        OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, job, config.reporting.timezone).await?))),
+        OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, jobs, job, config.reporting.timezone).await?))),
+        OperatorKind::Rollup => Ok(Operator::Sql(Arc::new(rollup::load(store, jobs, job, config.reporting.timezone).await?))),
     }
 }
 
@@ -212,7 +222,7 @@ async fn run_one(
 ) -> Result<JobReport> {
     let started_at = context.clock.now();
     let mut report = JobReport::of(job);
-    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
+    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     if let Operator::Sql(select) = &operator {
         select.ensure_table(&context.store, job).await?;
     }

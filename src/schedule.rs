@@ -13,7 +13,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::{self, Failure};
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::project::Project;
 
 /// When one job runs.

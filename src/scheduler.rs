@@ -25,7 +25,8 @@ use self::notify::{Notice, Notifier};
 pub use self::runner::{Call, Runner};
 use self::slot::{Known, SlotOutcome, SlotState};
 use self::supervise::Ended;
-use crate::job::{Jobs, OperatorKind};
+use crate::job::OperatorKind;
+use crate::jobs::Jobs;
 use crate::run::{Context, check_stop};
 use crate::schedule::Schedule;
 

@@ -46,12 +46,12 @@ async fn a_new_row_makes_exactly_its_day_due(engine: Engine) {
         [
             "usage_daily 2026-03-02",
             "usage_daily_customer 2026-03-02",
+            "usage_daily_total 2026-03-02",
             "usage_daily_type 2026-03-02",
             "usage_daily_user 2026-03-02",
             "usage_monthly_customer 2026-03",
             "usage_monthly_user 2026-03",
             "user_dashboard all",
-            "usage_daily_total 2026-03-02",
             "usage_dashboard all",
         ]
     );

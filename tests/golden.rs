@@ -15,19 +15,24 @@ async fn fixtures() -> Vec<(String, Fixture)> {
     fixtures
 }
 
+/// Fills a new project with the log of the golden cases.
+pub async fn load(fixture: &Fixture, timezone: &str) {
+    fixture.write("tallyroll.toml", &format!("[reporting]\ntimezone = \"{timezone}\"\n[quarantine]\nmax_ratio = 0.5\n"));
+    fixture.write("prices.toml", include_str!("fixtures/usage_daily/prices.toml"));
+    for statement in include_str!("fixtures/usage_daily/log.sql").split(";\n").filter(|statement| !statement.trim().is_empty()) {
+        fixture.execute(statement).await;
+    }
+    for line in include_str!("fixtures/usage_daily/logged_costs.txt").lines() {
+        let (id, usd) = line.split_once(' ').unwrap();
+        let nanos = tallyroll::money::parse_usd_nanos(usd).unwrap();
+        let set = fixture.store.pick(format!("logged_cost_usd = {usd}"), format!("logged_cost_nanos = {nanos}"));
+        assert_eq!(fixture.execute(&format!("UPDATE ai_usage_log SET {set} WHERE id = '{id}'")).await, 1);
+    }
+}
+
 async fn check(timezone: &str, expected_path: &str) {
     for (name, fixture) in fixtures().await {
-        fixture.write("tallyroll.toml", &format!("[reporting]\ntimezone = \"{timezone}\"\n[quarantine]\nmax_ratio = 0.5\n"));
-        fixture.write("prices.toml", include_str!("fixtures/usage_daily/prices.toml"));
-        for statement in include_str!("fixtures/usage_daily/log.sql").split(";\n").filter(|statement| !statement.trim().is_empty()) {
-            fixture.execute(statement).await;
-        }
-        for line in include_str!("fixtures/usage_daily/logged_costs.txt").lines() {
-            let (id, usd) = line.split_once(' ').unwrap();
-            let nanos = tallyroll::money::parse_usd_nanos(usd).unwrap();
-            let set = fixture.store.pick(format!("logged_cost_usd = {usd}"), format!("logged_cost_nanos = {nanos}"));
-            assert_eq!(fixture.execute(&format!("UPDATE ai_usage_log SET {set} WHERE id = '{id}'")).await, 1);
-        }
+        load(&fixture, timezone).await;
         let run = ["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-01T00:00:00Z"];
         fixture.run_well(&run);
         let results = fixture.results().await;

@@ -254,7 +254,7 @@ async fn every_byte_of_a_manifest_counts() {
     let path = fixture.path().join("out/peak_seats/final/billing_month=2026-02/rev-0001/manifest.json");
     let bytes = fs::read(&path).unwrap();
     let storage = tallyroll::snapshot::storage::Storage::Local { root: fixture.path().join("out") };
-    let jobs = tallyroll::job::Jobs::load(&tallyroll::project::Project::new(fixture.path())).unwrap();
+    let jobs = tallyroll::jobs::Jobs::load(&tallyroll::project::Project::new(fixture.path())).unwrap();
     fixture.execute("DELETE FROM snapshot_file").await;
     fixture
         .execute(

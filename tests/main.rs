@@ -37,6 +37,7 @@ mod readers;
 mod reconcile;
 mod recording;
 mod render;
+mod rollups;
 mod scheduling;
 mod secrets;
 mod serving;

@@ -43,7 +43,7 @@ async fn only_regular_files_of_a_bounded_size_are_read(engine: Engine) {
     for (target, said) in &hostile {
         for path in [
             "jobs/odd.toml",
-            "sql/usage_daily_user.sql",
+            "sql/user_dashboard.sql",
             "sql/sources/ai_usage_log.sqlite.sql",
             "sql/sources/ai_usage_log.postgres.sql",
             "schedules.toml",

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
-use tallyroll::job::Jobs;
+use tallyroll::jobs::Jobs;
 use tallyroll::project::Project;
 use tallyroll::schedule::{self, Schedule};
 

@@ -9,7 +9,7 @@ use super::session::{Global, Session};
 use super::{list_jobs, output};
 use crate::clock::Clock;
 use crate::failure::{self, Failure};
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::run::{self, Operator};
 use crate::serve::token;
 use crate::snapshot::storage::Storage;
@@ -73,7 +73,7 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
         }
     };
     for job in jobs.iter() {
-        let checked = match run::load_operator(&session.project, &session.loaded.config, &store, &storage, job).await {
+        let checked = match run::load_operator(&session.project, &session.loaded.config, &store, &storage, jobs, job).await {
             Ok(Operator::Sql(select)) => select.check_table(&store, job).await,
             Ok(Operator::PeakSeats(peak_seats)) => {
                 let (_, bad) = peak_seats.source.subscriptions(&mut store.begin_read().await?, Clock::system().now()).await?;

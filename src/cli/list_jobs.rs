@@ -10,7 +10,7 @@ use super::output;
 use super::session::{Global, Session};
 use super::status::{self, JobStatus};
 use crate::clock::Clock;
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::schedule::{self, Schedule};
 use crate::store::format_instant;
 

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::output;
 use super::session::Session;
-use crate::job::{Jobs, OperatorKind};
+use crate::job::OperatorKind;
+use crate::jobs::Jobs;
 use crate::run::{self, Operator};
 use crate::snapshot::storage::Storage;
 use crate::store::{Create, Store};
@@ -62,7 +63,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
 async fn make_result_tables(session: &Session, store: &Store) -> Result<Vec<String>> {
     let jobs = Jobs::load(&session.project)?;
     let mut missing = Vec::new();
-    for job in jobs.iter().filter(|job| job.operator == OperatorKind::Sql) {
+    for job in jobs.iter().filter(|job| matches!(job.operator, OperatorKind::Sql | OperatorKind::Rollup)) {
         if store.table_columns(&job.writes).await?.is_empty() {
             missing.push(job);
         }
@@ -75,7 +76,7 @@ async fn make_result_tables(session: &Session, store: &Store) -> Result<Vec<Stri
     let storage = Storage::open(&session.project, &session.loaded.config.output.url)?;
     while let Some(next) = missing.iter().position(|job| missing.iter().all(|other| !job.reads.contains(&other.writes))) {
         let job = missing.remove(next);
-        if let Operator::Sql(select) = run::load_operator(&session.project, &session.loaded.config, store, &storage, job).await? {
+        if let Operator::Sql(select) = run::load_operator(&session.project, &session.loaded.config, store, &storage, &jobs, job).await? {
             select.ensure_table(store, job).await?;
             made.push(job.writes.clone());
         }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::output;
 use super::session::Session;
 use crate::failure::Failure;
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::render::{self, Planned, cronjobs, crontab, systemd};
 use crate::schedule;
 

@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::output;
 use super::session::Session;
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::store::{Create, format_instant};
 
 #[derive(Debug, Args)]

@@ -19,7 +19,7 @@ use super::output;
 use crate::clock::Clock;
 use crate::config::{self, LogFormat};
 use crate::failure::Failure;
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::project::Project;
 use crate::run::Context;
 use crate::run::log::RunLog;

@@ -106,7 +106,7 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
 }
 
 async fn plan(context: &Context, job: &Job, request: &Request) -> Result<(Plan, Option<Failure>)> {
-    let operator = run::load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
+    let operator = run::load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     let mut tx = context.store.begin_read().await?;
     let plan = Plan::make(context, &mut tx, job, &operator, request).await?;
     Ok((plan, operator.left_out()))

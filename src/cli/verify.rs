@@ -107,7 +107,7 @@ async fn require_idle(context: &Context) -> Result<()> {
 /// Adds, to each month, what the ledger says otherwise.
 async fn compare_with_ledger(context: &Context, arguments: &Arguments, months: &mut Vec<Verified>) -> Result<()> {
     let job = context.jobs.get("peak_seats")?;
-    let operator = run::load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
+    let operator = run::load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     let Operator::PeakSeats(peak_seats) = &operator else { return Ok(()) };
     let request = Request { as_of: arguments.as_of.unwrap_or_else(|| context.clock.now()), ..Request::default() };
     let mut tx = context.store.begin_read().await?;

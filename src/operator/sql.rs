@@ -9,6 +9,8 @@ use chrono_tz::Tz;
 use crate::abort;
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::job::checks::Windowed;
+use crate::jobs::Jobs;
 use crate::project::{Project, ProjectFile};
 use crate::sql_text::{self, Numbered, quote_identifier};
 use crate::store::reading::only_reads;
@@ -30,9 +32,12 @@ const MOST_SHOWN: usize = 80;
 #[derive(Debug, Clone)]
 pub struct SqlSelect {
     origin: String,
-    is_built_in: bool,
+    /// Our own: it need not be held to reading.
+    is_trusted: bool,
     statement: String,
     columns: Vec<String>,
+    /// Checks by name, each a SELECT that must give no row.
+    checks: Vec<(String, String)>,
     timezone: Tz,
     parameter_type: fn(&str) -> Option<&'static str>,
 }
@@ -42,42 +47,69 @@ impl SqlSelect {
     ///
     /// # Errors
     /// [`Failure`] of kind config: no such file, a statement that does not fit the database, or a grain column it does not give.
-    pub async fn load(project: &Project, store: &Store, job: &Job, timezone: Tz) -> Result<Self> {
+    pub async fn load(project: &Project, store: &Store, jobs: &Jobs, job: &Job, timezone: Tz) -> Result<Self> {
         let paths = [format!("sql/{}.{}.sql", job.name, store.engine()), format!("sql/{}.sql", job.name)];
         let Some(file) = project.read_first(&paths)? else {
             return Err(Failure::config(format!("Job `{}` has no SQL: neither `{}` nor `{}` is there", job.name, paths[0], paths[1]))
                 .hint("write the SELECT that gives the rows of one window; `:window_start` and `:window_end` say which")
                 .into());
         };
-        let parameter_type: fn(&str) -> Option<&'static str> = store.pick(postgres_type, |_| None);
-        let (statement, is_built_in) = (single_statement(&file)?, file.is_built_in());
-        let mut select = Self { statement, is_built_in, origin: file.origin, columns: Vec::new(), timezone, parameter_type };
-        let numbered = select.number(&select.statement).with_context(|| format!("In `{}`", select.origin))?;
-        let proved = store.prove_select(&numbered, None).await;
-        select.columns = proved.with_context(|| format!("`{}` does not fit the database", select.origin))?;
-        let missing: Vec<&str> =
-            job.grain.iter().chain([&job.window_column]).filter(|column| !select.columns.contains(column)).map(String::as_str).collect();
-        if let Some(column) = missing.first() {
-            return Err(Failure::config(format!("`{}` gives no column `{column}`, which `{}` names", select.origin, job.origin))
-                .hint(format!("it gives {}", select.columns.join(", ")))
-                .into());
-        }
-        // Our own need no proof: it would make a run that finds nothing due half as long again.
+        let mut select = Self::new(store, jobs, job, timezone)?;
+        (select.statement, select.is_trusted, select.origin) = (single_statement(&file)?, file.is_built_in(), file.origin);
+        select.prove(store, job).await?;
+        Ok(select)
+    }
+
+    /// Of a SELECT of our own making, which gives `columns`: it and its checks need no proof where the job's file is ours too.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub async fn generated(store: &Store, jobs: &Jobs, job: &Job, timezone: Tz, statement: String, columns: Vec<String>) -> Result<Self> {
+        let mut select = Self { statement, columns, is_trusted: true, ..Self::new(store, jobs, job, timezone)? };
         if !job.is_built_in() {
-            select.prove_checks(store, job).await?;
+            select.prove(store, job).await?;
         }
         Ok(select)
     }
 
+    fn new(store: &Store, jobs: &Jobs, job: &Job, timezone: Tz) -> Result<Self> {
+        let parameter_type: fn(&str) -> Option<&'static str> = store.pick(postgres_type, |_| None);
+        let sums = job.checks.equal_sums.as_ref();
+        let summed = sums.map(|table| jobs.writer_of(table).ok_or_else(|| no_job_writes(table, job, "[checks] equal_sums"))).transpose()?;
+        let checks = job
+            .checks
+            .statements(Windowed::of(&job.writes, &job.window_column), summed.map(|job| Windowed::of(&job.writes, &job.window_column)));
+        let origin = job.origin.clone();
+        Ok(Self { statement: String::new(), is_trusted: false, origin, columns: Vec::new(), checks, timezone, parameter_type })
+    }
+
+    async fn prove(&mut self, store: &Store, job: &Job) -> Result<()> {
+        let numbered = self.number(&self.statement).with_context(|| format!("In `{}`", self.origin))?;
+        let proved = store.prove_select(&numbered, None).await;
+        self.columns = proved.with_context(|| format!("`{}` does not fit the database", self.origin))?;
+        let missing: Vec<&str> =
+            job.grain.iter().chain([&job.window_column]).filter(|column| !self.columns.contains(column)).map(String::as_str).collect();
+        if let Some(column) = missing.first() {
+            return Err(Failure::config(format!("`{}` gives no column `{column}`, which `{}` names", self.origin, job.origin))
+                .hint(format!("it gives {}", self.columns.join(", ")))
+                .into());
+        }
+        // Our own need no proof: it would make a run that finds nothing due half as long again.
+        if !job.is_built_in() {
+            self.prove_checks(store, job).await?;
+        }
+        Ok(())
+    }
+
     /// That `follows` and the checks only read. Checks read a table that may not be there yet: then an empty one stands for it.
     async fn prove_checks(&self, store: &Store, job: &Job) -> Result<()> {
-        let is_missing = !job.checks.is_empty() && store.table_columns(&job.writes).await?.is_empty();
+        let is_missing = !self.checks.is_empty() && store.table_columns(&job.writes).await?.is_empty();
         let table = if is_missing { Some(self.create_table_sql("TEMP TABLE", job)?) } else { None };
         if let Some(follows) = &job.follows {
             let context = || format!("`follows` of `{}`", job.origin);
             store.prove_select(&self.number(sql_text::bare(follows)).with_context(context)?, None).await.with_context(context)?;
         }
-        for (name, check) in &job.checks {
+        for (name, check) in &self.checks {
             let context = || format!("Check `{name}` of `{}`", job.origin);
             let check = sql_text::bare(check);
             if check.is_empty() {
@@ -190,7 +222,7 @@ impl SqlSelect {
         let row_count = row_count.with_context(|| format!("`{}` failed for {window}", self.origin))?;
         abort::point("derived_written");
         tx.begin_reading().await?;
-        for (name, check) in &job.checks {
+        for (name, check) in &self.checks {
             self.check(tx, job, (name, check), window, as_of).await?;
         }
         tx.end_reading().await?;
@@ -202,7 +234,7 @@ impl SqlSelect {
     async fn insert(&self, tx: &mut Tx, table: &str, select: &str, parameters: &[Value]) -> Result<u64> {
         let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
         // Our own need not be held to reading, and would be written twice.
-        if self.is_built_in || matches!(tx, Tx::Sqlite(_)) {
+        if self.is_trusted || matches!(tx, Tx::Sqlite(_)) {
             return tx.execute(&format!("INSERT INTO {table} ({names}) {select}"), parameters).await;
         }
         tx.execute(&format!("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {names} FROM {table} WITH NO DATA", &STAGED[8..]), &[]).await?;
@@ -286,6 +318,10 @@ impl SqlSelect {
 #[expect(clippy::unnecessary_wraps, reason = "the same shape as for SQLite, which has no types to give")]
 fn postgres_type(parameter: &str) -> Option<&'static str> {
     Some(if parameter == "as_of" || parameter.ends_with("_at") { "TIMESTAMPTZ" } else { "DATE" })
+}
+
+fn no_job_writes(table: &str, job: &Job, place: &str) -> anyhow::Error {
+    Failure::config(format!("`{place}` of `{}` names `{table}`, which no job writes", job.origin)).into()
 }
 
 fn shown(value: &Value) -> String {

@@ -29,7 +29,7 @@ pub(super) async fn peaks(context: &Context, findings: &mut Findings) -> Result<
         folds.entry(if has_ended { latest } else { as_of }).or_default().push(window);
     }
     let job = context.jobs.get("peak_seats")?;
-    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
+    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     let Operator::PeakSeats(peak_seats) = &operator else { return Ok(()) };
     let sql =
         "SELECT COUNT(*) AS row_count, CAST(COALESCE(SUM(peak_seats), 0) AS BIGINT) AS peak_seats FROM peak_seats WHERE billing_month = $1";

@@ -19,7 +19,7 @@ use crate::window::{Window, WindowKind, first_of_month};
 /// `usage_daily` against the raw log, read and priced again, and the quarantine against what is still bad.
 pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Utc>, findings: &mut Findings) -> Result<()> {
     for job in context.jobs.iter().filter(|job| job.operator == OperatorKind::UsageRollup) {
-        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
+        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let Operator::UsageRollup(rollup) = &operator else { continue };
         // Before the plan: what comes in between is due by then, and not held against anyone.
         let logged = logged_windows(context, rollup, range).await?;
@@ -98,7 +98,8 @@ async fn quarantine(
 pub(super) async fn summaries(context: &Context, as_of: DateTime<Utc>, findings: &mut Findings) -> Result<()> {
     let Some(daily) = context.jobs.iter().find(|job| job.operator == OperatorKind::UsageRollup) else { return Ok(()) };
     let days = totals::stored(&context.store, daily).await?;
-    for job in context.jobs.downstream_of(daily).into_iter().filter(|job| job.operator == OperatorKind::Sql) {
+    for job in context.jobs.downstream_of(daily).into_iter().filter(|job| matches!(job.operator, OperatorKind::Sql | OperatorKind::Rollup))
+    {
         let check = match job.window {
             WindowKind::Day => "days",
             WindowKind::Month => "months",
@@ -108,7 +109,7 @@ pub(super) async fn summaries(context: &Context, as_of: DateTime<Utc>, findings:
         if measures.is_empty() {
             continue;
         }
-        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
+        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let (_, due) = planned(context, job, &operator, as_of).await?;
         let stored = totals::stored(&context.store, job).await?;
         let mut expected: BTreeMap<NaiveDate, Totals> = BTreeMap::new();
@@ -147,7 +148,7 @@ pub(super) async fn dashboards(context: &Context, findings: &mut Findings) -> Re
     let last = context.store.query("SELECT MAX(last_calculated_at) AS as_of FROM user_dashboard_data", &[]).await?;
     let Some(as_of) = last.first().map(|row| row.opt_instant("as_of")).transpose()?.flatten() else { return Ok(()) };
     let job = context.jobs.get("user_dashboard")?;
-    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
+    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     if !planned(context, job, &operator, as_of).await?.1.is_empty() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::cron_line::CronLine;
 use super::*;
 use crate::failure;
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::project::Project;
 use crate::schedule;
 

@@ -21,7 +21,7 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
     let mut expected = Vec::new();
     let mut planned: BTreeMap<&str, Vec<Window>> = BTreeMap::new();
     for (index, job) in jobs.iter().enumerate() {
-        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, job).await?;
+        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let mut tx = context.store.begin_read().await?;
         let request = if index == 0 { request.clone() } else { request.for_downstream() };
         let mut plan = Plan::make(context, &mut tx, job, &operator, &request).await?;

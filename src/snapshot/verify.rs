@@ -13,7 +13,7 @@ use super::seal::require_derived;
 use super::storage::{Storage, require};
 use super::{CURRENT_FOLDER, FINAL_FOLDER, PEAK_FILE, PEAK_FOLDER, current_path, is_parquet, owner, parquet_file, sha256, usage_monthly};
 use crate::failure::{self, Failure};
-use crate::job::Jobs;
+use crate::jobs::Jobs;
 use crate::seats::calendar::BillingMonth;
 use crate::store::Store;
 

@@ -14,7 +14,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection};
 use tallyroll::clock::Clock;
 use tallyroll::config::{self, Config};
-use tallyroll::job::Jobs;
+use tallyroll::jobs::Jobs;
 use tallyroll::project::Project;
 use tallyroll::run::Context;
 use tallyroll::snapshot::storage::Storage;

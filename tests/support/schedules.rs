@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tallyroll::clock::Clock;
-use tallyroll::job::Jobs;
+use tallyroll::jobs::Jobs;
 use tallyroll::project::Project;
 use tallyroll::schedule::{self, Schedule};
 use tallyroll::scheduler::{Call, Runner, Scheduler};

@@ -6,7 +6,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, redirect};
 use serde_json::Value;
 use tallyroll::clock::Clock;
-use tallyroll::job::Jobs;
+use tallyroll::jobs::Jobs;
 use tallyroll::project::Project;
 use tallyroll::run::Context;
 use tallyroll::schedule;

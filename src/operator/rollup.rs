@@ -1,0 +1,59 @@
+//! `rollup`: a usage summary by fewer keys than the one it reads. It has a grain, labels and unique counts, and no SELECT.
+
+use anyhow::{Context as _, Result};
+use chrono_tz::Tz;
+
+use super::sql::SqlSelect;
+use crate::job::Job;
+use crate::jobs::Jobs;
+use crate::measure::MEASURES;
+use crate::sql_text::quote_identifier;
+use crate::store::Store;
+use crate::window::WindowKind;
+
+/// What a rollup gives, as the SELECT that gives it inside the database.
+///
+/// # Errors
+/// [`Failure`](crate::failure::Failure) of kind config where it does not fit what it reads.
+pub async fn load(store: &Store, jobs: &Jobs, job: &Job, timezone: Tz) -> Result<SqlSelect> {
+    let mut job = job.clone();
+    if job.checks.equal_sums.is_none() {
+        job.checks.equal_sums = job.reads.first().cloned();
+    }
+    let upstream = job.reads.first().and_then(|table| jobs.writer_of(table));
+    let upstream = upstream.with_context(|| format!("`{}` reads a table that no job writes", job.origin))?;
+    let columns = columns(&job);
+    SqlSelect::generated(store, jobs, &job, timezone, select(&job, upstream), columns).await
+}
+
+/// The columns of the result: the grain, each label behind its key, the measures, and the unique counts.
+fn columns(job: &Job) -> Vec<String> {
+    let measures = MEASURES.iter().map(|measure| measure.name.to_owned());
+    job.grain.iter().chain(&job.labels).cloned().chain(measures).chain(job.unique.keys().cloned()).collect()
+}
+
+fn select(job: &Job, upstream: &Job) -> String {
+    let day = quote_identifier(&upstream.window_column);
+    let keys: Vec<String> = job.grain.iter().skip(1).map(|key| quote_identifier(key)).collect();
+    let mut columns = vec![format!(":window_start AS {}", quote_identifier(&job.window_column))];
+    columns.extend(keys.iter().map(|key| format!("{key} AS {key}")));
+    columns.extend(job.labels.iter().map(|label| {
+        let label = quote_identifier(label);
+        match job.window {
+            // All rows of a day carry the day's latest label, or none.
+            WindowKind::Day => format!("MAX({label}) AS {label}"),
+            // The label of the latest day that has one.
+            _ => format!("substr(MAX(CAST({day} AS TEXT) || {label}), 11) AS {label}"),
+        }
+    }));
+    columns.extend(MEASURES.iter().map(|measure| measure.sql()));
+    columns.extend(job.unique.iter().map(|(name, key)| format!("COUNT(DISTINCT {}) AS {}", quote_identifier(key), quote_identifier(name))));
+    // A window without rows has none here either.
+    let by =
+        if keys.is_empty() { "HAVING COUNT(*) > 0".to_owned() } else { format!("GROUP BY {keys} ORDER BY {keys}", keys = keys.join(", ")) };
+    format!(
+        "SELECT {} FROM {} WHERE {day} >= :window_start AND {day} < :window_end {by}",
+        columns.join(", "),
+        quote_identifier(&upstream.writes)
+    )
+}
