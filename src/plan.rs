@@ -102,8 +102,11 @@ impl Plan {
         } else {
             match operator {
                 Operator::UsageRollup(rollup) => plan.find_raw(context, tx, job, rollup, request, &mut due).await?,
-                Operator::Sql(select) => {
-                    let follows = select.follows_from(tx, job, request.as_of).await?;
+                Operator::Sql(_) | Operator::Rollup(_) => {
+                    let follows = match operator.select() {
+                        Some(select) => select.follows_from(tx, job, request.as_of).await?,
+                        None => Vec::new(),
+                    };
                     plan.find_derived(context, tx, job, &follows, request, &mut due).await?;
                 }
                 Operator::UsageDashboard => {
@@ -364,9 +367,19 @@ pub async fn upstream_of_window(context: &Context, tx: &mut Tx, job: &Job, windo
     Ok((fingerprint, row_count))
 }
 
+/// The digest of a window that reads one upstream window and nothing else, as [`upstream_of_window`] makes it.
+#[must_use]
+pub fn fingerprint_of_write(upstream: &Job, window: Window, write_count: i64) -> String {
+    fingerprint::of([write_text(upstream, window, write_count)])
+}
+
 /// Which writing of an upstream window is read; none where it was never written.
 fn write_of(upstream: &Job, window: Window, state: &WindowRecord) -> Option<String> {
-    (state.write_count > 0).then(|| format!("{} {} {}", upstream.name, window.start_date, state.write_count))
+    (state.write_count > 0).then(|| write_text(upstream, window, state.write_count))
+}
+
+fn write_text(upstream: &Job, window: Window, write_count: i64) -> String {
+    format!("{} {} {write_count}", upstream.name, window.start_date)
 }
 
 /// The windows of `kind` that read an upstream window.

@@ -74,13 +74,16 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
     };
     for job in jobs.iter() {
         let checked = match run::load_operator(&session.project, &session.loaded.config, &store, &storage, jobs, job).await {
-            Ok(Operator::Sql(select)) => select.check_table(&store, job).await,
             Ok(Operator::PeakSeats(peak_seats)) => {
                 let (_, bad) = peak_seats.source.subscriptions(&mut store.begin_read().await?, Clock::system().now()).await?;
                 problems.extend(bad.into_iter().take(SHOWN_SUBSCRIPTIONS).map(|bad| explained(&bad.failure().into())));
                 Ok(())
             }
-            other => other.map(|_| ()),
+            Ok(operator) => match operator.select() {
+                Some(select) => select.check_table(&store, job).await,
+                None => Ok(()),
+            },
+            Err(error) => Err(error),
         };
         if let Err(error) = checked {
             problems.push(format!("job `{}`: {}", job.name, explained(&error)));

@@ -75,14 +75,8 @@ impl Ids {
         })
     }
 
-    /// The id behind a code; none for that of NULL.
-    #[must_use]
-    pub fn id(&self, code: u32) -> Option<i64> {
-        self.ids.get(code as usize).copied()
-    }
-
     fn column(&self, codes: impl Iterator<Item = u32>) -> ArrayRef {
-        let ids: Int64Array = codes.map(|code| self.id(code)).collect();
+        let ids: Int64Array = codes.map(|code| self.ids.get(code as usize).copied()).collect();
         Arc::new(ids)
     }
 }
@@ -127,11 +121,10 @@ impl Labels {
         });
     }
 
-    /// The label of a key, if it has one.
-    #[must_use]
-    pub fn get(&self, key: u32) -> Option<&str> {
-        let latest = self.latest.get(key as usize)?.as_ref()?;
-        Some(self.names.text(latest.name))
+    /// Each key that has a label, with it.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
+        let label = |(key, latest): (u32, &'_ Option<Latest>)| latest.as_ref().map(|latest| (key, latest.name));
+        (0..).zip(&self.latest).filter_map(label).map(|(key, name)| (key, self.names.text(name)))
     }
 
     /// The label of each key, as an Arrow dictionary.
@@ -154,23 +147,67 @@ pub struct Codes {
 }
 
 impl Codes {
+    fn texts(&self, key: &str) -> Option<&Interner> {
+        match key {
+            "source" => Some(&self.sources),
+            "user_id" => Some(&self.users),
+            "request_type" => Some(&self.request_types),
+            "category" => Some(&self.categories),
+            "model" => Some(&self.models),
+            _ => None,
+        }
+    }
+
+    fn texts_mut(&mut self, key: &str) -> Option<&mut Interner> {
+        match key {
+            "source" => Some(&mut self.sources),
+            "user_id" => Some(&mut self.users),
+            "request_type" => Some(&mut self.request_types),
+            "category" => Some(&mut self.categories),
+            "model" => Some(&mut self.models),
+            _ => None,
+        }
+    }
+
+    /// The labels of a key, where it has any.
+    #[must_use]
+    pub fn labels(&self, key: &str) -> Option<&Labels> {
+        match key {
+            "user_id" => Some(&self.user_labels),
+            "customer_id" => Some(&self.customer_labels),
+            _ => None,
+        }
+    }
+
+    /// As [`Self::labels`].
+    pub fn labels_mut(&mut self, key: &str) -> Option<&mut Labels> {
+        match key {
+            "user_id" => Some(&mut self.user_labels),
+            "customer_id" => Some(&mut self.customer_labels),
+            _ => None,
+        }
+    }
+
+    /// Takes in what another's codes of a key stand for; the code here of each code there.
+    pub fn take_codes(&mut self, key: &str, other: &Self) -> Vec<u32> {
+        match (self.texts_mut(key), other.texts(key)) {
+            (Some(texts), Some(others)) => others.texts_from(0).map(|text| texts.code(text)).collect(),
+            _ => other.customers.ids.iter().map(|id| self.customers.code(Some(*id))).collect(),
+        }
+    }
+
     /// A column of a result table: the texts or ids behind the codes of a key, or the labels of that key.
     ///
     /// # Errors
     /// A name that is neither one of [`super::KEYS`] nor a label.
     pub fn column(&self, name: &str, codes: impl Iterator<Item = u32>) -> Result<ArrayRef> {
-        let texts = match name {
-            "source" => &self.sources,
-            "user_id" => &self.users,
-            "request_type" => &self.request_types,
-            "category" => &self.categories,
-            "model" => &self.models,
-            "customer_id" => return Ok(self.customers.column(codes)),
-            "user_email" => return Ok(self.user_labels.column(codes)?),
-            "customer_name" => return Ok(self.customer_labels.column(codes)?),
+        match (name, self.texts(name)) {
+            (_, Some(texts)) => Ok(texts.column(codes)?),
+            ("customer_id", _) => Ok(self.customers.column(codes)),
+            ("user_email", _) => Ok(self.user_labels.column(codes)?),
+            ("customer_name", _) => Ok(self.customer_labels.column(codes)?),
             _ => bail!("There is no key and no label `{name}`"),
-        };
-        Ok(texts.column(codes)?)
+        }
     }
 }
 

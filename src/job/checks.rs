@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use crate::sql_text::quote_identifier;
 
+/// The check that a summary adds up to what it reads.
+pub const EQUAL_SUMS: &str = "equal_sums";
+
 /// Checks by name, and SELECTs of the project that must give no row: each row they do give is a failure.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Checks {
@@ -51,7 +54,7 @@ impl Checks {
     pub fn statements(&self, result: Windowed<'_>, summed: Option<Windowed<'_>>) -> Vec<(String, String)> {
         let mut statements: Vec<(String, String)> = Vec::new();
         if let Some(summed) = summed {
-            statements.push(("equal_sums".to_owned(), equal_sums(result, summed)));
+            statements.push((EQUAL_SUMS.to_owned(), equal_sums(result, summed)));
         }
         let names = |columns: &[String], between: &str| {
             columns.iter().map(|column| format!("{}{between}", quote_identifier(column))).collect::<Vec<_>>()

@@ -1,29 +1,41 @@
 //! `rollup`: a usage summary by fewer keys than the one it reads. It has a grain, labels and unique counts, and no SELECT.
 
+pub mod months;
+pub mod shape;
+
 use anyhow::{Context as _, Result};
 use chrono_tz::Tz;
 
+use self::shape::Shape;
 use super::sql::SqlSelect;
-use crate::job::Job;
+use crate::job::{Job, OperatorKind};
 use crate::jobs::Jobs;
 use crate::measure::MEASURES;
 use crate::sql_text::quote_identifier;
 use crate::store::Store;
 use crate::window::WindowKind;
 
-/// What a rollup gives, as the SELECT that gives it inside the database.
-///
-/// # Errors
-/// [`Failure`](crate::failure::Failure) of kind config where it does not fit what it reads.
-pub async fn load(store: &Store, jobs: &Jobs, job: &Job, timezone: Tz) -> Result<SqlSelect> {
-    let mut job = job.clone();
-    if job.checks.equal_sums.is_none() {
-        job.checks.equal_sums = job.reads.first().cloned();
+/// A rollup, ready to run.
+#[derive(Debug)]
+pub struct Rollup {
+    /// What gives its rows inside the database.
+    pub select: SqlSelect,
+    /// How its rows follow from groups in memory, where it reads the summary of the raw log.
+    pub shape: Option<Shape>,
+}
+
+impl Rollup {
+    /// # Errors
+    /// [`Failure`](crate::failure::Failure) of kind config where it does not fit what it reads.
+    pub async fn load(store: &Store, jobs: &Jobs, job: &Job, timezone: Tz) -> Result<Self> {
+        let upstream = job.reads.first().and_then(|table| jobs.writer_of(table));
+        let upstream = upstream.with_context(|| format!("`{}` reads a table that no job writes", job.origin))?;
+        let shape = if upstream.operator == OperatorKind::UsageRollup { Some(Shape::of(job)?) } else { None };
+        let mut checked = job.clone();
+        checked.checks.equal_sums.get_or_insert_with(|| upstream.writes.clone());
+        let select = SqlSelect::generated(store, jobs, &checked, timezone, select(job, upstream), columns(job)).await?;
+        Ok(Self { select, shape })
     }
-    let upstream = job.reads.first().and_then(|table| jobs.writer_of(table));
-    let upstream = upstream.with_context(|| format!("`{}` reads a table that no job writes", job.origin))?;
-    let columns = columns(&job);
-    SqlSelect::generated(store, jobs, &job, timezone, select(&job, upstream), columns).await
 }
 
 /// The columns of the result: the grain, each label behind its key, the measures, and the unique counts.

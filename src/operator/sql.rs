@@ -3,13 +3,14 @@
 mod result_table;
 
 use anyhow::{Context, Result, bail};
+use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 use crate::abort;
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::job::checks::Windowed;
+use crate::job::checks::{EQUAL_SUMS, Windowed};
 use crate::jobs::Jobs;
 use crate::project::{Project, ProjectFile};
 use crate::sql_text::{self, Numbered, quote_identifier};
@@ -209,24 +210,38 @@ impl SqlSelect {
     /// What the database says; [`Failure`] of kind bad-data when a check returns rows.
     pub async fn write(&self, tx: &mut Tx, job: &Job, window: Window, as_of: DateTime<Utc>) -> Result<i64> {
         let table = quote_identifier(&job.writes);
-        let column = quote_identifier(&job.window_column);
-        if job.window == WindowKind::All {
-            tx.execute(&format!("DELETE FROM {table}"), &[]).await?;
-        } else {
-            let sql = format!("DELETE FROM {table} WHERE {column} >= $1 AND {column} < $2");
-            tx.execute(&sql, &[window.start_date.into(), window.end_date.into()]).await?;
-        }
+        delete(tx, job, window).await?;
         abort::point("derived_deleted");
         let (select, parameters) = self.bind(&self.statement, window, as_of)?;
         let row_count = self.insert(tx, &table, &select, &parameters).await;
         let row_count = row_count.with_context(|| format!("`{}` failed for {window}", self.origin))?;
         abort::point("derived_written");
+        self.run_checks(tx, job, window, as_of, |_| true).await?;
+        Ok(i64::try_from(row_count)?)
+    }
+
+    /// Replaces the rows of a window by rows that were made, and checked against what they were made from, in memory.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn replace(&self, tx: &mut Tx, job: &Job, window: Window, rows: &RecordBatch, as_of: DateTime<Utc>) -> Result<()> {
+        delete(tx, job, window).await?;
+        abort::point("derived_deleted");
+        tx.insert_batch(&job.writes, rows).await?;
+        abort::point("derived_written");
+        self.run_checks(tx, job, window, as_of, |check| check != EQUAL_SUMS).await
+    }
+
+    async fn run_checks(&self, tx: &mut Tx, job: &Job, window: Window, as_of: DateTime<Utc>, is_asked: fn(&str) -> bool) -> Result<()> {
+        let checks: Vec<&(String, String)> = self.checks.iter().filter(|(name, _)| is_asked(name)).collect();
+        if checks.is_empty() {
+            return Ok(());
+        }
         tx.begin_reading().await?;
-        for (name, check) in &self.checks {
+        for (name, check) in checks {
             self.check(tx, job, (name, check), window, as_of).await?;
         }
-        tx.end_reading().await?;
-        Ok(i64::try_from(row_count)?)
+        tx.end_reading().await
     }
 
     /// Appends what a SELECT gives; how many rows. One that a project brings runs, on PostgreSQL, where nothing can be written but a
@@ -318,6 +333,17 @@ impl SqlSelect {
 #[expect(clippy::unnecessary_wraps, reason = "the same shape as for SQLite, which has no types to give")]
 fn postgres_type(parameter: &str) -> Option<&'static str> {
     Some(if parameter == "as_of" || parameter.ends_with("_at") { "TIMESTAMPTZ" } else { "DATE" })
+}
+
+async fn delete(tx: &mut Tx, job: &Job, window: Window) -> Result<()> {
+    let (table, column) = (quote_identifier(&job.writes), quote_identifier(&job.window_column));
+    if job.window == WindowKind::All {
+        tx.execute(&format!("DELETE FROM {table}"), &[]).await?;
+    } else {
+        let sql = format!("DELETE FROM {table} WHERE {column} >= $1 AND {column} < $2");
+        tx.execute(&sql, &[window.start_date.into(), window.end_date.into()]).await?;
+    }
+    Ok(())
 }
 
 fn no_job_writes(table: &str, job: &Job, place: &str) -> anyhow::Error {

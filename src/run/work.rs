@@ -5,39 +5,38 @@ use std::sync::Arc;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
+use super::pass::{CarriedRows, CarryFailed, Pass};
+use super::under_way::UnderWay;
 use super::{Context, Operator, is_final};
 use crate::abort;
 use crate::failure::{self, Failure};
-use crate::job::Job;
 use crate::operator::peak_seats::PeakSeats;
+use crate::operator::rollup::shape::Shape;
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
-use crate::plan::{Request, upstream_of_window};
+use crate::plan::upstream_of_window;
 use crate::reconcile;
 use crate::snapshot::usage_monthly;
 use crate::sql_text::quote_identifier;
 use crate::store::Tx;
-use crate::store::lock::JobLock;
 use crate::store::windows::{WindowRecord, WindowState, Written};
 use crate::usage_dashboard;
-use crate::window::Window;
+use crate::window::{Window, WindowKind};
 
 /// One window's work, with everything it needs.
 pub(super) struct Work {
     pub(super) context: Arc<Context>,
-    pub(super) job: Job,
-    pub(super) operator: Operator,
-    pub(super) request: Request,
-    pub(super) lock: JobLock,
-    pub(super) run_id: String,
+    pub(super) under_way: Arc<UnderWay>,
+    pub(super) pass: Option<Arc<Pass>>,
 }
 
 impl Work {
     /// Computes and replaces one window; a failure is recorded with it.
     pub(super) async fn window(&self, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
-        let result = match &self.operator {
+        let result = match &self.under_way.operator {
             Operator::UsageRollup(rollup) => self.roll_up(rollup, window, before).await,
-            Operator::Sql(select) => self.derive(select, window).await,
+            Operator::Rollup(rollup) => self.derive(&rollup.select, rollup.shape.as_ref(), window).await,
+            Operator::Sql(select) => self.derive(select, None, window).await,
             Operator::PeakSeats(peak_seats) => self.bill(peak_seats, window, before).await,
             Operator::Reconcile => self.reconcile(window).await,
             Operator::UsageDashboard => self.keep_dashboards(window).await,
@@ -56,8 +55,8 @@ impl Work {
     async fn fail(&self, window: Window, state: WindowState, error: &str) -> Result<()> {
         let timezone = self.context.config.reporting.timezone.name();
         let mut tx = self.context.store.begin().await?;
-        tx.fail_window(&self.job.name, window, state, error, timezone).await?;
-        self.lock.assert_held(&self.context.store, &mut tx).await?;
+        tx.fail_window(&self.under_way.job.name, window, state, error, timezone).await?;
+        self.under_way.lock.assert_held(&self.context.store, &mut tx).await?;
         abort::point("failure_before_commit");
         tx.commit().await?;
         abort::point("failure_committed");
@@ -66,9 +65,9 @@ impl Work {
 
     async fn roll_up(&self, rollup: &Arc<UsageRollup>, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
         let store = &self.context.store;
-        let as_of = self.request.as_of;
+        let as_of = self.under_way.request.as_of;
         let input_fingerprint = rollup.rules_fingerprint(window)?;
-        let computed = rollup.compute(store, window, as_of, &self.context.stop).await?;
+        let computed = Arc::new(rollup.compute(store, window, as_of, &self.context.stop).await?);
         abort::point("window_computed");
         // Written once, it is written again: what it counted may have moved.
         let is_new = before.is_none_or(|state| state.write_count == 0);
@@ -85,20 +84,56 @@ impl Work {
             self.quarantine(window, &computed).await?;
             return Err(error);
         }
-        let now = self.context.clock.now();
-        let mut tx = store.begin().await?;
-        rollup.write(&mut tx, &self.job, window, &computed, &self.run_id, now).await?;
         let written = Written {
             rows_in: computed.rows_in(),
             rows_out: i64::try_from(computed.groups.len())?,
             quarantined_count: i64::try_from(computed.quarantined.len())?,
             input_fingerprint,
         };
-        self.commit(tx, window, written, now).await
+        let mut carried = match &self.pass {
+            Some(pass) => pass.rows_of(window, &computed).await,
+            None => Vec::new(),
+        };
+        let write_count = loop {
+            match self.replace(rollup, window, &computed, &written, &carried).await {
+                Ok(write_count) => break write_count,
+                Err(error) => match (&self.pass, error.downcast_ref::<CarryFailed>()) {
+                    (Some(pass), Some(failed)) => {
+                        tracing::warn!(error = format!("{error:#}"), "A rollup is left to its turn");
+                        pass.give_up(failed, &mut carried);
+                    }
+                    _ => return Err(error),
+                },
+            }
+        };
+        if let Some(pass) = &self.pass {
+            pass.committed(carried, window, write_count, computed).await;
+        }
+        Ok(written)
+    }
+
+    /// Replaces a day's rows, and those of the rollups that are made with it, in one transaction; how often it was written now.
+    async fn replace(
+        &self,
+        rollup: &UsageRollup,
+        window: Window,
+        computed: &Rollup,
+        written: &Written,
+        carried: &[CarriedRows],
+    ) -> Result<i64> {
+        let now = self.context.clock.now();
+        let mut tx = self.context.store.begin().await?;
+        rollup.write(&mut tx, &self.under_way.job, window, computed, &self.under_way.run_id, now).await?;
+        let write_count = self.record(&mut tx, window, written, now).await?;
+        if let Some(pass) = &self.pass {
+            pass.write(&mut tx, carried, window, (write_count, written.rows_out), now).await?;
+        }
+        self.commit(tx).await?;
+        Ok(write_count)
     }
 
     async fn check_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowRecord>, computed: &Rollup) -> Result<()> {
-        if !self.request.force {
+        if !self.under_way.request.force {
             self.require_raw_rows(rollup, window, before, computed).await?;
         }
         rollup.check_quarantine(window, computed)
@@ -115,7 +150,10 @@ impl Work {
         let gone = if computed.rows_in() == 0 {
             Some(format!("The {} raw rows of {window} are gone; its old result stays", before.rows_in))
         } else {
-            let sql = format!("SELECT DISTINCT source FROM {} WHERE usage_date = $1 ORDER BY source", quote_identifier(&self.job.writes));
+            let sql = format!(
+                "SELECT DISTINCT source FROM {} WHERE usage_date = $1 ORDER BY source",
+                quote_identifier(&self.under_way.job.writes)
+            );
             let rows = self.context.store.query(&sql, &[window.start_date.into()]).await?;
             let sources = rows.iter().map(|row| row.text("source")).collect::<Result<Vec<_>>>()?;
             let vanished =
@@ -125,30 +163,43 @@ impl Work {
         let Some(gone) = gone else { return Ok(()) };
         let hint = format!(
             "if they were deleted by mistake, restore them; to do without them: `tallyroll run-job {} --day {window} --force`",
-            self.job.name
+            self.under_way.job.name
         );
         Err(anyhow::Error::from(Failure::bad_data(gone).hint(hint)).context(RawRowsGone))
     }
 
-    async fn derive(&self, select: &SqlSelect, window: Window) -> Result<Written> {
+    async fn derive(&self, select: &SqlSelect, shape: Option<&Shape>, window: Window) -> Result<Written> {
         let context = &self.context;
         // One snapshot: the check after the write compares what the write read.
         let mut tx = context.store.begin_snapshot().await?;
-        select.lock_whole(&context.store, &mut tx, &self.job).await?;
+        select.lock_whole(&context.store, &mut tx, &self.under_way.job).await?;
         tx.begin_reading().await?;
-        let follows = select.follows_from(&mut tx, &self.job, self.request.as_of).await?;
+        let follows = select.follows_from(&mut tx, &self.under_way.job, self.under_way.request.as_of).await?;
         tx.end_reading().await?;
         // Taken before the rows are read: an upstream window that is rewritten in between makes this one due again.
-        let (input_fingerprint, rows_in) = upstream_of_window(context, &mut tx, &self.job, window, &follows).await?;
-        let rows_out = select.write(&mut tx, &self.job, window, self.request.as_of).await?;
-        if let Some(folder) = &self.job.publish {
+        let (input_fingerprint, rows_in) = upstream_of_window(context, &mut tx, &self.under_way.job, window, &follows).await?;
+        let (job, as_of) = (&self.under_way.job, self.under_way.request.as_of);
+        let in_memory = match (&self.pass, shape) {
+            (Some(pass), Some(shape)) if job.window == WindowKind::Month => pass.month(&mut tx, shape, window).await?,
+            _ => None,
+        };
+        let rows_out = match in_memory {
+            Some(rows) => {
+                select.replace(&mut tx, job, window, &rows, as_of).await?;
+                i64::try_from(rows.num_rows())?
+            }
+            None => select.write(&mut tx, job, window, as_of).await?,
+        };
+        if let Some(folder) = &self.under_way.job.publish {
             // Before the commit: a run that is killed in between leaves the window due, never an old file behind a new table.
-            self.lock.assert_held(&context.store, &mut tx).await?;
-            usage_monthly::publish(&context.storage, &context.store, &mut tx, &self.job, folder, window).await?;
+            self.under_way.lock.assert_held(&context.store, &mut tx).await?;
+            usage_monthly::publish(&context.storage, &context.store, &mut tx, &self.under_way.job, folder, window).await?;
             abort::point("usage_monthly_put");
         }
         let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
-        self.commit(tx, window, written, context.clock.now()).await
+        self.record(&mut tx, window, &written, context.clock.now()).await?;
+        self.commit(tx).await?;
+        Ok(written)
     }
 
     /// Publishes a billing month, then replaces its rows. A run that is killed in between leaves the month due; the next one
@@ -158,71 +209,86 @@ impl Work {
         let folded = peak_seats.planned()?;
         let month = folded.month(window)?;
         // A count is in force until the next one: a row that is gone makes its month and every later one doubtful.
-        if let Some((first, had)) = folded.vanished.filter(|(first, _)| *first <= window && !self.request.force) {
+        if let Some((first, had)) = folded.vanished.filter(|(first, _)| *first <= window && !self.under_way.request.force) {
             let gone = had - folded.month(first)?.ledger_rows;
-            let hint =
-                format!("the ledger is append-only: restore them; to bill without them: `tallyroll run-job {} --force`", self.job.name);
+            let hint = format!(
+                "the ledger is append-only: restore them; to bill without them: `tallyroll run-job {} --force`",
+                self.under_way.job.name
+            );
             let failure =
                 Failure::bad_data(format!("{gone} of the {had} ledger rows of {first} are gone; the old result of {window} stays"));
             return Err(anyhow::Error::from(failure.hint(hint)).context(RawRowsGone));
         }
         // What cannot be billed now is not gone.
         let left = month.row_count + peak_seats.isolated_rows(store, window).await?.0;
-        if let Some(before) = before.filter(|before| folded.has_ended(window) && left * 2 < before.rows_out && !self.request.force) {
+        if let Some(before) =
+            before.filter(|before| folded.has_ended(window) && left * 2 < before.rows_out && !self.under_way.request.force)
+        {
             let gone =
                 format!("Only {left} of the {} rows of {window} are left: subscriptions are gone; its old result stays", before.rows_out);
-            let hint = format!("restore them; to bill without them: `tallyroll run-job {} --month {window} --force`", self.job.name);
+            let hint =
+                format!("restore them; to bill without them: `tallyroll run-job {} --month {window} --force`", self.under_way.job.name);
             return Err(anyhow::Error::from(Failure::bad_data(gone).hint(hint)).context(RawRowsGone));
         }
-        let billed = peak_seats.seal(window, store, &self.lock, self.request.force).await?;
+        let billed = peak_seats.seal(window, store, &self.under_way.lock, self.under_way.request.force).await?;
         abort::point("month_sealed");
         let now = self.context.clock.now();
         let mut tx = store.begin().await?;
-        let rows_out = peak_seats.write(store, &mut tx, &self.lock, window, &billed, now).await?;
+        let rows_out = peak_seats.write(store, &mut tx, &self.under_way.lock, window, &billed, now).await?;
         let written = Written {
             rows_in: month.ledger_rows,
             rows_out: i64::try_from(rows_out)?,
             quarantined_count: 0,
             input_fingerprint: month.fingerprint(),
         };
-        self.commit(tx, window, written, now).await
+        self.record(&mut tx, window, &written, now).await?;
+        self.commit(tx).await?;
+        Ok(written)
     }
 
     /// Computes the admin's dashboards and replaces them.
     async fn keep_dashboards(&self, window: Window) -> Result<Written> {
         let context = &self.context;
         let mut tx = context.store.begin_snapshot().await?;
-        let follows = [usage_dashboard::follows_from(&context.config, self.request.as_of)?];
-        let (input_fingerprint, rows_in) = upstream_of_window(context, &mut tx, &self.job, window, &follows).await?;
-        let rows_out = usage_dashboard::write(&context.store, &mut tx, &context.config, self.request.as_of).await?;
+        let follows = [usage_dashboard::follows_from(&context.config, self.under_way.request.as_of)?];
+        let (input_fingerprint, rows_in) = upstream_of_window(context, &mut tx, &self.under_way.job, window, &follows).await?;
+        let rows_out = usage_dashboard::write(&context.store, &mut tx, &context.config, self.under_way.request.as_of).await?;
         let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
-        self.commit(tx, window, written, context.clock.now()).await
+        self.record(&mut tx, window, &written, context.clock.now()).await?;
+        self.commit(tx).await?;
+        Ok(written)
     }
 
     /// Checks everything and keeps what does not hold; any of it fails the window.
     async fn reconcile(&self, window: Window) -> Result<Written> {
-        let report = reconcile::run(&self.context, &reconcile::Range::default(), self.request.as_of).await?;
+        let report = reconcile::run(&self.context, &reconcile::Range::default(), self.under_way.request.as_of).await?;
         let mut tx = self.context.store.begin().await?;
         reconcile::write(&mut tx, &report).await?;
         abort::point("reconciliation_written");
         if let Some(failure) = report.failure() {
-            self.lock.assert_held(&self.context.store, &mut tx).await?;
+            self.under_way.lock.assert_held(&self.context.store, &mut tx).await?;
             tx.commit().await?;
             return Err(failure);
         }
         let written = Written { rows_in: report.compared_count(), ..Written::default() };
-        self.commit(tx, window, written, self.context.clock.now()).await
+        self.record(&mut tx, window, &written, self.context.clock.now()).await?;
+        self.commit(tx).await?;
+        Ok(written)
     }
 
-    async fn commit(&self, mut tx: Tx, window: Window, written: Written, now: DateTime<Utc>) -> Result<Written> {
+    async fn record(&self, tx: &mut Tx, window: Window, written: &Written, now: DateTime<Utc>) -> Result<i64> {
         let timezone = self.context.config.reporting.timezone.name();
-        tx.record_window(&self.job.name, window, &self.run_id, &written, timezone, now).await?;
+        let write_count = tx.record_window(&self.under_way.job.name, window, &self.under_way.run_id, written, timezone, now).await?;
         abort::point("window_recorded");
-        self.lock.assert_held(&self.context.store, &mut tx).await?;
+        Ok(write_count)
+    }
+
+    async fn commit(&self, mut tx: Tx) -> Result<()> {
+        self.under_way.lock.assert_held(&self.context.store, &mut tx).await?;
         abort::point("window_before_commit");
         tx.commit().await?;
         abort::point("window_committed");
-        Ok(written)
+        Ok(())
     }
 
     /// A window that lies outside of the days that events may be of: its events wait in the quarantine, until `as_of` reaches
@@ -235,8 +301,8 @@ impl Work {
 
     async fn quarantine(&self, window: Window, computed: &Rollup) -> Result<()> {
         let mut tx = self.context.store.begin().await?;
-        quarantine::replace(&mut tx, window, &computed.quarantined, &self.run_id, self.context.clock.now()).await?;
-        self.lock.assert_held(&self.context.store, &mut tx).await?;
+        quarantine::replace(&mut tx, window, &computed.quarantined, &self.under_way.run_id, self.context.clock.now()).await?;
+        self.under_way.lock.assert_held(&self.context.store, &mut tx).await?;
         tx.commit().await?;
         abort::point("quarantine_committed");
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 
 use super::value::{Row, Value};
@@ -138,7 +138,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Records a window as written, in the transaction that replaces its rows.
+    /// Records a window as written, in the transaction that replaces its rows; how often it was written now.
     ///
     /// # Errors
     /// What the database says.
@@ -150,14 +150,15 @@ impl Tx {
         written: &Written,
         timezone: &str,
         now: DateTime<Utc>,
-    ) -> Result<()> {
+    ) -> Result<i64> {
         let sql = "INSERT INTO job_window (job, window_start, window_end, state, run_id, write_count, rows_in, rows_out, \
                  quarantined_count, input_fingerprint, timezone, written_at) \
              VALUES ($1, $2, $3, 'done', $4, 1, $5, $6, $7, $8, $9, $10) \
              ON CONFLICT (job, window_start) DO UPDATE SET window_end = excluded.window_end, state = 'done', due_reason = NULL, \
                  error_text = NULL, run_id = excluded.run_id, write_count = job_window.write_count + 1, rows_in = excluded.rows_in, \
                  rows_out = excluded.rows_out, quarantined_count = excluded.quarantined_count, \
-                 input_fingerprint = excluded.input_fingerprint, timezone = excluded.timezone, written_at = excluded.written_at";
+                 input_fingerprint = excluded.input_fingerprint, timezone = excluded.timezone, written_at = excluded.written_at \
+             RETURNING write_count";
         let parameters = [
             job.into(),
             window.start_date.into(),
@@ -170,8 +171,8 @@ impl Tx {
             timezone.into(),
             now.into(),
         ];
-        self.execute(sql, &parameters).await?;
-        Ok(())
+        let rows = self.query(sql, &parameters).await?;
+        rows.first().context("A window was not recorded")?.int("write_count")
     }
 }
 

@@ -1,0 +1,112 @@
+//! Months in memory: what the days of a run come to, so that monthly rollups need not read them again.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use arrow::array::RecordBatch;
+use chrono::NaiveDate;
+
+use super::shape::{Shape, sums_of};
+use crate::fold::KEYS;
+use crate::fold::frame::Folder;
+use crate::fold::groups::Groups;
+use crate::fold::intern::{Codes, NULL_CODE};
+use crate::measure::SUM_COUNT;
+use crate::source::EventId;
+use crate::window::{Window, first_of_month};
+
+/// Rows that all months together hold back, some 200 bytes each: past that a month is read from its table.
+const MAX_ROWS: usize = 2_000_000;
+
+/// The months of a run.
+#[derive(Debug)]
+pub struct Months {
+    /// The keys that some monthly rollup needs.
+    level: Vec<&'static str>,
+    months: BTreeMap<NaiveDate, Month>,
+}
+
+#[derive(Debug)]
+struct Month {
+    codes: Codes,
+    folder: Folder,
+    sums: [i128; SUM_COUNT],
+    /// The days taken in, each with which writing of it that was.
+    days: BTreeMap<NaiveDate, i64>,
+}
+
+impl Months {
+    /// For rollups of these shapes.
+    #[must_use]
+    pub fn new(shapes: &[Shape]) -> Self {
+        let is_needed = |key: &&'static str| shapes.iter().any(|shape| shape.level().contains(key));
+        Self { level: KEYS.into_iter().filter(is_needed).collect(), months: BTreeMap::new() }
+    }
+
+    /// Takes in a day that was written for the `write_count`th time.
+    ///
+    /// # Errors
+    /// What polars says; then the month is given up.
+    pub fn take(&mut self, day: NaiveDate, write_count: i64, groups: &Groups, codes: &Codes) -> Result<()> {
+        let taken = self.take_in(day, write_count, groups, codes);
+        if taken.is_err() {
+            self.months.remove(&first_of_month(day));
+        }
+        taken
+    }
+
+    fn take_in(&mut self, day: NaiveDate, write_count: i64, groups: &Groups, codes: &Codes) -> Result<()> {
+        let level = &self.level;
+        let month = self.months.entry(first_of_month(day)).or_insert_with(|| Month {
+            codes: Codes::default(),
+            folder: Folder::new(level.clone()),
+            sums: [0; SUM_COUNT],
+            days: BTreeMap::new(),
+        });
+        // A day that comes again has changed since: the table knows.
+        if month.days.insert(day, write_count).is_some() {
+            self.months.remove(&first_of_month(day));
+            return Ok(());
+        }
+        let mut recoded: BTreeMap<&'static str, Vec<u32>> = BTreeMap::new();
+        for key in level {
+            recoded.insert(key, month.codes.take_codes(key, codes));
+        }
+        let day_number = (day - NaiveDate::default()).num_days();
+        for (key, label) in level.iter().filter_map(|key| Some((*key, codes.labels(key)?))) {
+            for (code, name) in label.iter() {
+                let code = recoded.get(key).and_then(|codes| codes.get(code as usize)).copied();
+                let code = code.context("A label of a key that is not there")?;
+                if let Some(labels) = month.codes.labels_mut(key) {
+                    labels.see(code, day_number, || EventId::Text("".into()), name);
+                }
+            }
+        }
+        for (sum, more) in month.sums.iter_mut().zip(sums_of(groups)) {
+            *sum += more;
+        }
+        month.folder.take(groups, |key, code| {
+            if code == NULL_CODE {
+                NULL_CODE
+            } else {
+                recoded.get(key).and_then(|codes| codes.get(code as usize)).copied().unwrap_or(NULL_CODE)
+            }
+        })?;
+        while self.months.values().map(|month| month.folder.row_count()).sum::<usize>() > MAX_ROWS {
+            // The one that has most left to come.
+            self.months.pop_last();
+        }
+        Ok(())
+    }
+
+    /// The rows of a rollup's month, where exactly these writings of its days were taken in.
+    ///
+    /// # Errors
+    /// A sum that does not fit 64 bits.
+    pub fn batch(&mut self, shape: &Shape, window: Window, days: &BTreeMap<NaiveDate, i64>) -> Result<Option<RecordBatch>> {
+        match self.months.get_mut(&window.start_date) {
+            Some(month) if month.days == *days => shape.batch(&mut month.folder, &month.codes, &month.sums, window.start_date).map(Some),
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a rollup of `usage_daily` is made of, and its rows from groups in memory.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use chrono::NaiveDate;
+
+use crate::fold::frame::{Folder, Rows, measure_columns};
+use crate::fold::groups::Groups;
+use crate::fold::intern::Codes;
+use crate::fold::{KEYS, label_of, text_field};
+use crate::job::Job;
+use crate::measure::{MEASURES, SUM_COUNT};
+
+/// The keys, labels and unique counts of a rollup.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    window_column: String,
+    /// The grain but for the window.
+    keys: Vec<&'static str>,
+    labels: Vec<&'static str>,
+    /// Columns, each with the key whose values it counts.
+    unique: Vec<(String, &'static str)>,
+}
+
+fn key(name: &str) -> Result<&'static str> {
+    KEYS.into_iter().find(|key| *key == name).with_context(|| format!("`{name}` is no key of `usage_daily`"))
+}
+
+impl Shape {
+    /// # Errors
+    /// When the job names a key or a label that `usage_daily` does not have.
+    pub fn of(job: &Job) -> Result<Self> {
+        let label = |name: &String| {
+            let label = KEYS.into_iter().filter_map(label_of).find(|label| label == name);
+            label.with_context(|| format!("`{name}` is no label of `usage_daily`"))
+        };
+        Ok(Self {
+            window_column: job.window_column.clone(),
+            keys: job.grain.iter().skip(1).map(|name| key(name)).collect::<Result<_>>()?,
+            labels: job.labels.iter().map(label).collect::<Result<_>>()?,
+            unique: job.unique.iter().map(|(column, name)| Ok((column.clone(), key(name)?))).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The keys that groups are folded by before its rows can be told, in the order of [`KEYS`].
+    #[must_use]
+    pub fn level(&self) -> Vec<&'static str> {
+        KEYS.into_iter().filter(|key| self.keys.contains(key) || self.unique.iter().any(|(_, unique)| unique == key)).collect()
+    }
+
+    /// Its rows of one window, from groups folded by at least its level, whose measures come to `sums`.
+    ///
+    /// # Errors
+    /// A sum that does not fit 64 bits, or is not that of the groups.
+    pub fn batch(&self, folder: &mut Folder, codes: &Codes, sums: &[i128; SUM_COUNT], window_start: NaiveDate) -> Result<RecordBatch> {
+        let unique: Vec<&'static str> = self.unique.iter().map(|(_, key)| *key).collect();
+        let rows = folder.rows(&self.keys, &unique)?;
+        check_sums(&rows, sums)?;
+        let height = rows.values.len();
+        let days = i32::try_from((window_start - NaiveDate::default()).num_days())?;
+        let mut fields = vec![Field::new(&self.window_column, DataType::Date32, false)];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(vec![days; height]))];
+        for (key, codes_of_key) in self.keys.iter().zip(&rows.keys) {
+            fields.push(text_field(key, true));
+            columns.push(codes.column(key, codes_of_key.iter().copied())?);
+            for label in self.labels.iter().filter(|label| label_of(key) == Some(**label)) {
+                fields.push(text_field(label, true));
+                columns.push(codes.column(label, codes_of_key.iter().copied())?);
+            }
+        }
+        let (measure_fields, measures) = measure_columns(rows.values.iter());
+        fields.extend(measure_fields);
+        columns.extend(measures);
+        for ((name, _), counts) in self.unique.iter().zip(&rows.unique) {
+            fields.push(Field::new(name, DataType::Int64, false));
+            columns.push(Arc::new(Int64Array::from(counts.clone())));
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+}
+
+/// Fails where rows do not add up to the groups that they were made from.
+fn check_sums(rows: &Rows, sums: &[i128; SUM_COUNT]) -> Result<()> {
+    for (index, expected) in sums.iter().enumerate() {
+        let sum: i128 = rows.values.iter().map(|values| i128::from(values.of[index])).sum();
+        if sum != *expected {
+            bail!("The sum of `{}` should be {expected} and is {sum}", MEASURES[index].name);
+        }
+    }
+    Ok(())
+}
+
+/// What each measure that adds up comes to over all groups.
+#[must_use]
+pub fn sums_of(groups: &Groups) -> [i128; SUM_COUNT] {
+    std::array::from_fn(|measure| groups.sum(measure))
+}

@@ -1,0 +1,258 @@
+//! One pass: while a day's groups are in memory, its daily rollups are written with it, and the months keep them for theirs.
+//!
+//! Whatever cannot be made so is left due, and made from the table in its turn.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result};
+use arrow::array::RecordBatch;
+use chrono::{DateTime, NaiveDate, Utc};
+use tokio::sync::OnceCell;
+
+use super::under_way::UnderWay;
+use super::{Binding, Context, JobReport, Operator, check_stop, load_operator};
+use crate::abort;
+use crate::failure::Failure;
+use crate::fold::frame::Folder;
+use crate::job::{Job, OperatorKind};
+use crate::operator::rollup::months::Months;
+use crate::operator::rollup::shape::{Shape, sums_of};
+use crate::operator::usage_rollup::{Rollup as Day, blocking};
+use crate::plan::{Planned, Request, fingerprint_of_write};
+use crate::store::Tx;
+use crate::store::windows::Written;
+use crate::window::{Window, WindowKind};
+
+/// What a run of `usage_daily` and all that reads it makes in one pass.
+pub(super) struct Pass {
+    context: Arc<Context>,
+    root: Job,
+    request: Request,
+    binding: Binding,
+    root_id: String,
+    /// Daily rollups, begun with the first window that is written.
+    daily: OnceCell<Vec<Carried>>,
+    months: Arc<Mutex<Months>>,
+}
+
+/// A daily rollup that is written with what it reads.
+struct Carried {
+    under_way: Arc<UnderWay>,
+    shape: Shape,
+    /// Whether it was given up, or went on by itself.
+    is_over: AtomicBool,
+}
+
+/// The rows of a daily rollup for one window.
+pub(super) struct CarriedRows {
+    /// Which of the rollups.
+    index: usize,
+    batch: RecordBatch,
+}
+
+/// A rollup could not be written, which is no fault of what it reads.
+#[derive(Debug, thiserror::Error)]
+#[error("The rollup could not be written in one pass")]
+pub(super) struct CarryFailed(usize);
+
+impl Pass {
+    pub(super) fn new(context: &Arc<Context>, root: &Job, request: &Request, binding: &Binding, root_id: &str) -> Arc<Self> {
+        let monthly = rollups_of(context, root).filter(|job| job.window == WindowKind::Month);
+        let shapes: Vec<Shape> = monthly.filter_map(|job| Shape::of(job).ok()).collect();
+        Arc::new(Self {
+            context: Arc::clone(context),
+            root: root.clone(),
+            request: request.for_downstream(),
+            binding: binding.clone(),
+            root_id: root_id.to_owned(),
+            daily: OnceCell::new(),
+            months: Arc::new(Mutex::new(Months::new(&shapes))),
+        })
+    }
+
+    /// Begins the daily rollups; one that cannot be begun now, because another run is at work on it or its files do not fit, is left
+    /// to its turn.
+    async fn begin(&self) -> Vec<Carried> {
+        let mut begun = Vec::new();
+        let daily: Vec<&Job> = rollups_of(&self.context, &self.root).filter(|job| job.window == WindowKind::Day).collect();
+        for job in daily {
+            match self.begin_one(job).await {
+                Ok(carried) => begun.extend(carried),
+                Err(error) => tracing::info!(job = job.name, error = format!("{error:#}"), "The rollup is left to its turn"),
+            }
+        }
+        begun
+    }
+
+    async fn begin_one(&self, job: &Job) -> Result<Option<Carried>> {
+        let context = &self.context;
+        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+        let Operator::Rollup(rollup) = &operator else { return Ok(None) };
+        let Some(shape) = rollup.shape.clone() else { return Ok(None) };
+        rollup.select.ensure_table(&context.store, job).await?;
+        let at_once = Binding { lock_wait: std::time::Duration::ZERO, ..self.binding.clone() };
+        let under_way = UnderWay::begin(context, job, &operator, &self.request, &at_once, Some(self.root_id.clone())).await?;
+        Ok(Some(Carried { under_way: Arc::new(under_way), shape, is_over: AtomicBool::new(false) }))
+    }
+
+    /// The rows of each daily rollup for a day. A rollup whose rows cannot be told is left out.
+    pub(super) async fn rows_of(&self, window: Window, day: &Arc<Day>) -> Vec<CarriedRows> {
+        let carried = self.daily.get_or_init(|| self.begin()).await;
+        let shapes: Vec<(usize, Shape)> = carried
+            .iter()
+            .enumerate()
+            .filter(|(_, carried)| !carried.is_over.load(Ordering::Relaxed))
+            .map(|(index, carried)| (index, carried.shape.clone()))
+            .collect();
+        let day = Arc::clone(day);
+        blocking(move || fold(&shapes, &day, window.start_date)).await.unwrap_or_else(|error| {
+            tracing::warn!(error = format!("{error:#}"), "The rollups are left to their turns");
+            Vec::new()
+        })
+    }
+
+    /// Replaces the rows of the daily rollups for a window, in the transaction that replaced the day's own.
+    ///
+    /// # Errors
+    /// [`CarryFailed`] for a rollup that could not be written.
+    pub(super) async fn write(
+        &self,
+        tx: &mut Tx,
+        rows: &[CarriedRows],
+        window: Window,
+        read: (i64, i64),
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let (write_count, rows_in) = read;
+        for CarriedRows { index, batch } in rows {
+            let carried = self.daily.get().and_then(|daily| daily.get(*index)).context("A rollup is gone")?;
+            let written = Written {
+                rows_in,
+                rows_out: i64::try_from(batch.num_rows())?,
+                quarantined_count: 0,
+                input_fingerprint: fingerprint_of_write(&self.root, window, write_count),
+            };
+            self.write_one(tx, &carried.under_way, window, batch, &written, now).await.context(CarryFailed(*index))?;
+        }
+        abort::point("pass_written");
+        Ok(())
+    }
+
+    async fn write_one(
+        &self,
+        tx: &mut Tx,
+        under_way: &UnderWay,
+        window: Window,
+        batch: &RecordBatch,
+        written: &Written,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let (job, timezone) = (&under_way.job, self.context.config.reporting.timezone.name());
+        let Operator::Rollup(rollup) = &under_way.operator else { return Ok(()) };
+        rollup.select.replace(tx, job, window, batch, self.request.as_of).await?;
+        tx.record_window(&job.name, window, &under_way.run_id, written, timezone, now).await?;
+        under_way.lock.assert_held(&self.context.store, tx).await
+    }
+
+    /// Leaves a rollup to its turn.
+    pub(super) fn give_up(&self, failed: &CarryFailed, rows: &mut Vec<CarriedRows>) {
+        rows.retain(|rows| rows.index != failed.0);
+        if let Some(carried) = self.daily.get().and_then(|daily| daily.get(failed.0)) {
+            carried.is_over.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A day was committed with these rollups: its months take it in.
+    pub(super) async fn committed(&self, rows: Vec<CarriedRows>, window: Window, write_count: i64, day: Arc<Day>) {
+        for CarriedRows { index, batch } in rows {
+            let Some(carried) = self.daily.get().and_then(|daily| daily.get(index)) else { continue };
+            let (rows_in, rows_out) = (day.groups.len().try_into(), batch.num_rows().try_into());
+            let written = Written { rows_in: rows_in.unwrap_or_default(), rows_out: rows_out.unwrap_or_default(), ..Written::default() };
+            carried.under_way.planned(&[Planned { window, reason: format!("written with {}", self.root.name) }]);
+            carried.under_way.written(&written);
+        }
+        let months = Arc::clone(&self.months);
+        let taken = blocking(move || match months.lock() {
+            Ok(mut months) => months.take(window.start_date, write_count, &day.groups, &day.codes),
+            Err(_) => Ok(()),
+        });
+        if let Err(error) = taken.await {
+            tracing::warn!(error = format!("{error:#}"), "The month is left to be read from its days");
+        }
+    }
+
+    /// What was begun of a job, to be finished in its turn.
+    pub(super) fn take(&self, job: &Job) -> Option<Arc<UnderWay>> {
+        let carried = self.daily.get()?.iter().find(|carried| carried.under_way.job.name == job.name)?;
+        carried.is_over.store(true, Ordering::Relaxed);
+        (!carried.under_way.is_ended()).then(|| Arc::clone(&carried.under_way))
+    }
+
+    /// The rows of a month in memory, where its days were all written in this run and are so still.
+    ///
+    /// # Errors
+    /// What the database says; a sum that does not fit 64 bits.
+    pub(super) async fn month(&self, tx: &mut Tx, shape: &Shape, window: Window) -> Result<Option<RecordBatch>> {
+        let days = tx.windows_near(&self.root.name, window).await?;
+        let days: BTreeMap<NaiveDate, i64> = days
+            .into_iter()
+            .filter(|(day, state)| window.contains(day) && state.write_count > 0)
+            .map(|(day, state)| (day.start_date, state.write_count))
+            .collect();
+        let (months, shape) = (Arc::clone(&self.months), shape.clone());
+        blocking(move || match months.lock() {
+            Ok(mut months) => months.batch(&shape, window, &days),
+            Err(_) => Ok(None),
+        })
+        .await
+    }
+
+    /// Ends what was begun and did not come to its turn, because the run ended before.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(super) async fn end_early(&self) -> Result<Vec<JobReport>> {
+        let mut reports = Vec::new();
+        let open: Vec<&Carried> = self.daily.get().into_iter().flatten().filter(|carried| !carried.under_way.is_ended()).collect();
+        for carried in open {
+            let ended = check_stop(&self.context.stop).err().unwrap_or_else(|| {
+                Failure::try_again(format!("The run of `{}`, with which it was written, ended early", self.root.name)).into()
+            });
+            reports.push(carried.under_way.end(&self.context, Some(ended)).await?);
+        }
+        Ok(reports)
+    }
+}
+
+/// The rollups that read what `root` writes.
+fn rollups_of<'a>(context: &'a Context, root: &'a Job) -> impl Iterator<Item = &'a Job> {
+    context.jobs.iter().filter(|job| job.operator == OperatorKind::Rollup && job.reads == [root.writes.as_str()])
+}
+
+fn fold(shapes: &[(usize, Shape)], day: &Day, start_date: NaiveDate) -> Result<Vec<CarriedRows>> {
+    if shapes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sums = sums_of(&day.groups);
+    // Rollups of the same keys and unique counts share a first fold.
+    let mut folders: BTreeMap<Vec<&'static str>, Folder> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for (index, shape) in shapes {
+        let level = shape.level();
+        let folder = match folders.entry(level.clone()) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                let mut folder = Folder::new(level);
+                folder.take(&day.groups, |_, code| code)?;
+                vacant.insert(folder)
+            }
+        };
+        match shape.batch(folder, &day.codes, &sums, start_date) {
+            Ok(batch) => rows.push(CarriedRows { index: *index, batch }),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "A rollup could not be folded in memory"),
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,93 @@
+//! The windows of a run: planned under the lock, then written, a few at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
+
+use super::pass::Pass;
+use super::under_way::UnderWay;
+use super::work::Work;
+use super::{Context, Event, Operator, check_stop, is_final};
+use crate::abort;
+use crate::failure::{self, Kind};
+use crate::plan::{ASKED_FOR, FORCED, Plan};
+use crate::snapshot::owner;
+use crate::store::windows::{WindowState, Written};
+use crate::window::Window;
+
+/// Writes what is due; windows that the run `resume` has written stay as they are.
+///
+/// # Errors
+/// The first failure of a window, or the one that ended the run; the others are recorded with their windows.
+pub(super) async fn run(context: &Arc<Context>, under_way: &Arc<UnderWay>, resume: Option<&str>, pass: Option<&Arc<Pass>>) -> Result<()> {
+    let job = &under_way.job;
+    if matches!(under_way.operator, Operator::PeakSeats(_)) || job.publish.is_some() {
+        owner::claim(&context.storage, &context.store).await?;
+    }
+    let mut tx = context.store.begin().await?;
+    let mut plan = Plan::make(context, &mut tx, job, &under_way.operator, &under_way.request).await?;
+    if let Some(resumed) = resume {
+        plan.windows.retain(|planned| {
+            let written = plan.states.get(&planned.window);
+            let is_done = written.is_some_and(|state| state.run_id.as_deref() == Some(resumed) && state.state == WindowState::Done);
+            // What made a window due by itself has come since: it is due whoever wrote it before.
+            !(is_done && [ASKED_FOR, FORCED].contains(&planned.reason.as_str()))
+        });
+    }
+    plan.keep(context, &mut tx, job, context.clock.now()).await?;
+    under_way.lock.assert_held(&context.store, &mut tx).await?;
+    abort::point("plan_kept");
+    tx.commit().await?;
+    abort::point("plan_committed");
+    under_way.planned(&plan.windows);
+    let window_count = plan.windows.len();
+    (context.observe)(&Event::Planned { job: job.name.clone(), window_count });
+    tracing::info!(windows = window_count, "Windows are due");
+
+    let work = Arc::new(Work { context: Arc::clone(context), under_way: Arc::clone(under_way), pass: pass.cloned() });
+    let mut failures = write(&work, plan).await?;
+    let failed_count = failures.len();
+    // The one that ended the run, if any did, says most.
+    let chosen = failures.iter().find(|(_, error)| is_final(error)).or_else(|| failures.iter().next()).map(|(window, _)| *window);
+    match chosen.and_then(|window| failures.remove(&window).map(|error| (window, error))) {
+        None => {
+            check_stop(&context.stop)?;
+            under_way.operator.left_out().map_or(Ok(()), |failure| Err(failure.into()))
+        }
+        Some((_, error)) if matches!(failure::find(&error).map(|failure| failure.kind), Some(Kind::Interrupted(_))) => Err(error),
+        Some((window, error)) => Err(error.context(format!("{failed_count} of {} windows failed, the first {window}", window_count))),
+    }
+}
+
+/// Writes the windows of a plan; the failures of those that were not written.
+async fn write(work: &Arc<Work>, plan: Plan) -> Result<BTreeMap<Window, anyhow::Error>> {
+    let mut states = plan.states;
+    let mut waiting = plan.windows.into_iter();
+    let mut at_work: JoinSet<(Window, Result<Written>)> = JoinSet::new();
+    let mut failures: BTreeMap<Window, anyhow::Error> = BTreeMap::new();
+    let at_once = usize::try_from(work.context.config.engine.windows_at_once)?;
+    loop {
+        let may_start = !failures.values().any(is_final) && check_stop(&work.context.stop).is_ok();
+        while may_start && at_work.len() < at_once {
+            let Some(planned) = waiting.next() else { break };
+            let (work, before) = (Arc::clone(work), states.remove(&planned.window));
+            let span = tracing::info_span!("window", window = %planned.window);
+            at_work.spawn(async move { (planned.window, work.window(planned.window, before.as_ref()).await) }.instrument(span));
+        }
+        let Some(ended) = at_work.join_next().await else { break };
+        match ended.context("A window's task died")? {
+            (window, Ok(written)) => {
+                work.under_way.written(&written);
+                (work.context.observe)(&Event::WindowDone { rows_in: written.rows_in });
+                tracing::info!(%window, rows_in = written.rows_in, rows_out = written.rows_out, quarantined = written.quarantined_count, "Window written");
+            }
+            (window, Err(error)) => {
+                failures.insert(window, error);
+            }
+        }
+    }
+    Ok(failures)
+}
