@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use self::checks::Checks;
+use crate::fingerprint;
 use crate::window::WindowKind;
 
 /// What one job does: reads these, writes that, one window at a time.
@@ -92,5 +93,12 @@ impl Job {
     #[must_use]
     pub fn is_built_in(&self) -> bool {
         self.origin.ends_with("(built in)")
+    }
+
+    /// What of its file says what it writes: all but the description.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let parts = (&self.reads, &self.writes, &self.grain, self.window, &self.window_column, &self.publish, &self.labels, &self.unique);
+        fingerprint::of([format!("{} {parts:?}", self.operator.name())])
     }
 }

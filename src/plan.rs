@@ -70,6 +70,8 @@ pub struct Plan {
     pub windows: Vec<Planned>,
     /// Windows as they were when the plan was made.
     pub states: BTreeMap<Window, WindowRecord>,
+    /// What the job's results are made by now.
+    definition: String,
     /// How far each source was looked at to find them.
     positions: Vec<(String, String)>,
 }
@@ -89,7 +91,7 @@ impl Plan {
 
     async fn find(context: &Context, tx: &mut Tx, job: &Job, operator: &Operator, request: &Request) -> Result<Self> {
         let states = tx.windows(&job.name).await?;
-        let mut plan = Self { states, ..Self::default() };
+        let mut plan = Self { states, definition: operator.definition(job)?, ..Self::default() };
         plan.check_timezone(context, tx, job, request).await?;
         let mut due: BTreeMap<Window, String> = BTreeMap::new();
         if let Operator::PeakSeats(peak_seats) = operator {
@@ -118,6 +120,9 @@ impl Plan {
                     due.insert(Window::containing(WindowKind::All, NaiveDate::default())?, "checked at every run".to_owned());
                 }
                 Operator::PeakSeats(_) => {}
+            }
+            if matches!(operator, Operator::UsageRollup(_) | Operator::Rollup(_) | Operator::Sql(_)) {
+                find_emptied(tx, job, &plan.states, &mut due).await?;
             }
         }
         plan.windows = due.into_iter().map(|(window, reason)| Planned { window, reason }).collect();
@@ -220,6 +225,7 @@ impl Plan {
                 WindowState::Done if state.input_fingerprint.as_deref() != Some(&rollup.rules_fingerprint(*window)?) => {
                     "sources or prices changed".to_owned()
                 }
+                WindowState::Done if let Some(changed) = changed_definition(state, &self.definition) => changed.to_owned(),
                 // Set aside as too old, which it no longer is.
                 WindowState::Kept if state.write_count == 0 && !rollup.is_implausible(*window) => "sources or prices changed".to_owned(),
                 WindowState::Done | WindowState::Kept if request.force => FORCED.to_owned(),
@@ -320,6 +326,7 @@ impl Plan {
                 Some(state) if state.state == WindowState::Due => "left undone",
                 Some(state) if state.state == WindowState::Failed => "failed before",
                 Some(state) if state.input_fingerprint.as_deref() != Some(&input) => "what it is made from has changed",
+                Some(state) if let Some(changed) = changed_definition(state, &self.definition) => changed,
                 Some(state) if is_unpublished(state) => "its finance file is missing",
                 Some(_) if request.force || request.rebuild => FORCED,
                 Some(_) => continue,
@@ -328,6 +335,32 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Why a window's result was made by something else than what makes it now, if so.
+fn changed_definition(state: &WindowRecord, definition: &str) -> Option<&'static str> {
+    let known = state.definition.as_deref()?;
+    let sql = |definition: &str| definition.split_once(' ').map(|(_, sql)| sql.to_owned());
+    match known == definition {
+        true => None,
+        false if sql(known) == sql(definition) => Some("its job's file changed"),
+        false => Some("its SQL changed"),
+    }
+}
+
+/// Windows whose rows are all gone from the table, by whatever way.
+async fn find_emptied(tx: &mut Tx, job: &Job, states: &BTreeMap<Window, WindowRecord>, due: &mut BTreeMap<Window, String>) -> Result<()> {
+    let with_rows: Vec<Window> = states.values().filter(|state| state.rows_out > 0).map(|state| state.window).collect();
+    if with_rows.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("SELECT 1 AS one FROM {} LIMIT 1", quote_identifier(&job.writes));
+    if tx.query(&sql, &[]).await?.is_empty() {
+        for window in with_rows {
+            due.entry(window).or_insert_with(|| "its rows are gone from the table".to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// For each window of `job` that has written upstream windows: a digest of which writes of them it would read, and of what else it

@@ -3,6 +3,7 @@
 //! What a plan says is due anyway is not compared: it is known to be behind. What differs is named with the window, both numbers,
 //! and the query that shows it; nothing is mended.
 
+pub mod results;
 mod seats;
 mod totals;
 mod usage;
@@ -61,12 +62,13 @@ pub struct Report {
 }
 
 /// The checks, in the order in which they are made.
-const CHECKS: [(&str, &str); 8] = [
+const CHECKS: [(&str, &str); 9] = [
     ("raw_log", "usage_daily = raw log - quarantined, per day"),
     ("quarantine", "quarantined events are still bad"),
     ("days", "daily summaries = usage_daily, per day"),
     ("months", "monthly summaries = usage_daily, per month"),
     ("dashboards", "user_dashboard_data = the monthly summaries, per user"),
+    ("results", "summaries = what was noted when they were written, per window"),
     ("peaks", "peak_seats = the ledger, per billing month"),
     ("sealed_files", "finance files = their sources"),
     ("seat_drift", "the ledger's last count = the present assignments, per org"),
@@ -107,6 +109,10 @@ pub async fn run(context: &Context, range: &Range, as_of: DateTime<Utc>) -> Resu
     usage::raw_log(context, range, as_of, &mut findings).await?;
     usage::summaries(context, as_of, &mut findings).await?;
     usage::dashboards(context, &mut findings).await?;
+    for noted in results::read(&context.store, &context.jobs).await? {
+        let name = format!("{} {}", noted.table, noted.window);
+        findings.compare("results", &name, "rows and sums as written", &noted.written, &noted.found, || noted.again);
+    }
     seats::peaks(context, &mut findings).await?;
     seats::sealed_files(context, &mut findings).await?;
     seats::monthly_files(context, &mut findings).await?;

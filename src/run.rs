@@ -23,8 +23,10 @@ use self::under_way::UnderWay;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{self, Failure, Kind};
+use crate::fingerprint;
 use crate::job::{Job, OperatorKind};
 use crate::jobs::Jobs;
+use crate::measure::MEASURES;
 use crate::operator::peak_seats::PeakSeats;
 use crate::operator::rollup::Rollup;
 use crate::operator::sql::SqlSelect;
@@ -72,6 +74,21 @@ pub enum Operator {
 }
 
 impl Operator {
+    /// What its results are made by: a digest of the job's file and one of its SQL, with a space between.
+    ///
+    /// # Errors
+    /// When a source lacks its statement.
+    pub fn definition(&self, job: &Job) -> Result<String> {
+        let sql = match self {
+            Self::UsageRollup(rollup) => {
+                let sources = rollup.sources.iter().map(Source::definition).collect::<Result<Vec<_>>>()?;
+                fingerprint::of(sources.into_iter().chain(MEASURES.iter().map(|measure| measure.name)))
+            }
+            _ => fingerprint::of(self.select().into_iter().flat_map(SqlSelect::texts)),
+        };
+        Ok(format!("{} {sql}", job.definition()))
+    }
+
     /// The SELECT of a summary.
     #[must_use]
     pub fn select(&self) -> Option<&SqlSelect> {
@@ -237,6 +254,15 @@ pub async fn load_operator(
         OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, jobs, job, config.reporting.timezone).await?))),
         OperatorKind::Rollup => Ok(Operator::Rollup(Arc::new(Rollup::load(store, jobs, job, config.reporting.timezone).await?))),
     }
+}
+
+/// Takes the results of a job over as made by its present definition; how many windows that are.
+///
+/// # Errors
+/// As [`load_operator`].
+pub async fn accept_definition(context: &Context, job: &Job) -> Result<u64> {
+    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+    context.store.accept_definition(&job.name, &operator.definition(job)?).await
 }
 
 /// Fails once a signal has asked the process to stop.

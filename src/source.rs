@@ -118,6 +118,14 @@ impl Source {
         })
     }
 
+    /// What says which events there are: the events statement.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn definition(&self) -> Result<&str> {
+        self.statement(EVENTS)
+    }
+
     /// Checks that each statement only reads and that the events statement gives every field of an event.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod cli;
 mod clock_changes;
 mod connections;
 mod custom_job;
+mod definitions;
 mod differential;
 mod edges;
 mod faults;

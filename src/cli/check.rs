@@ -10,6 +10,7 @@ use super::{list_jobs, output};
 use crate::clock::Clock;
 use crate::failure::{self, Failure};
 use crate::jobs::Jobs;
+use crate::reconcile::results;
 use crate::run::{self, Operator};
 use crate::serve::token;
 use crate::snapshot::storage::Storage;
@@ -59,8 +60,9 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Subscriptions that cannot be billed, of which so many are named.
+/// Subscriptions that cannot be billed, and windows that somebody changed, of which so many are named.
 const SHOWN_SUBSCRIPTIONS: usize = 20;
+const SHOWN_WINDOWS: usize = 20;
 
 async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<String>) -> Result<()> {
     let store = session.open(Create::Never).await?;
@@ -89,6 +91,13 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
             problems.push(format!("job `{}`: {}", job.name, explained(&error)));
         }
     }
+    let changed = results::read(&store, jobs).await?.into_iter().filter(|noted| noted.written != noted.found);
+    problems.extend(changed.take(SHOWN_WINDOWS).map(|noted| {
+        format!(
+            "`{}` holds {} for {}, and {} were written: somebody changed it (hint: `{}` writes it anew)",
+            noted.table, noted.found, noted.window, noted.written, noted.again
+        )
+    }));
     store.close().await;
     Ok(())
 }

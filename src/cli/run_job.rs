@@ -52,6 +52,9 @@ pub(super) struct Arguments {
     /// Only tell which windows would be written, and why
     #[arg(long)]
     dry_run: bool,
+    /// Take the results over as they are after the job's file or SQL was edited, instead of writing them anew
+    #[arg(long, conflicts_with_all = ["from", "day", "month", "resume", "rebuild", "force", "dry_run"])]
+    accept_definition: bool,
     /// Go on with what an earlier run was asked to do and has not done
     #[arg(long, value_name = "RUN")]
     resume: Option<String>,
@@ -77,6 +80,9 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
             rebuild: arguments.rebuild,
         },
     };
+    if arguments.accept_definition {
+        return accept_definition(&session, &context, job, arguments.downstream).await;
+    }
     if arguments.dry_run {
         return dry_run(&session, &context, job, &request).await;
     }
@@ -124,6 +130,23 @@ async fn resumed(context: &Context, job: &Job, run_id: &str) -> Result<Request> 
             Failure::usage(format!("There is no run `{run_id}` of job `{}`", job.name)).hint("`tallyroll runs` lists them")
         })?;
     serde_json::from_str(&run.request).with_context(|| format!("The record of run `{run_id}` cannot be read"))
+}
+
+async fn accept_definition(session: &Session, context: &Context, job: &Job, downstream: bool) -> Result<()> {
+    let mut jobs = vec![job];
+    if downstream {
+        jobs.extend(context.jobs.downstream_of(job));
+    }
+    for job in jobs {
+        let window_count = run::accept_definition(context, job).await?;
+        if session.json {
+            output::json(&json!({ "job": job.name, "windows": window_count }))?;
+        } else {
+            output::line(&format!("`{}`: {window_count} window(s) taken over as they are", job.name))?;
+        }
+    }
+    context.store.close().await;
+    Ok(())
 }
 
 async fn dry_run(session: &Session, context: &Arc<Context>, job: &Job, request: &Request) -> Result<()> {

@@ -102,6 +102,17 @@ impl SqlSelect {
         Ok(())
     }
 
+    /// What says what it gives: the SELECT and the checks.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.statement.as_str()).chain(self.checks.iter().flat_map(|(name, check)| [name.as_str(), check.as_str()]))
+    }
+
+    /// Whether a row has a column.
+    #[must_use]
+    pub fn gives(&self, column: &str) -> bool {
+        self.columns.iter().any(|known| known == column)
+    }
+
     /// That `follows` and the checks only read. Checks read a table that may not be there yet: then an empty one stands for it.
     async fn prove_checks(&self, store: &Store, job: &Job) -> Result<()> {
         let is_missing = !self.checks.is_empty() && store.table_columns(&job.writes).await?.is_empty();

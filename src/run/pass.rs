@@ -122,17 +122,19 @@ impl Pass {
         tx: &mut Tx,
         rows: &[CarriedRows],
         window: Window,
-        read: (i64, i64),
+        read: &Written,
+        write_count: i64,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let (write_count, rows_in) = read;
+        let Written { rows_out: rows_in, content, .. } = read;
         for CarriedRows { index, batch } in rows {
             let carried = self.daily.get().and_then(|daily| daily.get(*index)).context("A rollup is gone")?;
             let written = Written {
-                rows_in,
+                rows_in: *rows_in,
                 rows_out: i64::try_from(batch.num_rows())?,
                 quarantined_count: 0,
                 input_fingerprint: fingerprint_of_write(&self.root, window, write_count),
+                content: content.clone(),
             };
             self.write_one(tx, &carried.under_way, window, batch, &written, now).await.context(CarryFailed(*index))?;
         }
@@ -152,7 +154,7 @@ impl Pass {
         let (job, timezone) = (&under_way.job, self.context.config.reporting.timezone.name());
         let Operator::Rollup(rollup) = &under_way.operator else { return Ok(()) };
         rollup.select.replace(tx, job, window, batch, self.request.as_of).await?;
-        tx.record_window(&job.name, window, &under_way.run_id, written, timezone, now).await?;
+        tx.record_window(under_way.writer(timezone), window, written, now).await?;
         under_way.lock.assert_held(&self.context.store, tx).await
     }
 
@@ -194,7 +196,7 @@ impl Pass {
     ///
     /// # Errors
     /// What the database says; a sum that does not fit 64 bits.
-    pub(super) async fn month(&self, tx: &mut Tx, shape: &Shape, window: Window) -> Result<Option<RecordBatch>> {
+    pub(super) async fn month(&self, tx: &mut Tx, shape: &Shape, window: Window) -> Result<Option<(RecordBatch, String)>> {
         let days = tx.windows_near(&self.root.name, window).await?;
         let days: BTreeMap<NaiveDate, i64> = days
             .into_iter()

@@ -16,12 +16,13 @@ use crate::job::Job;
 use crate::plan::{Planned, Request};
 use crate::store::lock::JobLock;
 use crate::store::runs::{NewRun, Outcome, Progress, RunState};
-use crate::store::windows::Written;
+use crate::store::windows::{Writer, Written};
 
 /// A run that holds the lock of its job.
 pub(super) struct UnderWay {
     pub(super) job: Job,
     pub(super) operator: Operator,
+    pub(super) definition: String,
     pub(super) request: Request,
     pub(super) run_id: String,
     pub(super) lock: JobLock,
@@ -64,6 +65,7 @@ impl UnderWay {
             span: tracing::info_span!("run", run_id = run.run_id, job = job.name),
             job: job.clone(),
             operator: operator.clone(),
+            definition: operator.definition(job)?,
             request: request.clone(),
             run_id: run.run_id,
             lock,
@@ -72,6 +74,11 @@ impl UnderWay {
             windows: Mutex::default(),
             heart: Mutex::new(Some(heart)),
         })
+    }
+
+    /// As `job_window` names it.
+    pub(super) fn writer<'a>(&'a self, timezone: &'a str) -> Writer<'a> {
+        Writer { job: &self.job.name, run_id: &self.run_id, definition: &self.definition, timezone }
     }
 
     /// Whether it has come to its end.

@@ -10,8 +10,9 @@ use super::under_way::UnderWay;
 use super::{Context, Operator, is_final};
 use crate::abort;
 use crate::failure::{self, Failure};
+use crate::operator::content;
 use crate::operator::peak_seats::PeakSeats;
-use crate::operator::rollup::shape::Shape;
+use crate::operator::rollup::shape::{Shape, sums_of};
 use crate::operator::sql::SqlSelect;
 use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
 use crate::plan::upstream_of_window;
@@ -89,6 +90,7 @@ impl Work {
             rows_out: i64::try_from(computed.groups.len())?,
             quarantined_count: i64::try_from(computed.quarantined.len())?,
             input_fingerprint,
+            content: Some(content::of_sums(&sums_of(&computed.groups))),
         };
         let mut carried = match &self.pass {
             Some(pass) => pass.rows_of(window, &computed).await,
@@ -126,7 +128,7 @@ impl Work {
         rollup.write(&mut tx, &self.under_way.job, window, computed, &self.under_way.run_id, now).await?;
         let write_count = self.record(&mut tx, window, written, now).await?;
         if let Some(pass) = &self.pass {
-            pass.write(&mut tx, carried, window, (write_count, written.rows_out), now).await?;
+            pass.write(&mut tx, carried, window, written, write_count, now).await?;
         }
         self.commit(tx).await?;
         Ok(write_count)
@@ -183,12 +185,12 @@ impl Work {
             (Some(pass), Some(shape)) if job.window == WindowKind::Month => pass.month(&mut tx, shape, window).await?,
             _ => None,
         };
-        let rows_out = match in_memory {
-            Some(rows) => {
+        let (rows_out, content) = match in_memory {
+            Some((rows, content)) => {
                 select.replace(&mut tx, job, window, &rows, as_of).await?;
-                i64::try_from(rows.num_rows())?
+                (i64::try_from(rows.num_rows())?, Some(content))
             }
-            None => select.write(&mut tx, job, window, as_of).await?,
+            None => (select.write(&mut tx, job, window, as_of).await?, content::read(&mut tx, select, job, window).await?),
         };
         if let Some(folder) = &self.under_way.job.publish {
             // Before the commit: a run that is killed in between leaves the window due, never an old file behind a new table.
@@ -196,7 +198,7 @@ impl Work {
             usage_monthly::publish(&context.storage, &context.store, &mut tx, &self.under_way.job, folder, window).await?;
             abort::point("usage_monthly_put");
         }
-        let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
+        let written = Written { rows_in, rows_out, input_fingerprint, content, ..Written::default() };
         self.record(&mut tx, window, &written, context.clock.now()).await?;
         self.commit(tx).await?;
         Ok(written)
@@ -238,8 +240,8 @@ impl Work {
         let written = Written {
             rows_in: month.ledger_rows,
             rows_out: i64::try_from(rows_out)?,
-            quarantined_count: 0,
             input_fingerprint: month.fingerprint(),
+            ..Written::default()
         };
         self.record(&mut tx, window, &written, now).await?;
         self.commit(tx).await?;
@@ -253,7 +255,7 @@ impl Work {
         let follows = [usage_dashboard::follows_from(&context.config, self.under_way.request.as_of)?];
         let (input_fingerprint, rows_in) = upstream_of_window(context, &mut tx, &self.under_way.job, window, &follows).await?;
         let rows_out = usage_dashboard::write(&context.store, &mut tx, &context.config, self.under_way.request.as_of).await?;
-        let written = Written { rows_in, rows_out, quarantined_count: 0, input_fingerprint };
+        let written = Written { rows_in, rows_out, input_fingerprint, ..Written::default() };
         self.record(&mut tx, window, &written, context.clock.now()).await?;
         self.commit(tx).await?;
         Ok(written)
@@ -278,7 +280,7 @@ impl Work {
 
     async fn record(&self, tx: &mut Tx, window: Window, written: &Written, now: DateTime<Utc>) -> Result<i64> {
         let timezone = self.context.config.reporting.timezone.name();
-        let write_count = tx.record_window(&self.under_way.job.name, window, &self.under_way.run_id, written, timezone, now).await?;
+        let write_count = tx.record_window(self.under_way.writer(timezone), window, written, now).await?;
         abort::point("window_recorded");
         Ok(write_count)
     }

@@ -39,6 +39,10 @@ pub struct WindowRecord {
     pub rows_out: i64,
     pub quarantined_count: i64,
     pub input_fingerprint: Option<String>,
+    /// What it was made by: digests of the job's file and of its SQL, with a space between.
+    pub definition: Option<String>,
+    /// What its measures came to.
+    pub content: Option<String>,
     pub timezone: String,
 }
 
@@ -49,6 +53,17 @@ pub struct Written {
     pub rows_out: i64,
     pub quarantined_count: i64,
     pub input_fingerprint: String,
+    /// What the measures of the rows came to, where they have some.
+    pub content: Option<String>,
+}
+
+/// Who writes windows, and by what.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    pub job: &'a str,
+    pub run_id: &'a str,
+    pub definition: &'a str,
+    pub timezone: &'a str,
 }
 
 impl Store {
@@ -63,6 +78,15 @@ impl Store {
             counts.entry(row.text("job")?).or_default().insert(row.word("state")?, row.int("window_count")?);
         }
         Ok(counts)
+    }
+
+    /// Takes the results of a job over as made by another definition; how many windows that are.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn accept_definition(&self, job: &str, definition: &str) -> Result<u64> {
+        let sql = "UPDATE job_window SET definition = $2 WHERE job = $1 AND write_count > 0 AND (definition IS NULL OR definition <> $2)";
+        self.execute(sql, &[job.into(), definition.into()]).await
     }
 
     /// Every window of a job, in order.
@@ -142,34 +166,29 @@ impl Tx {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn record_window(
-        &mut self,
-        job: &str,
-        window: Window,
-        run_id: &str,
-        written: &Written,
-        timezone: &str,
-        now: DateTime<Utc>,
-    ) -> Result<i64> {
+    pub async fn record_window(&mut self, writer: Writer<'_>, window: Window, written: &Written, now: DateTime<Utc>) -> Result<i64> {
         let sql = "INSERT INTO job_window (job, window_start, window_end, state, run_id, write_count, rows_in, rows_out, \
-                 quarantined_count, input_fingerprint, timezone, written_at) \
-             VALUES ($1, $2, $3, 'done', $4, 1, $5, $6, $7, $8, $9, $10) \
+                 quarantined_count, input_fingerprint, timezone, written_at, definition, content) \
+             VALUES ($1, $2, $3, 'done', $4, 1, $5, $6, $7, $8, $9, $10, $11, $12) \
              ON CONFLICT (job, window_start) DO UPDATE SET window_end = excluded.window_end, state = 'done', due_reason = NULL, \
                  error_text = NULL, run_id = excluded.run_id, write_count = job_window.write_count + 1, rows_in = excluded.rows_in, \
                  rows_out = excluded.rows_out, quarantined_count = excluded.quarantined_count, \
-                 input_fingerprint = excluded.input_fingerprint, timezone = excluded.timezone, written_at = excluded.written_at \
+                 input_fingerprint = excluded.input_fingerprint, timezone = excluded.timezone, written_at = excluded.written_at, \
+                 definition = excluded.definition, content = excluded.content \
              RETURNING write_count";
         let parameters = [
-            job.into(),
+            writer.job.into(),
             window.start_date.into(),
             window.end_date.into(),
-            run_id.into(),
+            writer.run_id.into(),
             written.rows_in.into(),
             written.rows_out.into(),
             written.quarantined_count.into(),
             written.input_fingerprint.as_str().into(),
-            timezone.into(),
+            writer.timezone.into(),
             now.into(),
+            writer.definition.into(),
+            written.content.clone().into(),
         ];
         let rows = self.query(sql, &parameters).await?;
         rows.first().context("A window was not recorded")?.int("write_count")
@@ -177,7 +196,7 @@ impl Tx {
 }
 
 const WINDOW_COLUMNS: &str = "SELECT window_start, window_end, state, due_reason, error_text, run_id, write_count, rows_in, rows_out, \
-     quarantined_count, input_fingerprint, timezone";
+     quarantined_count, input_fingerprint, definition, content, timezone";
 
 fn windows_sql() -> String {
     format!("{WINDOW_COLUMNS} FROM job_window WHERE job = $1 ORDER BY window_start")
@@ -198,6 +217,8 @@ fn windows_of(rows: &[Row]) -> Result<BTreeMap<Window, WindowRecord>> {
                 rows_out: row.int("rows_out")?,
                 quarantined_count: row.int("quarantined_count")?,
                 input_fingerprint: row.opt_text("input_fingerprint")?,
+                definition: row.opt_text("definition")?,
+                content: row.opt_text("content")?,
                 timezone: row.text("timezone")?,
             };
             Ok((window, record))

@@ -12,6 +12,7 @@ use crate::fold::frame::Folder;
 use crate::fold::groups::Groups;
 use crate::fold::intern::{Codes, NULL_CODE};
 use crate::measure::SUM_COUNT;
+use crate::operator::content;
 use crate::source::EventId;
 use crate::window::{Window, first_of_month};
 
@@ -99,13 +100,16 @@ impl Months {
         Ok(())
     }
 
-    /// The rows of a rollup's month, where exactly these writings of its days were taken in.
+    /// The rows of a rollup's month, and what they come to ([`content`]), where exactly these writings of its days were taken in.
     ///
     /// # Errors
     /// A sum that does not fit 64 bits.
-    pub fn batch(&mut self, shape: &Shape, window: Window, days: &BTreeMap<NaiveDate, i64>) -> Result<Option<RecordBatch>> {
+    pub fn batch(&mut self, shape: &Shape, window: Window, days: &BTreeMap<NaiveDate, i64>) -> Result<Option<(RecordBatch, String)>> {
         match self.months.get_mut(&window.start_date) {
-            Some(month) if month.days == *days => shape.batch(&mut month.folder, &month.codes, &month.sums, window.start_date).map(Some),
+            Some(month) if month.days == *days => {
+                let batch = shape.batch(&mut month.folder, &month.codes, &month.sums, window.start_date)?;
+                Ok(Some((batch, content::of_sums(&month.sums))))
+            }
             _ => Ok(None),
         }
     }

@@ -1,0 +1,4 @@
+-- What a window's result was made by, so that an edited SELECT makes it due, and what its measures came to, so that rows that somebody
+-- changed are found. NULL: written before either was kept.
+ALTER TABLE job_window ADD COLUMN definition TEXT;
+ALTER TABLE job_window ADD COLUMN content TEXT;
