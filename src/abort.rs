@@ -15,7 +15,7 @@ pub fn point(_name: &str) {}
 compile_error!("the feature `abort-points` is for tests: a release build must not have it");
 
 /// Every point; a test compares them with the calls in the source.
-pub const POINTS: [&str; 52] = [
+pub const POINTS: [&str; 54] = [
     "lock_taken_over",
     "lock_before_commit",
     "lock_acquired",
@@ -32,6 +32,8 @@ pub const POINTS: [&str; 52] = [
     "quarantine_written",
     "quarantine_committed",
     "window_recorded",
+    "rollup_deleted",
+    "rollup_written",
     "pass_written",
     "window_before_commit",
     "window_committed",

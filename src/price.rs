@@ -232,6 +232,11 @@ mod tests {
         let after = ("2026-03-05T00:00:00Z", "2026-03-06T00:00:00Z");
         assert_eq!(day(&old, before.0, before.1), day(&new, before.0, before.1));
         assert_ne!(day(&old, after.0, after.1), day(&new, after.0, after.1));
+        // Either of the two prices counts.
+        for (price, dearer) in [("per_million = \"2\"", "per_million = \"3\""), ("per_million = 4", "per_million = 5")] {
+            let new = book(&TWO_PRICES.replacen(price, dearer, 1)).unwrap();
+            assert_ne!(day(&old, after.0, after.1), day(&new, after.0, after.1), "{price}");
+        }
     }
 
     #[test]

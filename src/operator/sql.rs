@@ -237,9 +237,9 @@ impl SqlSelect {
     /// As [`Self::write`].
     pub async fn replace(&self, tx: &mut Tx, job: &Job, window: Window, rows: &RecordBatch, as_of: DateTime<Utc>) -> Result<()> {
         delete(tx, job, window).await?;
-        abort::point("derived_deleted");
+        abort::point("rollup_deleted");
         tx.insert_batch(&job.writes, rows).await?;
-        abort::point("derived_written");
+        abort::point("rollup_written");
         self.run_checks(tx, job, window, as_of, |check| check != EQUAL_SUMS).await
     }
 
