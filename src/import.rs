@@ -97,7 +97,7 @@ pub async fn import_file(
     let earliest_at = start_of_day(config.usage.earliest_date, config.reporting.timezone)?;
     let mut tx = store.begin().await?;
     while let Some((line, record)) = reader.next_record(path)? {
-        crate::run::check_stop(stop)?;
+        crate::engine::stop::check_stop(stop)?;
         report.row_count += 1;
         match record {
             Ok(record) => {

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod dashboard;
 pub mod demo;
+pub mod engine;
 pub mod failure;
 pub mod fingerprint;
 pub mod fold;

@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::run::Context;
+use crate::engine::env::Context;
 use crate::schedule::Schedule;
 use crate::store::Row;
 use crate::store::runs::{RunCount, RunState};

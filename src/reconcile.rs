@@ -14,8 +14,8 @@ use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 
+use crate::engine::env::Context;
 use crate::failure::Failure;
-use crate::run::Context;
 use crate::store::{Tx, Value};
 
 /// Which days of the raw log are compared; every one unless said.

@@ -25,9 +25,10 @@ use self::notify::{Notice, Notifier};
 pub use self::runner::{Call, Runner};
 use self::slot::{Known, SlotOutcome, SlotState};
 use self::supervise::Ended;
+use crate::engine::env::Context;
+use crate::engine::stop::check_stop;
 use crate::job::OperatorKind;
 use crate::jobs::Jobs;
-use crate::run::{Context, check_stop};
 use crate::schedule::Schedule;
 
 /// The schedules of a project, and the slots that are at work.

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tallyroll::clock::Clock;
-use tallyroll::plan::Request;
-use tallyroll::run::{self, Binding};
+use tallyroll::engine::request::Request;
+use tallyroll::run;
+use tallyroll::run::report::Binding;
 use tokio::sync::watch;
 
 use crate::support::{Engine, Fixture, context_of, repetitions};

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tallyroll::clock::Clock;
+use tallyroll::engine::env::Context;
+use tallyroll::engine::request::Request;
 use tallyroll::failure;
-use tallyroll::plan::Request;
-use tallyroll::run::{self, Binding, Context};
+use tallyroll::run;
+use tallyroll::run::report::Binding;
 use tallyroll::snapshot::storage::Storage;
 use tallyroll::snapshot::verify;
 use tokio::sync::watch;

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{Path, Request};
 use axum::http::{StatusCode, Uri};
 use axum::routing::post;
-use tallyroll::run::Context;
+use tallyroll::engine::env::Context;
 use tallyroll::scheduler::Scheduler;
 use tallyroll::scheduler::runner::runner;
 use tokio::sync::watch;

@@ -10,8 +10,8 @@ use super::{list_jobs, output};
 use crate::clock::Clock;
 use crate::failure::{self, Failure};
 use crate::jobs::Jobs;
+use crate::operator::{self, Operator};
 use crate::reconcile::results;
-use crate::run::{self, Operator};
 use crate::serve::token;
 use crate::snapshot::storage::Storage;
 use crate::store::Create;
@@ -75,7 +75,7 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
         }
     };
     for job in jobs.iter() {
-        let checked = match run::load_operator(&session.project, &session.loaded.config, &store, &storage, jobs, job).await {
+        let checked = match operator::load(&session.project, &session.loaded.config, &store, &storage, jobs, job).await {
             Ok(Operator::PeakSeats(peak_seats)) => {
                 let (_, bad) = peak_seats.source.subscriptions(&mut store.begin_read().await?, Clock::system().now()).await?;
                 problems.extend(bad.into_iter().take(SHOWN_SUBSCRIPTIONS).map(|bad| explained(&bad.failure().into())));

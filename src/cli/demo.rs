@@ -10,10 +10,11 @@ use serde_json::json;
 use super::output;
 use super::session::{Global, Session};
 use crate::demo;
+use crate::engine::request::Request;
 use crate::failure::Failure;
 use crate::money::format_usd;
-use crate::plan::Request;
-use crate::run::{self, Binding};
+use crate::run;
+use crate::run::report::Binding;
 use crate::store::{Create, Row};
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use super::output;
 use super::session::Session;
 use crate::job::OperatorKind;
 use crate::jobs::Jobs;
-use crate::run;
+use crate::operator;
 use crate::snapshot::storage::Storage;
 use crate::store::{Create, Store};
 
@@ -76,7 +76,7 @@ async fn make_result_tables(session: &Session, store: &Store) -> Result<Vec<Stri
     let storage = Storage::open(&session.project, &session.loaded.config.output.url)?;
     while let Some(next) = missing.iter().position(|job| missing.iter().all(|other| !job.reads.contains(&other.writes))) {
         let job = missing.remove(next);
-        let operator = run::load_operator(&session.project, &session.loaded.config, store, &storage, &jobs, job).await?;
+        let operator = operator::load(&session.project, &session.loaded.config, store, &storage, &jobs, job).await?;
         if let Some(select) = operator.select() {
             select.ensure_table(store, job).await?;
             made.push(job.writes.clone());

@@ -10,8 +10,8 @@ use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use crate::engine::env::Event;
 use crate::failure;
-use crate::run::Event;
 use crate::show::escaped;
 pub(super) use crate::show::{grouped, printable, seconds};
 use crate::store::url;

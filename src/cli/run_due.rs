@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::output;
 use super::session::Session;
-use crate::run::{Context, check_stop};
+use crate::engine::env::Context;
+use crate::engine::stop::check_stop;
 use crate::scheduler::runner::runner;
 use crate::scheduler::{Scheduler, Ticked};
 use crate::store::format_instant;

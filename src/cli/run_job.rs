@@ -10,12 +10,14 @@ use serde_json::json;
 
 use super::output;
 use super::session::Session;
+use crate::engine::env::Context;
+use crate::engine::request::Request;
 use crate::failure::Failure;
 use crate::import::parse_instant;
 use crate::job::Job;
 use crate::jobs::Jobs;
-use crate::plan::Request;
-use crate::run::{self, Binding, Context, JobReport};
+use crate::run;
+use crate::run::report::{Binding, JobReport};
 use crate::store::format_instant;
 use crate::window::next_day;
 use crate::{metrics, schedule};

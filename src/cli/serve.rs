@@ -14,8 +14,9 @@ use tokio_cron_scheduler::{Job as WakeUp, JobScheduler};
 
 use super::output;
 use super::session::Session;
+use crate::engine::env::Context;
+use crate::engine::stop::check_stop;
 use crate::failure::Failure;
-use crate::run::{Context, check_stop};
 use crate::schedule;
 use crate::scheduler::Scheduler;
 use crate::scheduler::runner::runner;

@@ -6,10 +6,12 @@ use serde::Serialize;
 
 use super::output;
 use super::session::Session;
+use crate::engine::env::Context;
+use crate::engine::request::Request;
 use crate::failure::{self, Failure};
 use crate::job::Job;
-use crate::plan::{Plan, Request};
-use crate::run::{self, Context};
+use crate::operator;
+use crate::plan::Plan;
 use crate::store::format_instant;
 use crate::store::windows::WindowState;
 
@@ -79,8 +81,9 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
         };
         let states = &plan.states;
         let count = |state: WindowState| states.values().filter(|window| window.state == state).count();
-        let is_failed =
-            |planned: &&crate::plan::Planned| states.get(&planned.window).is_some_and(|state| state.state == WindowState::Failed);
+        let is_failed = |planned: &&crate::engine::request::Planned| {
+            states.get(&planned.window).is_some_and(|state| state.state == WindowState::Failed)
+        };
         let last_success = context.store.last_success(&job.name).await?;
         statuses.push(JobStatus {
             job: job.name.clone(),
@@ -106,7 +109,7 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
 }
 
 async fn plan(context: &Context, job: &Job, request: &Request) -> Result<(Plan, Option<Failure>)> {
-    let operator = run::load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+    let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     let mut tx = context.store.begin_read().await?;
     let plan = Plan::make(context, &mut tx, job, &operator, request).await?;
     Ok((plan, operator.left_out()))

@@ -6,10 +6,12 @@ use clap::Args;
 
 use super::output;
 use super::session::Session;
+use crate::engine::env::Context;
+use crate::engine::request::Request;
 use crate::failure::Failure;
 use crate::import::parse_instant;
-use crate::plan::{Plan, Request};
-use crate::run::{self, Context, Operator};
+use crate::operator::{self, Operator};
+use crate::plan::Plan;
 use crate::seats::calendar::{BillingMonth, State};
 use crate::snapshot::usage_monthly;
 use crate::snapshot::verify::{self, Verified, ledger_problem};
@@ -107,7 +109,7 @@ async fn require_idle(context: &Context) -> Result<()> {
 /// Adds, to each month, what the ledger says otherwise.
 async fn compare_with_ledger(context: &Context, arguments: &Arguments, months: &mut Vec<Verified>) -> Result<()> {
     let job = context.jobs.get("peak_seats")?;
-    let operator = run::load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+    let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     let Operator::PeakSeats(peak_seats) = &operator else { return Ok(()) };
     let request = Request { as_of: arguments.as_of.unwrap_or_else(|| context.clock.now()), ..Request::default() };
     let mut tx = context.store.begin_read().await?;

@@ -142,7 +142,7 @@ impl UsageRollup {
             state.begin_source(&source.name);
             let mut batches = source.read(store, start, end, self.batch_rows);
             while let Some(batch) = batches.next().await {
-                crate::run::check_stop(stop)?;
+                crate::engine::stop::check_stop(stop)?;
                 let batch = batch?;
                 state = blocking(move || state.take(&batch)).await?;
             }

@@ -6,8 +6,10 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::Findings;
-use crate::plan::{Plan, Request};
-use crate::run::{Context, Operator, load_operator};
+use crate::engine::env::Context;
+use crate::engine::request::Request;
+use crate::operator::{self, Operator};
+use crate::plan::Plan;
 use crate::seats::calendar::BillingMonth;
 use crate::snapshot::{usage_monthly, verify};
 use crate::window::Window;
@@ -29,7 +31,7 @@ pub(super) async fn peaks(context: &Context, findings: &mut Findings) -> Result<
         folds.entry(if has_ended { latest } else { as_of }).or_default().push(window);
     }
     let job = context.jobs.get("peak_seats")?;
-    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+    let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     let Operator::PeakSeats(peak_seats) = &operator else { return Ok(()) };
     let sql =
         "SELECT COUNT(*) AS row_count, CAST(COALESCE(SUM(peak_seats), 0) AS BIGINT) AS peak_seats FROM peak_seats WHERE billing_month = $1";

@@ -7,19 +7,21 @@ use chrono::{DateTime, NaiveDate, Utc};
 
 use super::totals::{self, Totals};
 use super::{Findings, Range};
+use crate::engine::env::Context;
+use crate::engine::request::Request;
 use crate::job::{Job, OperatorKind};
 use crate::measure::{MEASURES, REQUEST_COUNT};
 use crate::money::div_half_even;
 use crate::operator::usage_rollup::UsageRollup;
-use crate::plan::{Plan, Request, days_with_events};
-use crate::run::{Context, Operator, load_operator};
+use crate::operator::{self, Operator};
+use crate::plan::{Plan, days_with_events};
 use crate::store::windows::WindowState;
 use crate::window::{Window, WindowKind, first_of_month};
 
 /// `usage_daily` against the raw log, read and priced again, and the quarantine against what is still bad.
 pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Utc>, findings: &mut Findings) -> Result<()> {
     for job in context.jobs.iter().filter(|job| job.operator == OperatorKind::UsageRollup) {
-        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+        let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let Operator::UsageRollup(rollup) = &operator else { continue };
         // Before the plan: what comes in between is due by then, and not held against anyone.
         let logged = logged_windows(context, rollup, range).await?;
@@ -109,7 +111,7 @@ pub(super) async fn summaries(context: &Context, as_of: DateTime<Utc>, findings:
         if measures.is_empty() {
             continue;
         }
-        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+        let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let (_, due) = planned(context, job, &operator, as_of).await?;
         let stored = totals::stored(&context.store, job).await?;
         let mut expected: BTreeMap<NaiveDate, Totals> = BTreeMap::new();
@@ -148,7 +150,7 @@ pub(super) async fn dashboards(context: &Context, findings: &mut Findings) -> Re
     let last = context.store.query("SELECT MAX(last_calculated_at) AS as_of FROM user_dashboard_data", &[]).await?;
     let Some(as_of) = last.first().map(|row| row.opt_instant("as_of")).transpose()?.flatten() else { return Ok(()) };
     let job = context.jobs.get("user_dashboard")?;
-    let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+    let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     if !planned(context, job, &operator, as_of).await?.1.is_empty() {
         return Ok(());
     }

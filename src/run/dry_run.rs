@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Context, Operator, load_operator};
+use crate::engine::env::Context;
+use crate::engine::request::{Planned, Request};
 use crate::job::Job;
 use crate::operator::peak_seats::PeakSeats;
-use crate::plan::{Plan, Planned, Request, readers_of, upstream_of_window};
+use crate::operator::{self, Operator};
+use crate::plan::{Plan, readers_of, upstream_of_window};
 use crate::seats::calendar::State;
 use crate::store::Tx;
 use crate::window::Window;
@@ -21,7 +23,7 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
     let mut expected = Vec::new();
     let mut planned: BTreeMap<&str, Vec<Window>> = BTreeMap::new();
     for (index, job) in jobs.iter().enumerate() {
-        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+        let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let mut tx = context.store.begin_read().await?;
         let request = if index == 0 { request.clone() } else { request.for_downstream() };
         let mut plan = Plan::make(context, &mut tx, job, &operator, &request).await?;

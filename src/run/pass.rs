@@ -11,16 +11,20 @@ use arrow::array::RecordBatch;
 use chrono::{DateTime, NaiveDate, Utc};
 use tokio::sync::OnceCell;
 
+use super::report::{Binding, JobReport};
 use super::under_way::UnderWay;
-use super::{Binding, Context, JobReport, Operator, check_stop, load_operator};
 use crate::abort;
+use crate::engine::env::Context;
+use crate::engine::request::{Planned, Request};
+use crate::engine::stop::check_stop;
 use crate::failure::Failure;
 use crate::fold::frame::Folder;
 use crate::job::{Job, OperatorKind};
 use crate::operator::rollup::months::Months;
 use crate::operator::rollup::shape::{Shape, sums_of};
 use crate::operator::usage_rollup::{Rollup as Day, blocking};
-use crate::plan::{Planned, Request, fingerprint_of_write};
+use crate::operator::{self, Operator};
+use crate::plan::fingerprint_of_write;
 use crate::store::Tx;
 use crate::store::windows::Written;
 use crate::window::{Window, WindowKind};
@@ -88,7 +92,7 @@ impl Pass {
 
     async fn begin_one(&self, job: &Job) -> Result<Option<Carried>> {
         let context = &self.context;
-        let operator = load_operator(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+        let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let Operator::Rollup(rollup) = &operator else { return Ok(None) };
         let Some(shape) = rollup.shape.clone() else { return Ok(None) };
         rollup.select.ensure_table(&context.store, job).await?;

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::task::{AbortHandle, JoinHandle};
 use tracing::Span;
 use uuid::Uuid;
 
-use super::{Binding, Context, Event, JobReport, Operator, check_stop, log};
+use super::log;
+use super::report::{Binding, JobReport};
 use crate::abort;
+use crate::engine::env::{Context, Event};
+use crate::engine::heartbeat::BeatGuard;
+use crate::engine::request::{Planned, Request};
+use crate::engine::stop::check_stop;
 use crate::failure::{self, Kind};
 use crate::job::Job;
-use crate::plan::{Planned, Request};
+use crate::operator::Operator;
 use crate::store::lock::JobLock;
 use crate::store::runs::{NewRun, Outcome, Progress, RunState};
 use crate::store::windows::{Writer, Written};
@@ -158,22 +162,6 @@ impl UnderWay {
         log::store(&context.store, &self.run_id).await;
         abort::point("log_kept");
         Ok(report)
-    }
-}
-
-/// A heart that beats until this is dropped, however the run ends.
-#[derive(Debug)]
-pub(crate) struct BeatGuard(AbortHandle);
-
-impl BeatGuard {
-    pub(crate) fn new(heart: &JoinHandle<()>) -> Self {
-        Self(heart.abort_handle())
-    }
-}
-
-impl Drop for BeatGuard {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

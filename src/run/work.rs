@@ -5,20 +5,20 @@ use std::sync::Arc;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::pass::{CarriedRows, CarryFailed, Pass};
+use super::pass::Pass;
 use super::under_way::UnderWay;
-use super::{Context, Operator, is_final};
 use crate::abort;
+use crate::engine::env::Context;
+use crate::engine::stop::is_final;
 use crate::failure::{self, Failure};
+use crate::operator::Operator;
 use crate::operator::content;
 use crate::operator::peak_seats::PeakSeats;
-use crate::operator::rollup::shape::{Shape, sums_of};
+use crate::operator::rollup::shape::Shape;
 use crate::operator::sql::SqlSelect;
-use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
 use crate::plan::upstream_of_window;
 use crate::reconcile;
 use crate::snapshot::usage_monthly;
-use crate::sql_text::quote_identifier;
 use crate::store::Tx;
 use crate::store::windows::{WindowRecord, WindowState, Written};
 use crate::usage_dashboard;
@@ -53,7 +53,7 @@ impl Work {
         result
     }
 
-    async fn fail(&self, window: Window, state: WindowState, error: &str) -> Result<()> {
+    pub(super) async fn fail(&self, window: Window, state: WindowState, error: &str) -> Result<()> {
         let timezone = self.context.config.reporting.timezone.name();
         let mut tx = self.context.store.begin().await?;
         tx.fail_window(&self.under_way.job.name, window, state, error, timezone).await?;
@@ -62,112 +62,6 @@ impl Work {
         tx.commit().await?;
         abort::point("failure_committed");
         Ok(())
-    }
-
-    async fn roll_up(&self, rollup: &Arc<UsageRollup>, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
-        let store = &self.context.store;
-        let as_of = self.under_way.request.as_of;
-        let input_fingerprint = rollup.rules_fingerprint(window)?;
-        let computed = Arc::new(rollup.compute(store, window, as_of, &self.context.stop).await?);
-        abort::point("window_computed");
-        // Written once, it is written again: what it counted may have moved.
-        let is_new = before.is_none_or(|state| state.write_count == 0);
-        if window.begins_after(quarantine::latest_occurred_at(as_of), rollup.timezone)?
-            || (window.begins_after(as_of, rollup.timezone)? && is_new && computed.holds_only_the_future())
-        {
-            return self.set_aside(window, &computed, WindowState::Future, "it holds only events of the future").await;
-        }
-        if rollup.is_implausible(window) && is_new {
-            return self.set_aside(window, &computed, WindowState::Kept, "it lies before `usage.earliest_date`").await;
-        }
-        if let Err(error) = self.check_raw_rows(rollup, window, before, &computed).await {
-            // The quarantine says what is wrong with the rows that there are, also where their window is not written.
-            self.quarantine(window, &computed).await?;
-            return Err(error);
-        }
-        let written = Written {
-            rows_in: computed.rows_in(),
-            rows_out: i64::try_from(computed.groups.len())?,
-            quarantined_count: i64::try_from(computed.quarantined.len())?,
-            input_fingerprint,
-            content: Some(content::of_sums(&sums_of(&computed.groups))),
-        };
-        let mut carried = match &self.pass {
-            Some(pass) => pass.rows_of(window, &computed).await,
-            None => Vec::new(),
-        };
-        let write_count = loop {
-            match self.replace(rollup, window, &computed, &written, &carried).await {
-                Ok(write_count) => break write_count,
-                Err(error) => match (&self.pass, error.downcast_ref::<CarryFailed>()) {
-                    (Some(pass), Some(failed)) => {
-                        tracing::warn!(error = format!("{error:#}"), "A rollup is left to its turn");
-                        pass.give_up(failed, &mut carried);
-                    }
-                    _ => return Err(error),
-                },
-            }
-        };
-        if let Some(pass) = &self.pass {
-            pass.committed(carried, window, write_count, computed).await;
-        }
-        Ok(written)
-    }
-
-    /// Replaces a day's rows, and those of the rollups that are made with it, in one transaction; how often it was written now.
-    async fn replace(
-        &self,
-        rollup: &UsageRollup,
-        window: Window,
-        computed: &Rollup,
-        written: &Written,
-        carried: &[CarriedRows],
-    ) -> Result<i64> {
-        let now = self.context.clock.now();
-        let mut tx = self.context.store.begin().await?;
-        rollup.write(&mut tx, &self.under_way.job, window, computed, &self.under_way.run_id, now).await?;
-        let write_count = self.record(&mut tx, window, written, now).await?;
-        if let Some(pass) = &self.pass {
-            pass.write(&mut tx, carried, window, written, write_count, now).await?;
-        }
-        self.commit(tx).await?;
-        Ok(write_count)
-    }
-
-    async fn check_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowRecord>, computed: &Rollup) -> Result<()> {
-        if !self.under_way.request.force {
-            self.require_raw_rows(rollup, window, before, computed).await?;
-        }
-        rollup.check_quarantine(window, computed)
-    }
-
-    /// Fails where rows that a window was written from are gone: that is no change of the log.
-    async fn require_raw_rows(&self, rollup: &UsageRollup, window: Window, before: Option<&WindowRecord>, computed: &Rollup) -> Result<()> {
-        // Of quarantined rows nothing was written.
-        let Some(before) = before.filter(|state| state.rows_in > state.quarantined_count) else { return Ok(()) };
-        // In another time zone a day may rightly lose all of its events; the plan of the rebuild has looked for lost ones.
-        if before.timezone != rollup.timezone.name() {
-            return Ok(());
-        }
-        let gone = if computed.rows_in() == 0 {
-            Some(format!("The {} raw rows of {window} are gone; its old result stays", before.rows_in))
-        } else {
-            let sql = format!(
-                "SELECT DISTINCT source FROM {} WHERE usage_date = $1 ORDER BY source",
-                quote_identifier(&self.under_way.job.writes)
-            );
-            let rows = self.context.store.query(&sql, &[window.start_date.into()]).await?;
-            let sources = rows.iter().map(|row| row.text("source")).collect::<Result<Vec<_>>>()?;
-            let vanished =
-                sources.into_iter().find(|source| computed.rows_in_by_source.iter().any(|(name, rows)| name == source && *rows == 0));
-            vanished.map(|source| format!("The raw rows of {window} in `{source}` are gone; its old result stays"))
-        };
-        let Some(gone) = gone else { return Ok(()) };
-        let hint = format!(
-            "if they were deleted by mistake, restore them; to do without them: `tallyroll run-job {} --day {window} --force`",
-            self.under_way.job.name
-        );
-        Err(anyhow::Error::from(Failure::bad_data(gone).hint(hint)).context(RawRowsGone))
     }
 
     async fn derive(&self, select: &SqlSelect, shape: Option<&Shape>, window: Window) -> Result<Written> {
@@ -278,42 +172,25 @@ impl Work {
         Ok(written)
     }
 
-    async fn record(&self, tx: &mut Tx, window: Window, written: &Written, now: DateTime<Utc>) -> Result<i64> {
+    pub(super) async fn record(&self, tx: &mut Tx, window: Window, written: &Written, now: DateTime<Utc>) -> Result<i64> {
         let timezone = self.context.config.reporting.timezone.name();
         let write_count = tx.record_window(self.under_way.writer(timezone), window, written, now).await?;
         abort::point("window_recorded");
         Ok(write_count)
     }
 
-    async fn commit(&self, mut tx: Tx) -> Result<()> {
+    pub(super) async fn commit(&self, mut tx: Tx) -> Result<()> {
         self.under_way.lock.assert_held(&self.context.store, &mut tx).await?;
         abort::point("window_before_commit");
         tx.commit().await?;
         abort::point("window_committed");
         Ok(())
     }
-
-    /// A window that lies outside of the days that events may be of: its events wait in the quarantine, until `as_of` reaches
-    /// them or the setting allows them.
-    async fn set_aside(&self, window: Window, computed: &Rollup, state: WindowState, why: &str) -> Result<Written> {
-        self.quarantine(window, computed).await?;
-        self.fail(window, state, why).await?;
-        Ok(Written { rows_in: computed.rows_in(), quarantined_count: i64::try_from(computed.quarantined.len())?, ..Written::default() })
-    }
-
-    async fn quarantine(&self, window: Window, computed: &Rollup) -> Result<()> {
-        let mut tx = self.context.store.begin().await?;
-        quarantine::replace(&mut tx, window, &computed.quarantined, &self.under_way.run_id, self.context.clock.now()).await?;
-        self.under_way.lock.assert_held(&self.context.store, &mut tx).await?;
-        tx.commit().await?;
-        abort::point("quarantine_committed");
-        Ok(())
-    }
 }
 
 /// Marks an error: the window keeps its old result, and is not tried again until its rows change.
 #[derive(Debug, Clone, Copy)]
-struct RawRowsGone;
+pub(super) struct RawRowsGone;
 
 impl std::fmt::Display for RawRowsGone {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::slot::{FIRST_LOOK, Fate, Known, SlotOutcome, SlotState};
 use crate::abort;
-use crate::run::{BeatGuard, Context};
+use crate::engine::env::Context;
+use crate::engine::heartbeat::BeatGuard;
 use crate::schedule::Schedule;
 use crate::sql_text::embedded;
 use crate::store::lock::is_process_gone;

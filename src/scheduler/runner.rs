@@ -7,8 +7,10 @@ use anyhow::Result;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::plan::Request;
-use crate::run::{self, Binding, Context, JobReport};
+use crate::engine::env::Context;
+use crate::engine::request::Request;
+use crate::run;
+use crate::run::report::{Binding, JobReport};
 use crate::snapshot::storage::Storage;
 use crate::store::runs::Origin;
 use crate::store::{Create, Store};

@@ -10,8 +10,10 @@ use uuid::Uuid;
 use super::claim::{self, Claim};
 use super::runner::{Call, Runner};
 use super::slot::{SlotOutcome, SlotState};
+use crate::engine::env::Context;
 use crate::failure::{self, Failure, Kind};
-use crate::run::{Context, JobReport, log};
+use crate::run::log;
+use crate::run::report::JobReport;
 use crate::schedule::{Overlap, Schedule};
 use crate::store::runs::{Origin, Trigger};
 

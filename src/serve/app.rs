@@ -8,7 +8,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 
 use super::auth::Auth;
-use crate::run::Context;
+use crate::engine::env::Context;
 use crate::schedule::Schedule;
 use crate::scheduler::asked::Asked;
 

@@ -14,9 +14,9 @@ use tempfile::SpooledTempFile;
 use uuid::Uuid;
 
 use super::SEALED_MARK;
+use crate::engine::request::Request;
 use crate::failure::Failure;
 use crate::fingerprint::hex;
-use crate::plan::Request;
 use crate::seats::calendar::{BillingMonth, Period, State, instant, subscription_months};
 use crate::seats::{self, Coverage, Series, Subscription, TOTAL};
 use crate::snapshot::manifest::PeakFacts;

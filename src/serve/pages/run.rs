@@ -12,7 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::runs;
-use crate::plan::Request;
+use crate::engine::request::Request;
 use crate::serve::app::App;
 use crate::serve::data::{self, LISTED_WINDOWS, RunLine, WindowLine};
 use crate::serve::html::{
