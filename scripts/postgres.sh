@@ -44,6 +44,10 @@ as_server "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.U
 as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -o \
   "-c listen_addresses='' -c unix_socket_directories='$dir' -c fsync=off -c full_page_writes=off -c max_connections=60 ${TALLYROLL_POSTGRES_OPTIONS:-}" \
   start >/dev/null || { cat "$dir/server.log" >&2; exit 1; }
+# Before PostgreSQL 15 everyone may create in `public`, which Tallyroll refuses.
+for database in template1 postgres; do
+  as_server "$bin/psql" -X -q -h "$dir" -U postgres -d "$database" -c "REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+done
 cd - >/dev/null
 
 chmod 755 "$dir"

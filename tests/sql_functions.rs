@@ -5,6 +5,7 @@ mod attacks_owners;
 mod attacks_rights;
 mod gateway;
 mod owners;
+mod planted;
 mod roles;
 
 use serde_json::Value;

@@ -26,7 +26,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let create = if arguments.dry_run { Create::Never } else { Create::IfMissing };
     let store = session.open(create).await?;
     // A superuser among another's tables gives roles and rights, and runs nothing of theirs.
-    let roles_only = arguments.roles && store.owner_below_superuser().await?.is_some();
+    let roles_only = arguments.roles && store.only_gives_roles().await?;
     let migrations = if roles_only { Vec::new() } else { store.migrate(arguments.dry_run).await? };
     let roles = if arguments.roles { store.create_roles().await } else { Ok(()) };
     let tables = if arguments.dry_run || roles_only { Ok(Vec::new()) } else { make_result_tables(&session, &store).await };

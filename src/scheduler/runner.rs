@@ -13,7 +13,7 @@ use crate::run;
 use crate::run::report::{Binding, JobReport};
 use crate::snapshot::storage::Storage;
 use crate::store::runs::Origin;
-use crate::store::{Create, Store};
+use crate::store::{Before, Create, Store};
 
 /// Runs a job for a slot, on connections of its own: a run that is cut off takes no others with it.
 pub type Runner = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Vec<JobReport>>> + Send + Sync>;
@@ -65,10 +65,13 @@ async fn run_call(context: &Arc<Context>, call: &Call) -> Result<Vec<JobReport>>
 
 /// The context with a store and a stop signal of its own: a run that is cut off leaves no half-used connection to others.
 async fn own_context(shared: &Context, stop: watch::Receiver<Option<i32>>) -> Result<Arc<Context>> {
+    let store = Store::open(&shared.project, &shared.config, Create::Never).await?;
+    // Somebody may have come since the scheduler began.
+    store.require_trust(Before::Use).await?;
     Ok(Arc::new(Context {
         project: shared.project.clone(),
         config: shared.config.clone(),
-        store: Store::open(&shared.project, &shared.config, Create::Never).await?,
+        store,
         storage: Storage::open(&shared.project, &shared.config.output.url)?,
         jobs: shared.jobs.clone(),
         clock: shared.clock.clone(),

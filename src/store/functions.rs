@@ -66,28 +66,18 @@ impl Store {
         Ok(rows.first().is_some_and(|row| row.text("value").is_ok_and(|made| made == digest())))
     }
 
-    /// The schema that the application's tables are in: where they were when this database was first migrated.
+    /// The schema that the application's tables are in: where the history of migrations is; before there is one, where the session creates.
     ///
     /// # Errors
     /// [`Failure`] of kind config where there is none.
     pub(super) async fn application_schema(&self) -> Result<String> {
-        let is_recorded = "SELECT 1 AS one WHERE to_regclass('tallyroll.tallyroll_setting') IS NOT NULL";
-        let sql = if self.query(is_recorded, &[]).await?.is_empty() {
-            // Of a release before this table: where its history is; of a new database: where the session creates.
-            "SELECT COALESCE((SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
-             WHERE pg_class.oid = to_regclass('tallyroll_migration')), \
-             (SELECT name FROM unnest(current_schemas(FALSE)) WITH ORDINALITY AS path (name, place) \
-             WHERE name <> 'tallyroll' AND name NOT LIKE 'pg\\_%' ORDER BY place LIMIT 1), '')::TEXT AS name"
-        } else {
-            "SELECT COALESCE((SELECT nspname FROM tallyroll.tallyroll_setting LEFT JOIN pg_namespace ON nspname = value \
-             WHERE name = 'application_schema'), '')::TEXT AS name"
-        };
-        let name = self.query(sql, &[]).await?.first().map_or_else(|| Ok(String::new()), |row| row.text("name"))?;
+        let rows = self.query("SELECT pg_catalog.current_setting('tallyroll.application_schema') AS name", &[]).await?;
+        let name = rows.first().map_or_else(|| Ok(String::new()), |row| row.text("name"))?;
         if name.is_empty() {
             return Err(Failure::config(format!("The schema of the application's tables is not there at `{}`", self.location()))
                 .hint(
-                    "before the first `migrate`, the session's `search_path` must begin with it; after it has been renamed, \
-                     set `value` of 'application_schema' in tallyroll.tallyroll_setting",
+                    "before the first `migrate`, the session's `search_path` must begin with it; afterwards it is the one with \
+                     `tallyroll_migration`, a table of the owner of schema `tallyroll`, and there must be one such",
                 )
                 .into());
         }

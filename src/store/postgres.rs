@@ -30,31 +30,62 @@ const SESSION_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD';
      SET statement_timeout = 0; SET lock_timeout = 0; SET standard_conforming_strings = on; \
      SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
 
-/// Where unqualified names are looked for: our own schema, then the application's, then what the session had. Names alone are read
-/// before, from the catalog: a role that may not read our schema is told so by the statement that needs it. A superuser may come among
-/// what somebody else made: no operator, view or type of theirs is used here.
-const SEARCH_PATH: &str = "DO $$
+/// Where nothing is found that somebody made, until the transaction ends.
+pub(super) const NOTHING_OF_OTHERS: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
+
+/// Where unqualified names are looked for: our own schema, then the application's, which is where `tallyroll_migration` is, of the owner
+/// that our schema has. Before there is one: the first that the session would look in. The rest of the session's path is left out: a
+/// schema that is named like a role is whoever's makes it. Only the catalog is read, since a table's indexes may run code of its owner's.
+/// A statement whose client is gone ends within seconds, but on servers before 14, and some that are not on Linux.
+const SEARCH_PATH: &str = "SET search_path = pg_catalog, pg_temp;
+DO $$
 DECLARE
-    v_application TEXT;
-    v_path TEXT := pg_catalog.current_setting('search_path');
+    v_found NAME[];
+    v_application NAME;
 BEGIN
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', FALSE);
     IF EXISTS (
-        SELECT 1 FROM pg_catalog.pg_class AS setting JOIN pg_catalog.pg_namespace AS own ON own.oid = setting.relnamespace
+        SELECT 1 FROM pg_class AS setting JOIN pg_namespace AS own ON own.oid = setting.relnamespace
         WHERE own.nspname = 'tallyroll' AND setting.relname = 'tallyroll_setting' AND setting.relkind = 'r'
-            AND (SELECT count(*) = 2 FROM pg_attribute
-                 WHERE attrelid = setting.oid AND attname IN ('name', 'value') AND atttypid = 'text'::REGTYPE)
-            AND pg_catalog.has_schema_privilege(own.oid, 'USAGE') AND pg_catalog.has_table_privilege(setting.oid, 'SELECT')
     ) THEN
-        SELECT pg_catalog.quote_ident(value) INTO v_application FROM tallyroll.tallyroll_setting WHERE name = 'application_schema';
+        SELECT COALESCE(
+            array_agg(place.nspname) FILTER (WHERE history.relowner = own.nspowner),
+            array_agg(place.nspname) FILTER (WHERE pg_has_role(own.nspowner, history.relowner, 'MEMBER'))
+        ) INTO v_found
+        FROM pg_namespace AS own
+        JOIN pg_class AS history ON history.relname = 'tallyroll_migration' AND history.relkind = 'r'
+        JOIN pg_namespace AS place ON place.oid = history.relnamespace
+        WHERE own.nspname = 'tallyroll' AND place.nspname <> 'tallyroll';
+        v_application := CASE cardinality(v_found) WHEN 1 THEN v_found[1] END;
+    ELSE
+        RESET search_path;
+        v_found := pg_catalog.current_schemas(FALSE);
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', FALSE);
+        v_application := (
+            SELECT name
+            FROM unnest(v_found) WITH ORDINALITY AS path (name, place)
+            WHERE name <> 'tallyroll' AND name NOT LIKE 'pg\\_%' AND name <> 'information_schema'
+            ORDER BY EXISTS (
+                SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                WHERE nspname = name AND relname = 'tallyroll_migration' AND relkind = 'r'
+            ) DESC, place
+            LIMIT 1
+        );
     END IF;
-    PERFORM pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'tallyroll', v_application,
-        NULLIF(v_path, ''), 'pg_temp'), FALSE);
+    PERFORM set_config('tallyroll.application_schema', COALESCE(v_application, ''), FALSE);
+    BEGIN
+        PERFORM set_config('client_connection_check_interval', '5s', FALSE);
+    EXCEPTION WHEN OTHERS THEN
+        NULL;
+    END;
+    PERFORM set_config('search_path', concat_ws(', ', 'tallyroll', quote_ident(v_application), 'pg_temp'), FALSE);
 END;
 $$";
 
-/// Has a statement whose client is gone end within seconds. Servers before 14, and some that are not on Linux, refuse it.
-const CHECK_CLIENT: &str = "SET client_connection_check_interval = '5s'";
+/// Makes a session what it was when it began, whatever a function has set in it.
+pub(super) async fn renew(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let forget = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL";
+    connection.execute(AssertSqlSafe(format!("{forget}; {SESSION_SETTINGS}; {SEARCH_PATH}"))).await.map(|_| ())
+}
 
 /// A connection that cannot be opened is tried this often, with growing pauses, before exit code 75.
 const CONNECT_ATTEMPTS: u32 = 3;
@@ -82,7 +113,6 @@ pub(super) async fn connect(url: &PostgresUrl, connections: u32) -> Result<PgPoo
             Box::pin(async move {
                 connection.execute(SESSION_SETTINGS).await?;
                 connection.execute(SEARCH_PATH).await?;
-                let _ = connection.execute(CHECK_CLIENT).await;
                 Ok(())
             })
         })
@@ -130,7 +160,8 @@ pub(super) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
 /// Behind one, a second connection gets the session that the first has just used.
 async fn require_own_session(mut first: PgConnection, pool: &PgPool) -> Result<()> {
     let mut second = acquire(pool).await?;
-    let sql = "SELECT pg_backend_pid()";
+    // Not yet told where to look, the first finds what the database's owner lets it.
+    let sql = "SELECT pg_catalog.pg_backend_pid()";
     let of_first: i32 =
         sqlx::raw_sql(sql).fetch_one(&mut first).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::no_session)?;
     let of_second: i32 =

@@ -5,7 +5,7 @@ use super::{ROLES, database, drop_roles, share_roles, with_roles};
 use crate::support::{Engine, Fixture};
 
 /// A role that can log in, and an empty database of its own.
-async fn owned() -> (Fixture, String) {
+pub async fn owned() -> (Fixture, String) {
     let owned = Fixture::empty(Engine::Postgres).await;
     let name = format!("own-{}", database(&owned));
     owned.execute(&format!("CREATE ROLE \"{name}\" LOGIN")).await;
@@ -14,7 +14,7 @@ async fn owned() -> (Fixture, String) {
     (owned, name)
 }
 
-async fn drop_owner(owned: &Fixture, name: String) {
+pub async fn drop_owner(owned: &Fixture, name: String) {
     owned.execute(&format!("REASSIGN OWNED BY \"{name}\" TO postgres")).await;
     drop_roles(owned, &[name]).await;
 }

@@ -25,6 +25,10 @@ impl Cluster {
         let arguments = ["-D", &text(&cluster.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
         cluster.well("initdb", &arguments);
         cluster.go_on();
+        // As scripts/postgres.sh.
+        for database in ["template1", "postgres"] {
+            cluster.well("psql", &["-X", "-q", "-c", "REVOKE CREATE ON SCHEMA public FROM PUBLIC", &cluster.url(database)]);
+        }
         cluster
     }
 
