@@ -3,41 +3,116 @@
 --
 -- None of the roles can log in until it is told to: ALTER ROLE tallyroll_runner LOGIN PASSWORD '…'. Or make a role of your own a
 -- member: GRANT tallyroll_writer TO my_application. The runner has to be this very role, its BYPASSRLS is not inherited.
+-- Nothing of a superuser's touches a table here: its owner's indexes would run code. What is read is the catalog; until the first statement
+-- has said where to look, types have their schema.
 DO $$
 DECLARE
-    v_application TEXT;
-    v_roles CONSTANT NAME[] := ARRAY[
+    v_application pg_catalog.TEXT;
+    v_roles CONSTANT pg_catalog.NAME[] := ARRAY[
         'tallyroll_migrator', 'tallyroll_owner', 'tallyroll_runner', 'tallyroll_writer', 'tallyroll_reader', 'tallyroll_user'
     ];
-    v_name TEXT;
-    v_role TEXT;
-    v_owner OID;
-    v_relation REGCLASS;
-    v_function REGPROCEDURE;
+    v_name pg_catalog.TEXT;
+    v_role pg_catalog.TEXT;
+    v_mend pg_catalog.TEXT;
+    -- Of the log, and of our schema.
+    v_owner pg_catalog.OID;
+    v_migrated_by pg_catalog.OID;
+    v_relation pg_catalog.REGCLASS;
+    v_function pg_catalog.REGPROCEDURE;
     -- Of whom a policy is true is asked once a statement. No policy is made for a role by name: its members could drop it.
-    v_is_member CONSTANT TEXT := '(SELECT pg_has_role(CURRENT_USER, to_regrole(%L), ''USAGE''))';
-    v_is_own TEXT;
-    v_functions CONSTANT TEXT[] := ARRAY[
-        'log_ai_usage', 'track_chat_request', 'complete_chat_request', 'record_seat_change', 'upsert_seat_assignment',
-        'remove_seat_assignment', 'record_ai_seat_usage', 'get_ai_usage_dashboard', 'get_user_ai_usage', 'get_ai_cost_summary'
+    v_is_member CONSTANT pg_catalog.TEXT := '(SELECT pg_has_role(CURRENT_USER, to_regrole(%L), ''USAGE''))';
+    v_is_own pg_catalog.TEXT;
+    -- What applications call: the first seven write, by the first three an application does.
+    v_signatures CONSTANT pg_catalog.TEXT[] := ARRAY[
+        'log_ai_usage(uuid, text, integer, text, text, text, integer, integer, text, integer, integer, text, text)',
+        'track_chat_request(uuid, text, text, text, text, text, text)',
+        'complete_chat_request(uuid, text, text, integer, integer, integer, integer, integer, integer, text)',
+        'record_seat_change(text, text)',
+        'upsert_seat_assignment(bigint, bigint[], text[], bigint, text)',
+        'remove_seat_assignment(bigint, bigint[], text)',
+        'record_ai_seat_usage(uuid, text, text, text)',
+        'get_ai_usage_dashboard(integer)',
+        'get_user_ai_usage(uuid, integer)',
+        'get_ai_cost_summary()'
+    ];
+    v_functions pg_catalog.REGPROCEDURE[];
+    v_sources CONSTANT pg_catalog.TEXT[] := ARRAY[
+        'ai_usage_log', 'chat_requests', 'request_analytics', 'users', 'user_plans', 'subscription', 'seat_usage_event', 'ai_seat_state',
+        'subscription_seat_assignments'
     ];
 BEGIN
     -- Nothing that somebody made is found by what follows.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', TRUE);
     v_is_own := format(v_is_member, 'tallyroll_user')
         || ' AND (user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()))';
-    -- Nor is anything run that the tables' owner made: whoever makes the roles may be a superuser.
-    IF NOT EXISTS (
-        SELECT 1 FROM pg_class
-        WHERE oid = to_regclass('tallyroll.tallyroll_setting') AND relkind = 'r' AND 2 = (
-            SELECT count(*) FROM pg_attribute
-            WHERE attrelid = pg_class.oid AND attname IN ('name', 'value') AND atttypid = 'text'::REGTYPE
-        )
-    ) THEN
+    SELECT nspowner INTO v_migrated_by
+    FROM pg_namespace
+    WHERE nspname = 'tallyroll' AND EXISTS (
+        SELECT 1 FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = 'usage_daily' AND relkind = 'r'
+    );
+    IF v_migrated_by IS NULL THEN
         RAISE EXCEPTION 'the schema is not there' USING HINT = 'first `tallyroll migrate`, as the owner of the tables';
     END IF;
-    SELECT value INTO STRICT v_application FROM tallyroll.tallyroll_setting WHERE name = 'application_schema';
-    v_owner := (SELECT relowner FROM pg_class WHERE oid = to_regclass(format('%I.ai_usage_log', v_application)));
+    -- Where the history of migrations is, of the owner of our schema, as sessions look for it (src/store/postgres.rs).
+    SELECT CASE count(*) WHEN 1 THEN min(place.nspname) END INTO v_application
+    FROM pg_class AS history
+    JOIN pg_namespace AS place ON place.oid = history.relnamespace
+    WHERE history.relname = 'tallyroll_migration' AND history.relkind = 'r' AND history.relowner = v_migrated_by AND place.nspname <> 'tallyroll';
+    SELECT relowner INTO v_owner
+    FROM pg_class
+    WHERE relnamespace = to_regnamespace(quote_ident(v_application)) AND relname = 'ai_usage_log' AND relkind IN ('r', 'p');
+    IF v_owner IS NULL THEN
+        RAISE EXCEPTION 'the application''s tables are not beside a table tallyroll_migration of the owner of schema tallyroll'
+            USING HINT = 'first `tallyroll migrate`, as the owner of the tables';
+    END IF;
+
+    -- What would get a right, or be run by a role, has to be of those whose this is: nobody gives away by us what is another's.
+    IF NOT has_schema_privilege(v_migrated_by, to_regnamespace(quote_ident(v_application))::OID, 'CREATE') THEN
+        RAISE EXCEPTION 'schema % is not for % to give rights on, who owns the schema tallyroll', quote_ident(v_application), v_migrated_by::REGROLE
+            USING HINT = format('GRANT CREATE ON SCHEMA %I TO %s', v_application, v_migrated_by::REGROLE);
+    END IF;
+    SELECT format('%s of %s', oid::REGCLASS, relowner::REGROLE) INTO v_name
+    FROM pg_class
+    WHERE relnamespace = to_regnamespace(quote_ident(v_application))
+        AND relname = ANY (v_sources || ARRAY['user_roles', 'user_dashboard_data', 'tallyroll_migration', 'ai_usage_summary'])
+        AND NOT pg_has_role(v_owner, relowner, 'MEMBER') AND NOT pg_has_role(v_migrated_by, relowner, 'MEMBER')
+    LIMIT 1;
+    IF v_name IS NOT NULL THEN
+        RAISE EXCEPTION 'the table % is not of the owner of the log, nor of a role that this is a member of', v_name
+            USING HINT = 'give it to the owner of the log, or drop it';
+    END IF;
+    SELECT array_agg(to_regprocedure(format('%I.%s', v_application, signature)) ORDER BY place) INTO v_functions
+    FROM unnest(v_signatures) WITH ORDINALITY AS known (signature, place);
+    SELECT format('%s of %s', oid::REGPROCEDURE, proowner::REGROLE) INTO v_name
+    FROM pg_proc
+    WHERE pronamespace = to_regnamespace(quote_ident(v_application))
+        AND proname = ANY (SELECT split_part(signature, '(', 1) FROM unnest(v_signatures) AS signature)
+        AND NOT (COALESCE(oid = ANY (v_functions), FALSE) AND (
+            proowner IN (v_owner, v_migrated_by) OR pg_has_role(proowner, to_regrole('tallyroll_migrator'), 'MEMBER')
+            OR proowner = to_regrole('tallyroll_owner')
+        ))
+    LIMIT 1;
+    IF v_name IS NOT NULL THEN
+        RAISE EXCEPTION 'the function % has a name of ours, and is not one that `tallyroll migrate` made as the owner of the tables', v_name
+            USING HINT = 'rename it or drop it, then `tallyroll migrate`';
+    END IF;
+    IF EXISTS (SELECT 1 FROM unnest(v_functions) AS known WHERE known IS NULL) THEN
+        RAISE EXCEPTION 'functions are not there' USING HINT = 'first `tallyroll migrate`, as the owner of the tables';
+    END IF;
+    SELECT format('%s on %s, whose function is of %s', quote_ident(tgname), tgrelid::REGCLASS, proowner::REGROLE) INTO v_name
+    FROM pg_trigger
+    JOIN pg_class ON pg_class.oid = tgrelid
+    JOIN pg_proc ON pg_proc.oid = tgfoid
+    WHERE (relnamespace = 'tallyroll'::REGNAMESPACE OR relnamespace = to_regnamespace(quote_ident(v_application))
+            AND relname = ANY (v_sources || ARRAY['user_dashboard_data', 'tallyroll_migration']))
+        AND proowner NOT IN (v_owner, v_migrated_by) AND NOT (SELECT rolsuper FROM pg_roles WHERE pg_roles.oid = proowner)
+        AND proowner IS DISTINCT FROM to_regrole('tallyroll_owner') AND proowner <> relowner
+        AND COALESCE(NOT pg_has_role(proowner, to_regrole('tallyroll_migrator'), 'MEMBER'), TRUE)
+    LIMIT 1;
+    IF v_name IS NOT NULL THEN
+        RAISE EXCEPTION 'the trigger %, would run with the rights of others', v_name
+            USING HINT = 'DROP TRIGGER, or give its function to the owner of the table after a look at what it does';
+    END IF;
 
     -- Roles are of the whole server: who is a member here owns what is theirs in every database. What says that this is meant belongs to
     -- the role and not into a database, whose owner could say so alone.
@@ -75,6 +150,40 @@ BEGIN
     IF to_regrole('tallyroll_reader') IS NULL THEN CREATE ROLE tallyroll_reader; END IF;
     -- One user: sees itself.
     IF to_regrole('tallyroll_user') IS NULL THEN CREATE ROLE tallyroll_user; END IF;
+    -- Roles that somebody made before may be otherwise, and then are somebody's.
+    SELECT role.said, role.mend INTO v_name, v_mend
+    FROM (
+        SELECT format('the role %s can do more than it should, or less', rolname) AS said,
+            format('ALTER ROLE %s NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION %s%s', rolname,
+                CASE WHEN rolname IN ('tallyroll_owner', 'tallyroll_runner') THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END,
+                CASE rolname WHEN 'tallyroll_owner' THEN ' NOLOGIN' ELSE '' END) AS mend
+        FROM pg_roles
+        WHERE rolname = ANY (v_roles) AND (
+            rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication
+            OR rolbypassrls <> (rolname IN ('tallyroll_owner', 'tallyroll_runner'))
+            OR rolname = 'tallyroll_owner' AND rolcanlogin
+        )
+        UNION ALL
+        -- tallyroll_owner's members are the migrator's; the migrator's were made by an administrator, or own the tables. Before
+        -- PostgreSQL 16 whoever may create roles could make any.
+        SELECT format('%s is a member of %s, and no administrator made it one (granted again by one, it is)', member.rolname, role.rolname),
+            format('REVOKE %s FROM %s CASCADE', role.rolname, quote_ident(member.rolname))
+        FROM pg_auth_members AS given
+        JOIN pg_roles AS role ON role.oid = given.roleid
+        JOIN pg_roles AS member ON member.oid = given.member
+        LEFT JOIN pg_roles AS giver ON giver.oid = given.grantor
+        WHERE NOT member.rolsuper AND member.rolname <> CURRENT_USER AND member.oid NOT IN (v_owner, v_migrated_by) AND (
+            role.rolname = 'tallyroll_owner' AND member.rolname <> 'tallyroll_migrator'
+            OR role.rolname = 'tallyroll_migrator' AND (
+                member.rolname = ANY (v_roles)
+                OR NOT COALESCE(giver.rolsuper OR giver.rolname = CURRENT_USER OR giver.oid IN (v_owner, v_migrated_by), FALSE)
+            )
+        )
+    ) AS role
+    LIMIT 1;
+    IF v_name IS NOT NULL THEN
+        RAISE EXCEPTION '%', v_name USING HINT = v_mend;
+    END IF;
     -- The role that users of a hosted database have.
     IF to_regrole('authenticated') IS NOT NULL THEN GRANT tallyroll_user TO authenticated; END IF;
     IF NOT pg_has_role('tallyroll_migrator', 'tallyroll_owner', 'MEMBER') THEN GRANT tallyroll_owner TO tallyroll_migrator; END IF;
@@ -104,26 +213,6 @@ BEGIN
     LOOP
         EXECUTE format('REVOKE ALL ON SCHEMA tallyroll FROM %s CASCADE', v_role);
     END LOOP;
-    -- What others got by default privileges when it was made (a hosted database gives its users everything) is taken back.
-    FOR v_role IN
-        SELECT DISTINCT quote_ident(role.rolname)
-        FROM pg_default_acl, aclexplode(defaclacl) AS given
-        JOIN pg_roles AS role ON role.oid = given.grantee
-        WHERE defaclnamespace IN (0, to_regnamespace(quote_ident(v_application)), 'tallyroll'::REGNAMESPACE)
-            AND role.rolname NOT LIKE 'tallyroll\_%' AND NOT role.rolsuper
-            AND role.oid <> (SELECT relowner FROM pg_class WHERE oid = 'tallyroll.usage_daily'::REGCLASS)
-    LOOP
-        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA tallyroll FROM %s', v_role);
-        EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tallyroll FROM %s', v_role);
-        EXECUTE format('REVOKE ALL ON %I.tallyroll_migration, %1$I.ai_usage_summary FROM %s', v_application, v_role);
-        FOR v_function IN
-            SELECT oid FROM pg_proc
-            WHERE pronamespace = to_regnamespace(quote_ident(v_application)) AND proname = ANY (v_functions)
-        LOOP
-            EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', v_function, v_role);
-        END LOOP;
-    END LOOP;
-
     -- Owners: what is ours is the migrator's, its functions are tallyroll_owner's, who then creates no more.
     FOR v_relation IN
         SELECT oid FROM pg_class
@@ -135,8 +224,8 @@ BEGIN
     END LOOP;
     FOR v_function IN
         SELECT oid FROM pg_proc
-        WHERE (pronamespace = 'tallyroll'::REGNAMESPACE
-                OR pronamespace = to_regnamespace(quote_ident(v_application)) AND proname = ANY (v_functions))
+        WHERE (oid = ANY (v_functions) OR pronamespace = 'tallyroll'::REGNAMESPACE AND proname LIKE 'tallyroll\_%'
+                AND (proowner IN (v_owner, v_migrated_by) OR pg_has_role(proowner, 'tallyroll_migrator', 'MEMBER')))
             AND proowner <> to_regrole('tallyroll_owner')
     LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO tallyroll_owner', v_function);
@@ -147,6 +236,40 @@ BEGIN
     IF (SELECT nspowner FROM pg_namespace WHERE nspname = 'tallyroll') <> to_regrole('tallyroll_migrator') THEN
         ALTER SCHEMA tallyroll OWNER TO tallyroll_migrator;
     END IF;
+
+    -- Rights that somebody has who is neither the owner nor one of these roles: by default privileges (a hosted database gives its users
+    -- everything), or by hand.
+    FOR v_name, v_role IN
+        SELECT DISTINCT object.name, CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END
+        FROM (
+            SELECT 'TABLE ' || oid::REGCLASS::TEXT AS name, relowner AS owner, relacl AS acl
+            FROM pg_class
+            WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND (relnamespace = 'tallyroll'::REGNAMESPACE
+                OR relnamespace = to_regnamespace(quote_ident(v_application)) AND relname IN ('tallyroll_migration', 'ai_usage_summary'))
+            UNION ALL
+            SELECT 'TABLE ' || attrelid::REGCLASS::TEXT, relowner, attacl
+            FROM pg_attribute
+            JOIN pg_class ON pg_class.oid = attrelid
+            WHERE relnamespace = 'tallyroll'::REGNAMESPACE OR relnamespace = to_regnamespace(quote_ident(v_application))
+                AND relname IN ('tallyroll_migration', 'ai_usage_summary')
+            UNION ALL
+            SELECT 'FUNCTION ' || oid::REGPROCEDURE::TEXT, proowner, COALESCE(proacl, acldefault('f', proowner))
+            FROM pg_proc
+            WHERE pronamespace = 'tallyroll'::REGNAMESPACE OR oid = ANY (v_functions)
+        ) AS object, aclexplode(object.acl) AS given
+        WHERE given.grantee <> object.owner AND (given.grantee = 0 OR pg_get_userbyid(given.grantee) <> ALL (v_roles))
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s CASCADE', v_name, v_role);
+    END LOOP;
+    -- Of the application's tables nobody but the owner makes a trigger, which would run with the rights of whoever writes.
+    FOR v_name, v_role IN
+        SELECT DISTINCT pg_class.oid::REGCLASS::TEXT, CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END
+        FROM pg_class, aclexplode(relacl) AS given
+        WHERE relnamespace = to_regnamespace(quote_ident(v_application)) AND relname = ANY (v_sources || ARRAY['user_dashboard_data', 'user_roles'])
+            AND given.grantee <> relowner AND given.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
+    LOOP
+        EXECUTE format('REVOKE TRIGGER, REFERENCES, TRUNCATE ON %s FROM %s CASCADE', v_name, v_role);
+    END LOOP;
 
     -- What the functions do.
     EXECUTE format('GRANT SELECT, INSERT ON %1$I.ai_usage_log, %1$I.seat_usage_event TO tallyroll_owner', v_application);
@@ -188,10 +311,7 @@ BEGIN
     END IF;
 
     -- The application's tables: the runner reads them (and imports into them), the application inserts, in its own transaction.
-    FOREACH v_name IN ARRAY ARRAY[
-        'ai_usage_log', 'chat_requests', 'request_analytics', 'users', 'user_plans', 'subscription', 'seat_usage_event', 'ai_seat_state',
-        'subscription_seat_assignments'
-    ] LOOP
+    FOREACH v_name IN ARRAY v_sources LOOP
         EXECUTE format('GRANT SELECT, INSERT ON %I.%I TO tallyroll_runner', v_application, v_name);
     END LOOP;
     EXECUTE format('GRANT UPDATE (requests_used) ON %I.users TO tallyroll_runner', v_application);
@@ -232,27 +352,25 @@ BEGIN
         EXECUTE format('GRANT SELECT ON %s TO tallyroll_reader', v_relation);
     END LOOP;
 
-    FOR v_function IN
-        SELECT oid FROM pg_proc
-        WHERE pronamespace = to_regnamespace(quote_ident(v_application)) AND proname = ANY (v_functions[1:7])
-    LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_writer, tallyroll_runner', v_function);
+    FOREACH v_function IN ARRAY v_functions[1:7] LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_writer', v_function);
     END LOOP;
-    FOR v_function IN
-        SELECT oid FROM pg_proc
-        WHERE pronamespace = to_regnamespace(quote_ident(v_application)) AND proname = ANY (v_functions[8:])
-            OR pronamespace = 'tallyroll'::REGNAMESPACE
-                AND proname IN ('tallyroll_current_user_id', 'tallyroll_is_admin', 'tallyroll_asking_role')
-    LOOP
+    -- The runner imports; it changes no row of the log, so it completes no request.
+    FOREACH v_function IN ARRAY v_functions[2:3] LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM tallyroll_runner', v_function);
+    END LOOP;
+    FOREACH v_function IN ARRAY v_functions[1:1] || v_functions[4:7] LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_runner', v_function);
+    END LOOP;
+    FOREACH v_function IN ARRAY v_functions[8:10] || ARRAY[
+        'tallyroll.tallyroll_current_user_id()'::REGPROCEDURE, 'tallyroll.tallyroll_is_admin()'::REGPROCEDURE,
+        'tallyroll.tallyroll_asking_role()'::REGPROCEDURE
+    ] LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_reader, tallyroll_runner, tallyroll_user', v_function);
     END LOOP;
     -- As the seed does; one who is only a user logs for itself alone.
     IF to_regrole('authenticated') IS NOT NULL THEN
-        FOR v_function IN
-            SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident(v_application)) AND proname = 'log_ai_usage'
-        LOOP
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO authenticated', v_function);
-        END LOOP;
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO authenticated', v_functions[1]);
     END IF;
 
     -- Results that are of a user: a reader sees all, a user its own, the seed's admins all. Whoever asks is found once, not once a row.
@@ -275,7 +393,7 @@ BEGIN
         FROM pg_class, aclexplode(relacl) AS given
         LEFT JOIN pg_roles AS role ON role.oid = given.grantee
         WHERE pg_class.oid = v_relation AND given.grantee <> relowner AND role.rolname IS DISTINCT FROM 'authenticated'
-            AND COALESCE(role.rolname NOT LIKE 'tallyroll\_%', TRUE)
+            AND COALESCE(role.rolname <> ALL (v_roles), TRUE)
     ) THEN
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_relation);
     END IF;

@@ -28,6 +28,10 @@ BEGIN
     )
     SELECT id INTO STRICT v_id FROM request;
     RETURN v_id;
+EXCEPTION
+    -- PostgreSQL's own words would show the whole row, which the caller may not read.
+    WHEN not_null_violation OR check_violation OR unique_violation OR exclusion_violation THEN
+        RAISE EXCEPTION 'A chat request of user % cannot begin so: %', p_user_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;
 
@@ -80,7 +84,7 @@ BEGIN
     END IF;
 EXCEPTION
     -- PostgreSQL's own words would show the whole row, which the caller may not read.
-    WHEN not_null_violation OR check_violation THEN
+    WHEN not_null_violation OR check_violation OR unique_violation OR exclusion_violation THEN
         RAISE EXCEPTION 'Chat request % cannot be completed so: %', p_request_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;

@@ -41,5 +41,9 @@ BEGIN
     )
     RETURNING id INTO v_id;
     RETURN v_id;
+EXCEPTION
+    -- PostgreSQL's own words would show the whole row, which the caller may not read.
+    WHEN not_null_violation OR check_violation OR unique_violation OR exclusion_violation THEN
+        RAISE EXCEPTION 'The usage of user % cannot be logged so: %', p_user_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;

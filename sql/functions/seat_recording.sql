@@ -92,6 +92,10 @@ BEGIN
     INTO v_appended
     FROM (SELECT seat_type, seats FROM counted ORDER BY seat_type COLLATE "C") AS ordered;
     RETURN v_appended;
+EXCEPTION
+    -- PostgreSQL's own words would show the whole row, which the caller may not read.
+    WHEN not_null_violation OR check_violation OR unique_violation OR exclusion_violation THEN
+        RAISE EXCEPTION 'The seats of org % cannot be recorded so: %', p_org_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;
 
@@ -107,7 +111,7 @@ CREATE OR REPLACE FUNCTION {app}.upsert_seat_assignment(
 ) RETURNS SETOF BIGINT
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF p_namespace_id IS NULL OR array_position(p_user_ids, NULL) IS NOT NULL OR cardinality(p_user_ids) IS DISTINCT FROM cardinality(p_seat_types) THEN
+    IF p_namespace_id IS NULL OR p_user_ids IS NULL OR p_seat_types IS NULL OR array_position(p_user_ids, NULL) IS NOT NULL OR cardinality(p_user_ids) IS DISTINCT FROM cardinality(p_seat_types) THEN
         RAISE EXCEPTION 'upsert_seat_assignment needs a namespace, users that are not NULL, and as many seat types as users'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -131,6 +135,10 @@ BEGIN
         seat_type = excluded.seat_type
     RETURNING present.id;
     PERFORM {app}.record_seat_change(p_namespace_id::TEXT, p_reason);
+EXCEPTION
+    -- PostgreSQL's own words would show the whole row, which the caller may not read.
+    WHEN not_null_violation OR check_violation OR unique_violation OR exclusion_violation THEN
+        RAISE EXCEPTION 'Seats of namespace % cannot be assigned so: %', p_namespace_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;
 
@@ -148,6 +156,10 @@ BEGIN
     GET DIAGNOSTICS v_removed = ROW_COUNT;
     PERFORM {app}.record_seat_change(p_namespace_id::TEXT, p_reason);
     RETURN v_removed;
+EXCEPTION
+    -- PostgreSQL's own words would show the whole row, which the caller may not read.
+    WHEN not_null_violation OR check_violation OR unique_violation OR exclusion_violation THEN
+        RAISE EXCEPTION 'Seats of namespace % cannot be taken away so: %', p_namespace_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;
 
@@ -211,7 +223,7 @@ BEGIN
     ) = 1;
 EXCEPTION
     -- PostgreSQL's own words would show the whole row, which the caller may not read.
-    WHEN not_null_violation OR check_violation THEN
+    WHEN not_null_violation OR check_violation OR unique_violation OR exclusion_violation THEN
         RAISE EXCEPTION 'The use by user % cannot be recorded so: %', p_user_id, SQLERRM USING ERRCODE = 'invalid_parameter_value';
 END;
 $$;

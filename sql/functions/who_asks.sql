@@ -39,6 +39,16 @@ BEGIN
         EXECUTE 'SELECT auth.uid()' INTO v_user_id;
         RETURN v_user_id;
     END IF;
+    -- Whoever owns the users could be any of them.
+    IF NOT EXISTS (
+        SELECT 1
+        FROM pg_class AS log
+        JOIN pg_class AS users ON users.oid = '{app}.users'::REGCLASS
+        JOIN pg_roles AS owner ON owner.oid = users.relowner
+        WHERE log.oid = '{app}.ai_usage_log'::REGCLASS AND (owner.oid = log.relowner OR owner.rolsuper)
+    ) THEN
+        RETURN NULL;
+    END IF;
     SELECT id INTO v_user_id
     FROM {app}.users
     WHERE id::TEXT = v_role OR email::TEXT = v_role

@@ -88,6 +88,7 @@ async fn no_error_of_a_writers_function_shows_a_row() {
     let name = format!("app-{}", database(&fixture));
     let mut app = login(&fixture, &name, "tallyroll_writer").await;
     try_rows(&mut app, &format!("SELECT record_ai_seat_usage('{ANN}', 'org', 'chat', 'A secret')::TEXT")).await.unwrap();
+    try_rows(&mut app, "SELECT upsert_seat_assignment(1, '{3}', '{base}')::TEXT").await.unwrap();
     let request = try_rows(&mut app, &format!("SELECT track_chat_request('{ANN}', 'A secret')::TEXT")).await.unwrap().remove(0);
     // The application's own constraints, which a function cannot know beforehand.
     fixture.execute("ALTER TABLE chat_requests ADD CHECK (tokens_used < 1000)").await;
@@ -105,7 +106,15 @@ async fn no_error_of_a_writers_function_shows_a_row() {
         "record_seat_change(NULL)".to_owned(),
         "upsert_seat_assignment(NULL, '{3}', '{base}')".to_owned(),
         "upsert_seat_assignment(1, '{NULL}', '{base}')".to_owned(),
+        "upsert_seat_assignment(1, NULL, NULL)".to_owned(),
+        "upsert_seat_assignment(1, '{3}', NULL)".to_owned(),
         "remove_seat_assignment(NULL, '{3}')".to_owned(),
+        // Texts that the tables refuse as too long.
+        "record_seat_change('77', repeat('r', 1001))".to_owned(),
+        "upsert_seat_assignment(77, '{3}', ARRAY[repeat('r', 1001)])".to_owned(),
+        "remove_seat_assignment(1, '{3}', repeat('r', 1001))".to_owned(),
+        format!("log_ai_usage('{ANN}', p_model_used => repeat('r', 1001))"),
+        format!("track_chat_request('{ANN}', p_model => repeat('r', 1001))"),
     ] {
         let sql = format!("SELECT {call}::TEXT");
         let error = sqlx::Executor::fetch_all(&mut app, sqlx::AssertSqlSafe(sql)).await.expect_err(&call);
