@@ -12,6 +12,7 @@ on_both_databases!(
     a_source_that_does_more_than_read_is_refused,
     comments_and_semicolons_around_a_statement_do_no_harm,
     whatever_a_check_returns_is_shown,
+    a_table_that_took_the_place_of_a_jobs_keeps_its_rows,
 );
 
 const JOB: &str = "description = \"d\"\noperator = \"sql\"\nreads = [\"usage_daily\"]\ngrain = [\"id\"]\nwindow = \"all\"\n";
@@ -147,6 +148,65 @@ async fn tables_that_jobs_of_an_earlier_release_made_are_theirs(engine: Engine) 
     fixture.run_well(&["run-job", "mine", "--force", "--as-of", AS_OF]);
     // One that only failed has made none.
     assert_eq!(fixture.number("SELECT COUNT(*) FROM result_table WHERE table_name = 'orders'").await, 0);
+}
+
+/// The job's table was dropped, and the application made one of its own of that name.
+async fn a_table_that_took_the_place_of_a_jobs_keeps_its_rows(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.write("sql/mine.sql", "SELECT 'x' AS id");
+    fixture.write("jobs/mine.toml", JOB);
+    let run = ["run-job", "mine", "--force", "--as-of", AS_OF];
+    fixture.run_well(&run);
+    let place = if engine == Engine::Postgres { "public.mine" } else { "mine" };
+    fixture.execute("ALTER TABLE mine ADD COLUMN note TEXT").await;
+    fixture.run_well(&run);
+    fixture.execute("DROP TABLE mine").await;
+    fixture.execute(&format!("CREATE TABLE {place} (id TEXT PRIMARY KEY, total BIGINT)")).await;
+    fixture.execute(&format!("INSERT INTO {place} VALUES ('kept', 1)")).await;
+    let told = fixture.assert_refused("mine", "another table of that name").await;
+    assert!(told.contains("`mine`"), "{told}");
+    assert_eq!(fixture.rows(&format!("SELECT id FROM {place}")).await, ["kept"]);
+    fixture.execute(&format!("DROP TABLE {place}")).await;
+    fixture.run_well(&run);
+    assert_eq!(fixture.rows("SELECT id FROM mine").await, ["x"]);
+    // An index is no table.
+    if engine == Engine::Sqlite {
+        fixture.write("jobs/mine.toml", &format!("{JOB}writes = \"idx_seat_assignments_user\"\n"));
+        let told = fixture.assert_refused("mine", "an index").await;
+        assert!(told.contains("is no table"), "{told}");
+    }
+}
+
+/// A cursor that is held is read when the transaction commits, after what a job's SQL may do has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_select_leaves_is_run_afterwards() {
+    let fixture = fixture(Engine::Postgres).await;
+    fixture.execute("CREATE FUNCTION wipe() RETURNS INTEGER LANGUAGE sql AS 'DELETE FROM orders; SELECT 1'").await;
+    let hold = "CREATE FUNCTION hold() RETURNS TEXT LANGUAGE plpgsql AS \
+         $$ BEGIN EXECUTE 'DECLARE held CURSOR WITH HOLD FOR SELECT wipe()'; RETURN 'x'; END; $$";
+    fixture.execute(hold).await;
+    fixture.execute("CREATE TABLE public.mine (id TEXT)").await;
+    fixture.execute("CREATE TABLE public.job_window (LIKE tallyroll.job_window INCLUDING ALL)").await;
+    fixture.execute("INSERT INTO public.mine VALUES ('kept')").await;
+    fixture.execute("CREATE TABLE tallyroll.mine (id TEXT UNIQUE)").await;
+    fixture.execute("INSERT INTO result_table VALUES ('mine', 'mine')").await;
+    let elsewhere = "set_config('search_path', 'public, tallyroll', false)";
+    for attack in ["hold()", elsewhere, &format!("set_config('role', 'none', false) || hold() || {elsewhere}")] {
+        for (select, more) in [
+            (attack, String::new()),
+            ("'x'", format!("[checks]\nno_rows = \"SELECT 1 AS one WHERE {attack} = ''\"\n")),
+            ("'x'", format!("follows = \"SELECT {attack} AS one\"\n")),
+        ] {
+            fixture.write("sql/mine.sql", &format!("SELECT {select} AS id"));
+            fixture.write("jobs/mine.toml", &format!("{JOB}{more}"));
+            let ran = fixture.run(&["run-job", "mine", "--force", "--as-of", AS_OF]);
+            assert_eq!(ran.code, Some(0), "{attack} {more} {ran:?}");
+            assert_eq!(fixture.rows("SELECT id FROM orders").await, ["kept"], "{attack} {more}");
+            assert_eq!(fixture.rows("SELECT id FROM public.mine").await, ["kept"], "{attack} {more}");
+            assert_eq!(fixture.number("SELECT COUNT(*) FROM tallyroll.mine").await, 1, "{attack} {more}");
+            assert_eq!(fixture.number("SELECT COUNT(*) FROM public.job_window").await, 0, "{attack} {more}");
+        }
+    }
 }
 
 /// Texts that do something else than give rows.

@@ -141,6 +141,7 @@ impl SqlSelect {
         if !store.table_columns(&job.writes).await?.is_empty() {
             return self.check_table(store, job).await;
         }
+        result_table::require_own(store, job).await?;
         result_table::require_right_to_create(store, job).await?;
         let table = quote_identifier(&job.writes);
         let grain = job.grain.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
@@ -155,6 +156,7 @@ impl SqlSelect {
             return self.check_table(store, job).await;
         }
         tx.execute(&self.create_table_sql("TABLE", job)?, &[]).await?;
+        result_table::record(&mut tx, job).await?;
         tx.execute(&format!("CREATE UNIQUE INDEX {index} ON {table} ({grain})"), &[]).await?;
         if let Some(give) = store.pick(Some("SELECT tallyroll.tallyroll_give_result_table(to_regclass($1))::TEXT"), None) {
             tx.query(give, &[table.into()]).await?;
@@ -266,7 +268,7 @@ impl SqlSelect {
         tx.execute(&format!("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {names} FROM {table} WITH NO DATA", &STAGED[8..]), &[]).await?;
         tx.begin_reading().await?;
         tx.execute(&format!("INSERT INTO {STAGED} ({names}) {select}"), parameters).await.map_err(only_reads)?;
-        tx.end_reading().await?;
+        tx.end_reading_and_keep_rows().await?;
         tx.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {STAGED}"), &[]).await
     }
 

@@ -3,7 +3,8 @@
 //!
 //! PostgreSQL prepares the text alone (one statement), then runs it for no rows as a part of a SELECT (nothing but a query can stand
 //! there, and no query that writes) in a read-only transaction (no row locks). What a function does shows only as it runs: a run
-//! calls it in a read-only subtransaction. What no transaction holds (another server by dblink, a signal to a process) is not seen.
+//! calls it in a read-only subtransaction, of which nothing is left: no cursor that would be read at the commit, no setting, no prepared
+//! statement. What no transaction holds (another server by dblink, a signal to a process) is not seen.
 //! SQLite has an authorizer that is asked about all that a statement does, and no functions that write.
 
 use std::path::Path;
@@ -12,7 +13,7 @@ use anyhow::Result;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
-use sqlx::{AssertSqlSafe, Column, Executor, SqlSafeStr, Statement};
+use sqlx::{AssertSqlSafe, Column, Connection as _, Executor, SqlSafeStr, Statement};
 
 use super::sqlite::BUSY_TIMEOUT;
 use super::{READ_ONLY, Row, Store, Tx, Value, classify, classify_sqlite, is_read_only, lacks_column, lacks_table, postgres, read_only};
@@ -43,9 +44,8 @@ impl Store {
     /// As [`Tx::read`].
     pub async fn read(&self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>> {
         let mut tx = self.begin_read().await?;
-        let rows = tx.read(sql, parameters).await?;
-        tx.commit().await?;
-        Ok(rows)
+        // Rolled back when it is dropped: nothing that was set stays with the connection.
+        tx.read(sql, parameters).await
     }
 
     async fn prove_in_postgres(&self, statement: &Numbered, prepared_by: Option<&str>) -> Result<Vec<String>> {
@@ -93,15 +93,31 @@ impl Tx {
         }
     }
 
-    /// The end of the subtransaction is the end of what was set in it.
+    /// Everything that was made, opened or set since is undone.
     ///
     /// # Errors
     /// What the database says.
     pub async fn end_reading(&mut self) -> Result<()> {
-        match self {
-            Self::Postgres(_) => self.execute("RELEASE SAVEPOINT reading", &[]).await.map(|_| ()),
-            Self::Sqlite(_) => Ok(()),
+        self.end_subtransaction("ROLLBACK TO SAVEPOINT reading; RELEASE SAVEPOINT reading", false).await
+    }
+
+    /// As [`Self::end_reading`], but that rows stay in a temporary table. A cursor that is to outlive the transaction is read at its end,
+    /// when writing is allowed again; what was set would say where later statements write.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn end_reading_and_keep_rows(&mut self) -> Result<()> {
+        self.end_subtransaction("CLOSE ALL; RELEASE SAVEPOINT reading", true).await
+    }
+
+    async fn end_subtransaction(&mut self, sql: &'static str, must_renew: bool) -> Result<()> {
+        let Self::Postgres(tx) = self else { return Ok(()) };
+        sqlx::raw_sql(sql).execute(&mut **tx).await.map_err(classify)?;
+        if must_renew {
+            postgres::renew(tx).await.map_err(classify)?;
         }
+        // Not undone by anything: a function may have put another statement under the name of one of ours.
+        tx.clear_cached_statements().await.map_err(classify)
     }
 }
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::sql_text::quote_identifier;
-use crate::store::Store;
+use crate::store::{Row, Store, Tx};
 
 /// Fails where the table that the job would write is there and is another one's.
 ///
@@ -15,37 +15,72 @@ pub(super) async fn require_own(store: &Store, job: &Job) -> Result<()> {
     if job.has_table_of_the_schema {
         return Ok(());
     }
+    // On PostgreSQL only those who upgrade make tables in our schema; SQLite has none, but the text that a table was made by.
     let (sql, name) = store.pick(
-        ("SELECT relkind IN ('r', 'p') AS is_table FROM pg_class WHERE oid = to_regclass($1)", quote_identifier(&job.writes)),
         (
-            "SELECT type = 'table' AS is_table FROM sqlite_schema WHERE name = $1 COLLATE NOCASE AND type IN ('table', 'view')",
+            "SELECT relkind IN ('r', 'p') AS is_table, nspname = 'tallyroll' AS is_in_place, nspname::TEXT AS place, NULL::TEXT AS made_as \
+             FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass($1)",
+            quote_identifier(&job.writes),
+        ),
+        (
+            "SELECT type = 'table' AS is_table, 1 AS is_in_place, 'main' AS place, sql AS made_as FROM sqlite_schema \
+             WHERE name = $1 COLLATE NOCASE AND type <> 'trigger'",
             job.writes.clone(),
         ),
     );
     let found = store.query(sql, &[name.into()]).await?;
-    let Some(row) = found.first() else { return Ok(()) };
-    if row.int("is_table")? == 0 {
+    let Some(there) = found.first() else { return Ok(()) };
+    if there.int("is_table")? == 0 {
         return Err(Failure::config(format!("`{}`, which `{}` would write, is no table", job.writes, job.origin))
             .hint("name another one in `writes`, or drop it: the next run makes a table")
             .into());
     }
-    let made_by = store.query("SELECT job FROM result_table WHERE table_name = $1", &[job.writes.as_str().into()]).await?;
-    let made_by = made_by.first().map(|row| row.text("job")).transpose()?;
+    let sql = store.pick(
+        "SELECT job, NULL::TEXT AS made_as FROM result_table WHERE table_name = $1",
+        "SELECT job, made_as FROM result_table WHERE table_name = $1",
+    );
+    let recorded = store.query(sql, &[job.writes.as_str().into()]).await?;
+    let made_by = recorded.first().map(|row| row.text("job")).transpose()?;
     let listed = store.pick("tallyroll.result_table", "result_table");
-    let (said, hand_over) = match made_by {
-        Some(made_by) if made_by == job.name => return Ok(()),
-        Some(made_by) => (
+    let (said, mut hand_over) = match made_by {
+        Some(made_by) if made_by != job.name => (
             format!("is the table of job `{made_by}`"),
             format!("UPDATE {listed} SET job = '{}' WHERE table_name = '{}'", job.name, job.writes),
+        ),
+        Some(_) if is_the_one_made(there, &recorded[0])? => return Ok(()),
+        Some(_) => (
+            "is not the table that this job made, which is gone".to_owned(),
+            store.pick(String::new(), format!("UPDATE result_table SET made_as = NULL WHERE table_name = '{}'", job.writes)),
         ),
         None => (
             "was made by no job, and its rows would be replaced".to_owned(),
             format!("INSERT INTO {listed} (table_name, job) VALUES ('{}', '{}')", job.writes, job.name),
         ),
     };
+    if there.int("is_in_place")? == 0 {
+        let moved =
+            format!("ALTER TABLE {}.{} SET SCHEMA tallyroll", quote_identifier(&there.text("place")?), quote_identifier(&job.writes));
+        hand_over = if hand_over.is_empty() { moved } else { format!("{moved}; {hand_over}") };
+    }
     Err(Failure::config(format!("`{}`, which `{}` would write, {said}", job.writes, job.origin))
         .hint(format!("name another one in `writes`; to hand it over with all its rows: `{hand_over}`"))
         .into())
+}
+
+/// Whether the table is the one that its job made: in our schema, or, in SQLite, by the same text, to which ALTER TABLE adds at the end.
+fn is_the_one_made(there: &Row, recorded: &Row) -> Result<bool> {
+    let Some(made_as) = recorded.opt_text("made_as")? else { return Ok(there.int("is_in_place")? != 0) };
+    Ok(there.text("made_as")?.starts_with(made_as.trim_end_matches(|c: char| c == ')' || c.is_whitespace())))
+}
+
+/// Notes the table that the job has just made as the job's.
+pub(super) async fn record(tx: &mut Tx, job: &Job) -> Result<()> {
+    let Some(sql) =
+        tx.pick(None, Some("UPDATE result_table SET made_as = (SELECT sql FROM sqlite_schema WHERE name = $1) WHERE table_name = $1"))
+    else {
+        return Ok(());
+    };
+    tx.execute(sql, &[job.writes.as_str().into()]).await.map(|_| ())
 }
 
 /// On PostgreSQL tables are made by whoever may create in our schema; a runner may not.
