@@ -46,7 +46,7 @@ as_server "$bin/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -o \
   start >/dev/null || { cat "$dir/server.log" >&2; exit 1; }
 # Before PostgreSQL 15 everyone may create in `public`, which Tallyroll refuses.
 for database in template1 postgres; do
-  as_server "$bin/psql" -X -q -h "$dir" -U postgres -d "$database" -c "REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+  psql -X -q -h "$dir" -U postgres -d "$database" -c "REVOKE CREATE ON SCHEMA public FROM PUBLIC"
 done
 cd - >/dev/null
 
