@@ -1,10 +1,12 @@
 -- Roles, rights and row-level security on PostgreSQL 13 to 17. Run by `tallyroll migrate --roles`, or by psql, as one who may create
--- roles (BYPASSRLS takes a superuser before PostgreSQL 16) and owns the tables; again after every upgrade. It only adds what is missing.
+-- roles (BYPASSRLS takes a superuser before PostgreSQL 16) and owns the tables; again after every upgrade. It adds what is missing, takes
+-- back what others may on what is ours, and stops before it changes anything where something is not as it should be.
 --
 -- None of the roles can log in until it is told to: ALTER ROLE tallyroll_runner LOGIN PASSWORD '…'. Or make a role of your own a
 -- member: GRANT tallyroll_writer TO my_application. The runner has to be this very role, its BYPASSRLS is not inherited.
--- Nothing of a superuser's touches a table here: its owner's indexes would run code. What is read is the catalog; until the first statement
--- has said where to look, types have their schema.
+--
+-- No table is read: its owner's indexes would run code as whoever makes the roles, a superuser say. All is asked of the catalog, and until
+-- the first statement has said where names are looked for, types have their schema.
 DO $$
 DECLARE
     v_application pg_catalog.TEXT;
@@ -75,7 +77,12 @@ BEGIN
     FROM pg_class
     WHERE relnamespace = to_regnamespace(quote_ident(v_application))
         AND relname = ANY (v_sources || ARRAY['user_roles', 'user_dashboard_data', 'tallyroll_migration', 'ai_usage_summary'])
-        AND NOT pg_has_role(v_owner, relowner, 'MEMBER') AND NOT pg_has_role(v_migrated_by, relowner, 'MEMBER')
+        AND relowner NOT IN (v_owner, v_migrated_by) AND relowner IS DISTINCT FROM to_regrole('tallyroll_migrator')
+        -- A superuser is a member of everybody.
+        AND NOT EXISTS (
+            SELECT 1 FROM pg_roles AS role JOIN pg_roles AS its ON its.oid = relowner
+            WHERE role.oid IN (v_owner, v_migrated_by) AND (its.rolsuper OR NOT role.rolsuper) AND pg_has_role(role.oid, its.oid, 'MEMBER')
+        )
     LIMIT 1;
     IF v_name IS NOT NULL THEN
         RAISE EXCEPTION 'the table % is not of the owner of the log, nor of a role that this is a member of', v_name
@@ -87,10 +94,10 @@ BEGIN
     FROM pg_proc
     WHERE pronamespace = to_regnamespace(quote_ident(v_application))
         AND proname = ANY (SELECT split_part(signature, '(', 1) FROM unnest(v_signatures) AS signature)
-        AND NOT (COALESCE(oid = ANY (v_functions), FALSE) AND (
+        AND NOT COALESCE(oid = ANY (v_functions) AND (
             proowner IN (v_owner, v_migrated_by) OR pg_has_role(proowner, to_regrole('tallyroll_migrator'), 'MEMBER')
             OR proowner = to_regrole('tallyroll_owner')
-        ))
+        ), FALSE)
     LIMIT 1;
     IF v_name IS NOT NULL THEN
         RAISE EXCEPTION 'the function % has a name of ours, and is not one that `tallyroll migrate` made as the owner of the tables', v_name

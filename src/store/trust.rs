@@ -87,10 +87,12 @@ const DISTRUSTED: &str = "WITH RECURSIVE session AS (
         WHERE typcategory <> 'A' AND COALESCE(class.relkind = 'c', TRUE)
         UNION ALL
         SELECT 'cast ' || castsource::REGTYPE::TEXT || ' AS ' || casttarget::REGTYPE::TEXT, proowner
-        FROM place
-        JOIN pg_type ON pg_type.typnamespace = place.oid
-        JOIN pg_cast ON pg_type.oid IN (castsource, casttarget)
+        FROM pg_cast
         JOIN pg_proc ON pg_proc.oid = pg_cast.castfunc
+        -- PostgreSQL's own have lower numbers.
+        WHERE pg_cast.oid >= 16384 AND EXISTS (
+            SELECT 1 FROM place JOIN pg_type ON pg_type.typnamespace = place.oid WHERE pg_type.oid IN (castsource, casttarget)
+        )
     )
     SELECT found.what AS what,
         -- Which stands for the database's owner.

@@ -260,6 +260,11 @@ async fn what_somebody_left_in_the_applications_schema_stops_everything() {
         as_role(&owned, &eve, dropped).await;
         assert_eq!(run_as(&owned, &runner, job).code, Some(0));
     }
+    as_role(&owned, &name, "CREATE TYPE public.kind AS ENUM ('a')").await;
+    as_role(&owned, &eve, "CREATE FUNCTION evil.of_kind(public.kind) RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS 'SELECT TRUE'").await;
+    as_role(&owned, &name, "CREATE CAST (public.kind AS BOOLEAN) WITH FUNCTION evil.of_kind(public.kind)").await;
+    assert_refused(&owned, &runner, &eve, &[job], "cast public.kind AS boolean").await;
+    as_role(&owned, &name, "DROP CAST (public.kind AS BOOLEAN)").await;
     assert_nobody_ran(&owned, &eve, "the runner").await;
     drop_eve(&owned, eve).await;
     drop_owner(&owned, name).await;
