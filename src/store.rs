@@ -14,7 +14,7 @@ pub mod reading;
 mod recording;
 pub mod runs;
 mod sqlite;
-mod trust;
+pub mod trust;
 pub(crate) mod url;
 pub mod value;
 mod watermarks;
@@ -34,7 +34,6 @@ use sqlx::{Postgres, Sqlite, Transaction};
 pub use classify::{classify, classify_sqlite, no_session};
 pub use dialect::Dialect;
 pub use migrate::{Migrated, own_tables};
-pub use trust::Before;
 pub use value::{Row, Value, format_instant};
 
 use self::classify::{

@@ -13,7 +13,8 @@ use crate::run;
 use crate::run::report::{Binding, JobReport};
 use crate::snapshot::storage::Storage;
 use crate::store::runs::Origin;
-use crate::store::{Before, Create, Store};
+use crate::store::trust::Before;
+use crate::store::{Create, Store};
 
 /// Runs a job for a slot, on connections of its own: a run that is cut off takes no others with it.
 pub type Runner = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Vec<JobReport>>> + Send + Sync>;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use super::value::Row;
-use super::{Store, Value, own_tables, postgres};
+use super::{Store, Value, postgres};
 use crate::failure::Failure;
 
 /// What is not trusted to run with the rights of this session: what it is, whose, and whether it is only a right to create.
@@ -108,6 +108,10 @@ const DISTRUSTED: &str = "WITH RECURSIVE session AS (
     ORDER BY is_right, what
     LIMIT 1";
 
+/// Tables and views in the application's schema that are read or written by name.
+const OF_THE_APPLICATION: &str = "ai_usage_log,chat_requests,request_analytics,users,user_plans,user_roles,subscription,seat_usage_event,\
+     ai_seat_state,subscription_seat_assignments,user_dashboard_data,ai_usage_summary,tallyroll_migration";
+
 /// What is about to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Before {
@@ -162,10 +166,9 @@ impl Store {
 
     async fn distrusted(&self, before: Before) -> Result<Option<Row>> {
         let Self::Postgres { .. } = self else { return Ok(None) };
-        let names = own_tables().into_iter().chain(["user_roles".to_owned()]).collect::<Vec<_>>().join(",");
         let mut tx = self.begin().await?;
         tx.execute(postgres::NOTHING_OF_OTHERS, &[]).await?;
-        let rows = tx.query(DISTRUSTED, &[names.into(), Value::Int(i64::from(before == Before::Migrate))]).await?;
+        let rows = tx.query(DISTRUSTED, &[OF_THE_APPLICATION.into(), Value::Int(i64::from(before == Before::Migrate))]).await?;
         Ok(rows.into_iter().next())
     }
 }
