@@ -220,6 +220,15 @@ BEGIN
     LOOP
         EXECUTE format('REVOKE ALL ON SCHEMA tallyroll FROM %s CASCADE', v_role);
     END LOOP;
+    -- What row-level security is put on below is locked before its rights change: a worker that has analyzed the table waits for those.
+    FOREACH v_name IN ARRAY ARRAY['tallyroll.usage_daily', 'tallyroll.usage_daily_user', 'tallyroll.usage_monthly_user'] || ARRAY(
+        SELECT oid::REGCLASS::TEXT
+        FROM pg_class
+        WHERE relnamespace = to_regnamespace(quote_ident(v_application)) AND relname IN ('ai_usage_log', 'user_dashboard_data')
+            AND pg_has_role(relowner, 'USAGE')
+    ) LOOP
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_name);
+    END LOOP;
     -- Owners: what is ours is the migrator's, its functions are tallyroll_owner's, who then creates no more.
     FOR v_relation IN
         SELECT oid FROM pg_class

@@ -14,7 +14,7 @@ pub mod reading;
 mod recording;
 pub mod runs;
 mod sqlite;
-pub mod trust;
+mod trust;
 pub(crate) mod url;
 pub mod value;
 mod watermarks;

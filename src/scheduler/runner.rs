@@ -13,7 +13,6 @@ use crate::run;
 use crate::run::report::{Binding, JobReport};
 use crate::snapshot::storage::Storage;
 use crate::store::runs::Origin;
-use crate::store::trust::Before;
 use crate::store::{Create, Store};
 
 /// Runs a job for a slot, on connections of its own: a run that is cut off takes no others with it.
@@ -68,7 +67,7 @@ async fn run_call(context: &Arc<Context>, call: &Call) -> Result<Vec<JobReport>>
 async fn own_context(shared: &Context, stop: watch::Receiver<Option<i32>>) -> Result<Arc<Context>> {
     let store = Store::open(&shared.project, &shared.config, Create::Never).await?;
     // Somebody may have come since the scheduler began.
-    store.require_trust(Before::Use).await?;
+    store.require_trust().await?;
     Ok(Arc::new(Context {
         project: shared.project.clone(),
         config: shared.config.clone(),

@@ -8,7 +8,6 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use super::trust::Before;
 use super::{Store, classify, functions, no_session, postgres};
 use crate::abort;
 use crate::failure::Failure;
@@ -34,7 +33,7 @@ impl Store {
     /// # Errors
     /// [`Failure`] of kind config when the database is newer than this version or holds a table that does not fit.
     pub async fn migrate(&self, dry_run: bool) -> Result<Vec<Migrated>> {
-        self.require_trust(Before::Migrate).await?;
+        self.require_trust_to_migrate().await?;
         let migrator = migrator(self.pick(&POSTGRES, &SQLITE));
         let applied = self.applied_migrations().await?;
         if let Some(unknown) = applied.iter().find(|version| !migrator.version_exists(**version)) {
@@ -57,7 +56,7 @@ impl Store {
                 Self::Sqlite { pool, .. } => self.migrate_sqlite(pool, &migrator, applied).await?,
             }
             // Somebody who could create in our schema until now may have.
-            self.require_trust(Before::Use).await?;
+            self.require_trust().await?;
         }
         Ok(plan)
     }
@@ -125,7 +124,7 @@ impl Store {
     /// # Errors
     /// [`Failure`] of kind config.
     pub async fn require_migrated(&self) -> Result<()> {
-        self.require_trust(Before::Use).await?;
+        self.require_trust().await?;
         if self.is_migrated().await? {
             return Ok(());
         }

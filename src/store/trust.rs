@@ -114,7 +114,7 @@ const OF_THE_APPLICATION: &str = "ai_usage_log,chat_requests,request_analytics,u
 
 /// What is about to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Before {
+enum Before {
     Migrate,
     Use,
 }
@@ -138,7 +138,19 @@ impl Store {
     ///
     /// # Errors
     /// [`Failure`] of kind config that names what it is, and whose.
-    pub async fn require_trust(&self, before: Before) -> Result<()> {
+    pub async fn require_trust(&self) -> Result<()> {
+        self.require_trust_before(Before::Use).await
+    }
+
+    /// As [`Self::require_trust`], before `migrate`.
+    ///
+    /// # Errors
+    /// As [`Self::require_trust`].
+    pub(super) async fn require_trust_to_migrate(&self) -> Result<()> {
+        self.require_trust_before(Before::Migrate).await
+    }
+
+    async fn require_trust_before(&self, before: Before) -> Result<()> {
         let Some(row) = self.distrusted(before).await? else { return Ok(()) };
         let (what, owner) = (row.text("what")?, row.text("owner")?);
         let (is_right, is_super) = (row.int("is_right")? != 0, row.int("is_super")? != 0);
