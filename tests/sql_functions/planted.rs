@@ -111,6 +111,8 @@ async fn a_superuser_reads_no_table_before_the_catalog_says_whose_it_is() {
             owned.execute(&clean).await;
         }
     }
+    // Sessions that began meanwhile have the role that the database's owner gave them.
+    let owned = Fixture::reopened(owned).await;
     drop_eve(&owned, eve).await;
     drop_owner(&owned, name).await;
     drop(roles);
