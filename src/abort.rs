@@ -15,7 +15,7 @@ pub fn point(_name: &str) {}
 compile_error!("the feature `abort-points` is for tests: a release build must not have it");
 
 /// Every point; a test compares them with the calls in the source.
-pub const POINTS: [&str; 54] = [
+pub const POINTS: [&str; 55] = [
     "lock_taken_over",
     "lock_before_commit",
     "lock_acquired",
@@ -46,6 +46,7 @@ pub const POINTS: [&str; 54] = [
     "dashboards_written",
     "reconciliation_written",
     "output_claimed",
+    "revision_intended",
     "revision_put",
     "revision_read_back",
     "csv_put",

@@ -4,6 +4,7 @@
 mod bounded_http;
 mod correction;
 pub mod csv_twin;
+pub mod digest;
 pub mod export;
 pub mod journal;
 mod local;
@@ -42,6 +43,9 @@ pub fn current_month(path: &str) -> Option<BillingMonth> {
 pub fn is_parquet(path: &str) -> bool {
     path.to_ascii_lowercase().ends_with(".parquet")
 }
+
+/// Folders that finance reads.
+pub const FINANCE_FOLDERS: [&str; 2] = [PEAK_FOLDER, "usage_monthly"];
 
 pub const CURRENT_FOLDER: &str = "peak_seats/current";
 pub const FINAL_FOLDER: &str = "peak_seats/final";

@@ -44,6 +44,7 @@ const RUNNING: &[&str] = &[
 const FAILING: &[&str] = &["quarantine_committed", "failure_before_commit", "failure_committed"];
 const BILLING: &[&str] = &[
     "output_claimed",
+    "revision_intended",
     "revision_put",
     "revision_read_back",
     "csv_put",

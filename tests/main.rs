@@ -47,6 +47,7 @@ mod sql_functions;
 mod style;
 mod tracking;
 mod two_projects;
+mod unrecorded;
 mod upgrade;
 mod usage_dashboard;
 mod user_dashboard;

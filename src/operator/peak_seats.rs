@@ -23,7 +23,7 @@ use crate::snapshot::parquet_file::{self, ReadBack};
 use crate::snapshot::peak_row::{self, PeakRow};
 use crate::snapshot::seal::{self, Computed, Publisher};
 use crate::snapshot::storage::Storage;
-use crate::snapshot::{self, CURRENT_FOLDER, FINAL_FOLDER, PublishedFile, owner};
+use crate::snapshot::{self, CURRENT_FOLDER, FINAL_FOLDER, PublishedFile, digest, owner};
 use crate::source::ledger::{BadSubscription, SeatSource};
 use crate::store::lock::JobLock;
 use crate::store::windows::{WindowRecord, WindowState};
@@ -232,13 +232,20 @@ impl PeakSeats {
             takes_agreement,
             isolated: folded.isolated_ids(),
         };
-        let sql = "SELECT path, sha256 FROM snapshot_file WHERE billing_month = $1 AND state = 'final'";
-        let recorded = store.query(sql, &[billing_month.to_string().into()]).await?;
-        let recorded = recorded.iter().map(|row| Ok((row.text("path")?, row.text("sha256")?))).collect::<Result<_>>()?;
+        let sql = "SELECT path, sha256, state FROM snapshot_file WHERE billing_month = $1";
+        let known_files = store.query(sql, &[billing_month.to_string().into()]).await?;
+        let mut recorded = Vec::new();
+        for file in &known_files {
+            if State::named(&file.text("state")?) == Some(State::Final) {
+                recorded.push((file.text("path")?, file.text("sha256")?));
+            }
+        }
         let sql = "SELECT MAX(revision) AS revision FROM peak_seats WHERE billing_month = $1";
         let known = store.query(sql, &[billing_month.to_string().into()]).await?;
-        let known_revision = known.first().map(|row| row.opt_int("revision")).transpose()?.flatten().unwrap_or(0);
-        let publisher = Publisher { store, lock, project_id: owner::project_id(store).await?, recorded, known_revision };
+        let known_revision = known.first().map(|row| row.opt_int("revision")).transpose()?.flatten();
+        let knows_month = !known_files.is_empty() || known_revision.is_some();
+        let known_revision = known_revision.unwrap_or(0);
+        let publisher = Publisher { store, lock, project_id: owner::project_id(store).await?, recorded, knows_month, known_revision };
         let sealed = seal::seal(&self.storage, &computed, &publisher).await?;
         if sealed.correction_count > 0 {
             tracing::warn!(%billing_month, corrections = sealed.correction_count, "A closed month was corrected by a new revision");
@@ -290,6 +297,9 @@ impl PeakSeats {
             ])
         });
         tx.insert_rows("snapshot_file", &columns, &rows.collect::<Result<Vec<_>>>()?, "").await?;
+        for file in &billed.files {
+            digest::forget(tx, &file.path).await?;
+        }
         abort::point("snapshot_recorded");
         lock.assert_held(store, tx).await?;
         self.storage.replace(&path, billed.bytes.clone()).await?;

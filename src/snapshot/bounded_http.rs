@@ -31,7 +31,7 @@ impl HttpConnector for BoundedHttp {
     }
 }
 
-/// As object_store makes it, but for redirects, which it has no setting for.
+/// As `object_store` makes it, but for redirects, which it has no setting for.
 fn client(options: &ClientOptions) -> reqwest::Result<reqwest::Client> {
     let value = |key| options.get_config_value(&key);
     let is_on = |key| value(key).is_some_and(|text| ["1", "true", "on", "yes", "y"].contains(&text.to_ascii_lowercase().as_str()));

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::manifest::{CSV_FILE, Manifest, PeakFacts, SCHEMA_VERSION};
-use super::parquet_file::{self, ReadBack};
-use super::peak_row::{self, Key, PeakBatch, PeakRow};
+use super::parquet_file::{self, Facts, ReadBack, TOOL_VERSION};
+use super::peak_row::{self, BATCH_ROWS, Key, PeakBatch, PeakRow};
 use super::storage::{Storage, require};
 use super::{FINAL_FOLDER, PEAK_FILE, PublishedFile, correction, csv_twin, sha256};
 use crate::failure::Failure;
@@ -25,7 +25,7 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 pub const SUCCESS_FILE: &str = "_SUCCESS";
 
 /// One sealed revision, read back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Revision {
     pub number: i32,
     pub bytes: Bytes,
@@ -86,6 +86,31 @@ impl Revision {
         let manifest = Manifest::of(&self.bytes, &self.read, &csv)?.to_bytes()?;
         let path = |name: &str| format!("{}/{name}", revision_folder(month, self.number));
         Ok([(path(CSV_FILE), csv), (path(MANIFEST_FILE), manifest), (path(SUCCESS_FILE), Bytes::new())])
+    }
+
+    /// Whether the file is what its version writes for what it says, to the byte: so its statistics are those of its rows.
+    ///
+    /// # Errors
+    /// When the footer lacks a fact.
+    pub fn is_as_written(&self, month: BillingMonth) -> Result<bool> {
+        let fact = |key: &str| self.read.fact(key);
+        let id = |key: &str| fact(key).ok().and_then(|text| text.parse().ok());
+        let Some(project_id) = fact("project_id").ok().and_then(|text| text.parse().ok()) else { return Ok(false) };
+        let facts = PeakFacts {
+            billing_month: month.to_string(),
+            revision: self.number,
+            state: State::Final.name(),
+            as_of: fact("as_of")?.to_owned(),
+            input_fingerprint: fact("input_fingerprint")?.to_owned(),
+            ledger_ids: id("ledger_first_id").zip(id("ledger_last_id")),
+            project_id,
+        };
+        let mut footer = facts.to_footer();
+        let version = footer.iter_mut().find(|(key, _)| *key == TOOL_VERSION);
+        if let Some((_, version)) = version {
+            fact(TOOL_VERSION)?.clone_into(version);
+        }
+        Ok(write_with(month, &self.rows, &footer)? == self.bytes)
     }
 
     /// The files that the database records: all but the empty one.
@@ -154,17 +179,18 @@ impl Journal {
         Ok(())
     }
 
+    /// The journal as it was before a revision.
+    #[must_use]
+    pub fn before(&self, number: i32) -> Self {
+        let revisions = self.revisions.iter().filter(|revision| revision.number < number).cloned().collect();
+        Self { month: self.month, revisions }
+    }
+
     /// The latest entry of each subscription month, by key; those that stand at nothing are left out.
     #[must_use]
     pub fn truth(&self) -> BTreeMap<Key, &PeakRow<'static>> {
-        self.truth_before(self.next_number())
-    }
-
-    /// The same as of the revisions before one.
-    #[must_use]
-    pub fn truth_before(&self, number: i32) -> BTreeMap<Key, &PeakRow<'static>> {
         let mut truth = BTreeMap::new();
-        for row in self.revisions.iter().filter(|revision| revision.number < number).flat_map(|revision| &revision.rows) {
+        for row in self.revisions.iter().flat_map(|revision| &revision.rows) {
             truth.insert(row.key(), row);
         }
         truth.retain(|_, row| !correction::is_gone(row));
@@ -265,7 +291,7 @@ impl Journal {
 }
 
 /// Gives a row the plan, licence and commitment that were sealed for its subscription month.
-pub(super) fn keep_agreement<'a>(sealed: &BTreeMap<Key, &'a PeakRow<'static>>, row: &mut PeakRow<'a>) {
+fn keep_agreement<'a>(sealed: &BTreeMap<Key, &'a PeakRow<'static>>, row: &mut PeakRow<'a>) {
     let key = row.key();
     let before = sealed.get(&key);
     // A seat type that comes late belongs to a month whose plan and licence are sealed with its total.
@@ -300,11 +326,19 @@ fn require_whole(month: BillingMonth, read: &ReadBack, rows: &[PeakRow<'_>]) -> 
 /// # Errors
 /// As [`parquet_file::write`].
 pub fn write_rows(month: BillingMonth, rows: &[PeakRow<'_>], facts: &PeakFacts) -> Result<Bytes> {
+    write_with(month, rows, &facts.to_footer())
+}
+
+fn write_with(month: BillingMonth, rows: &[PeakRow<'_>], footer: &Facts) -> Result<Bytes> {
     let mut batch = PeakBatch::new(month)?;
-    for row in rows {
-        batch.push(row);
-    }
-    parquet_file::write(peak_row::schema(), &[batch.finish()?], &facts.to_footer())
+    // In batches as a fold writes them: a file does not depend on who wrote it.
+    let batches = rows.chunks(BATCH_ROWS).map(|rows| {
+        for row in rows {
+            batch.push(row);
+        }
+        batch.finish()
+    });
+    parquet_file::write(peak_row::schema(), &batches.collect::<Result<Vec<_>>>()?, footer)
 }
 
 fn file_order<'a>(row: &'a PeakRow<'_>) -> (&'a str, &'a str, &'a str, i32) {

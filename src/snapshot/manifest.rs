@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::parquet_file::{Facts, ReadBack};
+use super::parquet_file::{Facts, ReadBack, TOOL_VERSION};
 use super::{PEAK_FILE, sha256};
 
 /// The CSV twin beside a sealed Parquet file.
@@ -63,7 +63,7 @@ impl PeakFacts {
     pub fn to_footer(&self) -> Facts {
         let mut facts = vec![
             ("schema_version", SCHEMA_VERSION.to_owned()),
-            ("tool_version", env!("CARGO_PKG_VERSION").to_owned()),
+            (TOOL_VERSION, env!("CARGO_PKG_VERSION").to_owned()),
             ("billing_month", self.billing_month.clone()),
             ("revision", self.revision.to_string()),
             ("state", self.state.to_owned()),

@@ -23,17 +23,24 @@ const BATCH_ROWS: usize = 16_384;
 /// Facts about a file, in its footer: key and value, in this order.
 pub type Facts = Vec<(&'static str, String)>;
 
+/// The fact that names the version of Tallyroll that wrote the file.
+pub const TOOL_VERSION: &str = "tool_version";
+
 /// Starts a file.
 ///
 /// # Errors
 /// When the target cannot be written.
 pub fn writer<W: Write + Send>(target: W, schema: SchemaRef) -> Result<ArrowWriter<W>> {
+    writer_of(env!("CARGO_PKG_VERSION"), target, schema)
+}
+
+fn writer_of<W: Write + Send>(version: &str, target: W, schema: SchemaRef) -> Result<ArrowWriter<W>> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_dictionary_enabled(true)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by(format!("tallyroll version {}", env!("CARGO_PKG_VERSION")))
+        .set_created_by(format!("tallyroll version {version}"))
         .build();
     Ok(ArrowWriter::try_new(target, schema, Some(properties))?)
 }
@@ -49,12 +56,13 @@ pub fn finish<W: Write + Send>(mut writer: ArrowWriter<W>, facts: &Facts) -> Res
     Ok(writer.into_inner()?)
 }
 
-/// A whole file in memory.
+/// A whole file in memory, by the version that its facts name.
 ///
 /// # Errors
 /// As [`writer`].
 pub fn write(schema: SchemaRef, batches: &[RecordBatch], facts: &Facts) -> Result<Bytes> {
-    let mut writer = writer(Vec::new(), schema)?;
+    let version = facts.iter().find(|(key, _)| *key == TOOL_VERSION).map_or(env!("CARGO_PKG_VERSION"), |(_, version)| version);
+    let mut writer = writer_of(version, Vec::new(), schema)?;
     for batch in batches {
         writer.write(batch)?;
     }
@@ -62,7 +70,7 @@ pub fn write(schema: SchemaRef, batches: &[RecordBatch], facts: &Facts) -> Resul
 }
 
 /// A file read back: its facts and its rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ReadBack {
     pub facts: Vec<(String, String)>,
     pub schema: SchemaRef,

@@ -174,6 +174,9 @@ pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(columns.map(|(name, data_type, nullable)| Field::new(name, data_type, nullable)).to_vec()))
 }
 
+/// Rows of a batch that is written.
+pub const BATCH_ROWS: usize = 1_024;
+
 /// Collects rows of one billing month into a batch.
 pub struct PeakBatch {
     billing_month: String,

@@ -1,18 +1,18 @@
 //! Sealing a billing month: a revision's Parquet file is created, the journal is read again and checked against what the database
 //! knows, and what follows from it is written. Nothing that is found is recorded for what it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::journal::{Journal, keep_agreement, revision_folder, write_rows};
+use super::journal::{Journal, revision_folder, write_rows};
 use super::manifest::PeakFacts;
 use super::parquet_file::{self, ReadBack};
 use super::peak_row::{self, PeakRow};
 use super::storage::{Storage, require};
-use super::{FINAL_FOLDER, PEAK_FILE, PublishedFile, correction, owner};
+use super::{FINAL_FOLDER, PEAK_FILE, PublishedFile, digest, owner, sha256};
 use crate::abort;
 use crate::failure::Failure;
 use crate::seats::calendar::{BillingMonth, State, instant};
@@ -45,6 +45,8 @@ pub struct Publisher<'a> {
     pub project_id: Uuid,
     /// Path and SHA-256.
     pub recorded: Vec<(String, String)>,
+    /// Whether the database holds anything of the month, sealed or not.
+    pub knows_month: bool,
     /// The latest revision that the month's rows in the database are from; 0 where they are of none.
     pub known_revision: i64,
 }
@@ -81,33 +83,49 @@ pub async fn seal(storage: &Storage, computed: &Computed, publisher: &Publisher<
         let journal = Journal::read(storage, month).await?;
         abort::point("revision_read_back");
         let files = complete(storage, &journal, computed, &rows, publisher).await?;
-        let (number, bytes) = if journal.revisions.is_empty() {
-            (1, computed.file.clone())
-        } else {
-            let corrections = journal.corrections(&rows, computed.as_of, computed.takes_agreement, &computed.isolated);
-            if corrections.is_empty() {
-                let current = journal.current(publisher.project_id)?;
-                let read = parquet_file::read(current.clone())?;
-                return Ok(Sealed { current, read, files, correction_count });
-            }
-            let facts = PeakFacts {
-                billing_month: month.to_string(),
-                revision: journal.next_number(),
-                state: State::Final.name(),
-                as_of: format_instant(instant(computed.as_of)?),
-                input_fingerprint: computed.input_fingerprint.clone(),
-                ledger_ids: computed.ledger_ids,
-                project_id: publisher.project_id,
-            };
-            correction_count = corrections.len();
-            (journal.next_number(), write_rows(month, &corrections, &facts)?)
+        let Some(next) = next(&journal, computed, &rows, publisher)? else {
+            let current = journal.current(publisher.project_id)?;
+            let read = parquet_file::read(current.clone())?;
+            return Ok(Sealed { current, read, files, correction_count });
         };
-        publisher.lock.check(publisher.store).await?;
+        correction_count = next.correction_count;
+        let path = format!("{}/{PEAK_FILE}", revision_folder(month, next.number));
+        digest::intend(publisher.store, publisher.lock, &path, &next.bytes).await?;
+        abort::point("revision_intended");
         // Written or found there: the journal is read again, and what it then says is what counts.
-        storage.create(&format!("{}/{PEAK_FILE}", revision_folder(month, number)), bytes).await?;
+        storage.create(&path, next.bytes).await?;
         abort::point("revision_put");
     }
     Err(Failure::try_again(format!("Billing month {month} is being sealed by other processes too")).hint("run this command again").into())
+}
+
+/// A revision to be created.
+struct Next {
+    number: i32,
+    bytes: Bytes,
+    correction_count: usize,
+}
+
+/// What the journal lacks to say what `computed` says, if anything.
+fn next(journal: &Journal, computed: &Computed, rows: &[PeakRow<'_>], publisher: &Publisher<'_>) -> Result<Option<Next>> {
+    let number = journal.next_number();
+    if journal.revisions.is_empty() {
+        return Ok(Some(Next { number, bytes: computed.file.clone(), correction_count: 0 }));
+    }
+    let corrections = journal.corrections(rows, computed.as_of, computed.takes_agreement, &computed.isolated);
+    if corrections.is_empty() {
+        return Ok(None);
+    }
+    let facts = PeakFacts {
+        billing_month: journal.month.to_string(),
+        revision: number,
+        state: State::Final.name(),
+        as_of: format_instant(instant(computed.as_of)?),
+        input_fingerprint: computed.input_fingerprint.clone(),
+        ledger_ids: computed.ledger_ids,
+        project_id: publisher.project_id,
+    };
+    Ok(Some(Next { number, bytes: write_rows(journal.month, &corrections, &facts)?, correction_count: corrections.len() }))
 }
 
 /// Checks every revision against what the database knows, and writes what follows from its Parquet file and is not there yet.
@@ -125,10 +143,8 @@ async fn complete(
         files.extend(revision.published(journal.month, &follows));
         derived.push(follows);
     }
-    require_recorded(storage, journal, &files, publisher)?;
-    if !computed.takes_agreement {
-        require_agreement(storage, journal, computed, rows, publisher)?;
-    }
+    require_recorded(storage, &files, publisher)?;
+    require_ours(storage, journal, computed, rows, publisher).await?;
     for [csv, manifest, success] in &derived {
         put_derived(storage, csv).await?;
         abort::point("csv_put");
@@ -166,9 +182,8 @@ pub fn require_derived(storage: &Storage, path: &str, found: &Bytes, derived: &B
     .into())
 }
 
-/// Every sealed file that the database knows is there, as it was; it knows those that its rows are from; and those that it does not
-/// know are this project's.
-fn require_recorded(storage: &Storage, journal: &Journal, files: &[PublishedFile], publisher: &Publisher<'_>) -> Result<()> {
+/// Every sealed file that the database knows is there, as it was, and it knows those that its rows are from.
+fn require_recorded(storage: &Storage, files: &[PublishedFile], publisher: &Publisher<'_>) -> Result<()> {
     for (path, sha) in publisher.recorded.iter().filter(|(path, _)| path.starts_with(FINAL_FOLDER)) {
         let what = match files.iter().find(|file| file.path == *path) {
             None => "is missing",
@@ -185,51 +200,42 @@ fn require_recorded(storage: &Storage, journal: &Journal, files: &[PublishedFile
             .hint("restore the month's rows of `snapshot_file` from a backup of the database")
             .into());
     }
-    for revision in &journal.revisions {
-        let path = format!("{}/{PEAK_FILE}", revision_folder(journal.month, revision.number));
-        if !publisher.has_recorded(&path) {
-            owner::check_file(storage, publisher.store, &path, &revision.read, publisher.project_id)?;
-        }
-    }
     Ok(())
 }
 
-/// A revision after recorded ones, which itself was not recorded, changes no plan, licence or commitment: it has those that were
-/// sealed, or of a subscription month that came late the present ones. Only a run with `--force` writes others, so only one goes on
-/// with them.
-fn require_agreement(
+/// A revision that the database has not recorded is taken up where a run of this database was about to create it, or where this run
+/// would. Where the database knows nothing of the month, which a live one always does, it has to be what the writer makes of what it
+/// says, byte for byte.
+async fn require_ours(
     storage: &Storage,
     journal: &Journal,
     computed: &Computed,
     rows: &[PeakRow<'_>],
     publisher: &Publisher<'_>,
 ) -> Result<()> {
-    let path = |number| format!("{}/{PEAK_FILE}", revision_folder(journal.month, number));
-    let Some(last) = journal.revisions.iter().rev().find(|revision| publisher.has_recorded(&path(revision.number))) else { return Ok(()) };
-    let mut now: Option<BTreeMap<_, _>> = None;
-    for revision in journal.revisions.iter().filter(|revision| revision.number > last.number) {
-        let now = now.get_or_insert_with(|| rows.iter().map(|row| (row.key(), row)).collect());
-        let sealed = journal.truth_before(revision.number);
-        let is_agreed = |row: &&PeakRow<'static>| {
-            let (before, present) = (sealed.get(&row.key()).copied(), now.get(&row.key()).copied());
-            // What is taken back and is there would come again as it is agreed now.
-            let is_there = present.is_some() || computed.isolated.contains(row.subscription_id.as_ref());
-            before.or(present).is_some_and(|known| {
-                let mut expected = known.clone();
-                keep_agreement(&sealed, &mut expected);
-                row.agreement() == expected.agreement() && !(correction::is_gone(row) && is_there)
-            })
+    for revision in &journal.revisions {
+        let path = format!("{}/{PEAK_FILE}", revision_folder(journal.month, revision.number));
+        if publisher.has_recorded(&path) {
+            continue;
+        }
+        owner::check_file(storage, publisher.store, &path, &revision.read, publisher.project_id)?;
+        let intended = digest::of(&mut publisher.store.begin_read().await?, &path).await?;
+        let is_ours = if intended.contains(&sha256(&revision.bytes)) {
+            true
+        } else if publisher.knows_month {
+            let next = next(&journal.before(revision.number), computed, rows, publisher)?;
+            next.is_some_and(|next| next.number == revision.number && next.bytes == revision.bytes)
+        } else {
+            revision.is_as_written(journal.month)?
         };
-        if let Some(odd) = revision.rows.iter().find(|row| !is_agreed(row)) {
-            let (path, month) = (storage.shown(&path(revision.number)), computed.month);
-            let id: String = odd.subscription_id.chars().take(60).collect();
+        if !is_ours {
             return Err(Failure::bad_data(format!(
-                "The database has no record of the sealed file `{path}`, and it says of subscription `{id}`, month {}, what was neither sealed nor follows from the ledger",
-                odd.month.period.number
+                "The database has no record of the sealed file `{}`, and no run of it was about to write it so",
+                storage.shown(&path)
             ))
             .hint(format!(
-                "remove its folder if no run of yours wrote it; if one with `--force` was killed, `tallyroll run-job peak_seats --month {month} --force` \
-                 goes on with it and takes plan, licence and commitment as they are now"
+                "remove its folder if no run of yours wrote it; if one did, and the database was restored from a backup since, say so and run again: {}",
+                digest::adoption(publisher.store, &path, &revision.bytes)
             ))
             .into());
         }

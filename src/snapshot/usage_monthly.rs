@@ -10,8 +10,9 @@ use arrow::datatypes::{Field, Schema};
 use chrono::NaiveDate;
 
 use super::manifest::SCHEMA_VERSION;
+use super::parquet_file::TOOL_VERSION;
 use super::storage::Storage;
-use super::{is_parquet, parquet_file};
+use super::{digest, is_parquet, owner, parquet_file, sha256};
 use crate::failure::{self, Failure};
 use crate::job::Job;
 use crate::jobs::Jobs;
@@ -31,16 +32,24 @@ pub async fn publish(storage: &Storage, store: &Store, tx: &mut Tx, job: &Job, f
     let path = path(job, folder, window);
     let batch = derived(store, tx, job, window).await?;
     // A month that has lost its rows keeps no old file; an empty one says so. One that never had any has none.
-    if batch.num_rows() == 0 && storage.get(&path).await?.is_none() {
+    let found = storage.get(&path).await?;
+    if batch.num_rows() == 0 && found.is_none() {
         return Ok(());
     }
     let facts = vec![
         ("schema_version", SCHEMA_VERSION.to_owned()),
-        ("tool_version", env!("CARGO_PKG_VERSION").to_owned()),
+        (TOOL_VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+        ("project_id", owner::project_id(store).await?.to_string()),
         ("job", job.name.clone()),
         ("month", window.to_string()),
     ];
-    storage.replace(&path, parquet_file::write(batch.schema(), &[batch], &facts)?).await
+    let known = digest::of(tx, &path).await?;
+    if !known.is_empty() && found.is_some_and(|found| !known.contains(&sha256(&found))) {
+        tracing::warn!(path = storage.shown(&path), "A file that someone changed is written anew");
+    }
+    let bytes = parquet_file::write(batch.schema(), &[batch], &facts)?;
+    digest::record(tx, &path, &bytes).await?;
+    storage.replace(&path, bytes).await
 }
 
 /// The rows of a window's file, as its table has them.
@@ -67,7 +76,7 @@ pub fn publishers(jobs: &Jobs) -> impl Iterator<Item = (&Job, &str)> {
     jobs.iter().filter_map(|job| Some((job, job.publish.as_deref()?)))
 }
 
-/// What does not hold of the published months of a job: each should say what its table says. Windows that are due are behind.
+/// What does not hold of the published months of a job: each should be the file that was published, and say what its table says. Windows that are due are behind.
 ///
 /// # Errors
 /// Where a check could not be made.
@@ -83,6 +92,9 @@ pub async fn problems(storage: &Storage, store: &Store, job: &Job, folder: &str)
         let found = match storage.get(&path).await {
             Ok(None) if derived.num_rows() == 0 => continue,
             Ok(None) => Err(anyhow::anyhow!("`{}` is missing", storage.shown(&path))),
+            Ok(Some(bytes)) if !digest::of(&mut tx, &path).await?.contains(&sha256(&bytes)) => {
+                Err(anyhow::anyhow!("`{}` is not the file that was published", storage.shown(&path)))
+            }
             Ok(Some(bytes)) => parquet_file::read(bytes).with_context(|| format!("`{}` cannot be read", storage.shown(&path))),
             Err(error) if failure::exit_code(&error) == 65 => Err(error),
             Err(error) => return Err(error),

@@ -71,7 +71,7 @@ impl Whole {
 }
 
 /// Tables beside the summaries, and their columns that differ from run to run.
-const TABLES: [(&str, &[&str]); 13] = [
+const TABLES: [(&str, &[&str]); 14] = [
     ("ai_usage_log", &["ingest_xid", "ingest_seq"]),
     ("seat_usage_event", &["id", "occurred_at", "created_at", "recorded_at"]),
     ("subscription", &[]),
@@ -80,6 +80,7 @@ const TABLES: [(&str, &[&str]); 13] = [
     ("usage_by_model", &[]),
     ("peak_seats", &[]),
     ("snapshot_file", &["published_at"]),
+    ("file_digest", &[]),
     ("reconciliation", &[]),
     ("schedule_state", &["claimed_at", "finished_at", "heartbeat_at", "claim_id", "host", "pid", "attempt", "run_id"]),
     ("usage_dirty_day", &["mark_seq", "marked_xid"]),

@@ -21,7 +21,7 @@ use crate::seats::calendar::{BillingMonth, Period, State, instant, subscription_
 use crate::seats::{self, Coverage, Series, Subscription, TOTAL};
 use crate::snapshot::manifest::PeakFacts;
 use crate::snapshot::parquet_file;
-use crate::snapshot::peak_row::{self, Entry, PeakBatch, PeakRow};
+use crate::snapshot::peak_row::{self, BATCH_ROWS, Entry, PeakBatch, PeakRow};
 use crate::source::ledger::{BadSubscription, Ledger, OrgLedger, SeatSource};
 use crate::store::windows::{WindowRecord, WindowState};
 use crate::store::{Store, format_instant};
@@ -91,9 +91,6 @@ impl FoldedMonth {
 
 /// Bytes of a month that stay in memory; more go to a temporary file.
 const SPOOL_BYTES: usize = 256 << 10;
-
-/// Rows of a batch on its way to a temporary file.
-const BATCH_ROWS: usize = 1_024;
 
 impl Folded {
     /// # Errors
