@@ -9,6 +9,7 @@ use crate::support::{Engine, Finished, Fixture, PROJECT_ID};
 
 on_both_databases!(
     a_second_database_writes_nothing_into_the_folder,
+    a_second_database_that_recorded_the_same_paths_takes_no_folder_over,
     a_month_of_another_project_is_not_taken_up,
     a_new_database_takes_the_folder_over_by_its_id,
 );
@@ -66,6 +67,31 @@ async fn a_second_database_writes_nothing_into_the_folder(engine: Engine) {
     }
     one.run_well(&RUN);
     assert!(tree(&out) == before);
+}
+
+/// It published the same months elsewhere: what it finds at a path that it has recorded is not its own for that.
+async fn a_second_database_that_recorded_the_same_paths_takes_no_folder_over(engine: Engine) {
+    let (one, other) = (project(engine).await, another_project(engine).await);
+    let out = one.path().join("out");
+    let usage = ["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-05T00:00:00Z"];
+    for fixture in [&one, &other] {
+        fixture.run_well(&RUN);
+        fixture.run_well(&usage);
+    }
+    fs::remove_file(out.join("_tallyroll.json")).unwrap();
+    // Sealed files, then those in `current/`, then the monthly ones say whose they are.
+    for lost in ["", "peak_seats/final", "peak_seats/current"] {
+        if !lost.is_empty() {
+            fs::remove_dir_all(out.join(lost)).unwrap();
+        }
+        let before = tree(&out);
+        assert!(!before.is_empty());
+        let monthly = ["run-job", "usage_monthly_customer", "--month", "2026-03"];
+        for command in [&RUN[..], &[&RUN[..], &["--force"]].concat(), &[&RUN[..], &["--dry-run"]].concat(), &["verify"], &monthly] {
+            assert_refused(&run_in(&other, &out, command));
+        }
+        assert!(tree(&out) == before, "a byte changed without `{lost}`");
+    }
 }
 
 async fn a_month_of_another_project_is_not_taken_up(engine: Engine) {

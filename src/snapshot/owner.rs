@@ -1,14 +1,12 @@
-//! Whose output it is: one project's. A file at its root names the project, and so does every sealed revision, so that two databases
+//! Whose output it is: one project's. A file at its root names the project, and so does every Parquet file, so that two databases
 //! never write into one another's months (`docs/interface.md`, "Parquet for finance").
-
-use std::collections::BTreeSet;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::storage::{Storage, require};
-use super::{FINAL_FOLDER, parquet_file};
+use super::{FINANCE_FOLDERS, is_parquet, parquet_file};
 use crate::abort;
 use crate::failure::Failure;
 use crate::store::Store;
@@ -37,7 +35,7 @@ pub async fn project_id(store: &Store) -> Result<Uuid> {
     Ok(id.ok_or_else(missing)?)
 }
 
-/// Fails where the output is another project's.
+/// Fails where the output is another project's: by the file at its root or, where that is missing, by those of the months.
 ///
 /// # Errors
 /// [`Failure`] of kind config there; what database or storage say.
@@ -45,7 +43,8 @@ pub async fn check(storage: &Storage, store: &Store) -> Result<()> {
     let ours = project_id(store).await?;
     match named(storage).await? {
         Some(theirs) if theirs != ours => Err(foreign(storage, store, OWNER_FILE, theirs, ours).into()),
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => check_files(storage, store, ours).await,
     }
 }
 
@@ -55,15 +54,16 @@ pub async fn check(storage: &Storage, store: &Store) -> Result<()> {
 /// As [`check`].
 pub async fn claim(storage: &Storage, store: &Store) -> Result<()> {
     let ours = project_id(store).await?;
+    check(storage, store).await?;
     if named(storage).await?.is_none() {
-        check_sealed(storage, store, ours).await?;
         let mut text = serde_json::to_string_pretty(&Owner { project_id: ours.to_string() })?;
         text.push('\n');
         // Where another project is first, this one finds it there.
         storage.create(OWNER_FILE, text.into()).await?;
         abort::point("output_claimed");
+        check(storage, store).await?;
     }
-    check(storage, store).await
+    Ok(())
 }
 
 async fn named(storage: &Storage) -> Result<Option<Uuid>> {
@@ -77,19 +77,20 @@ async fn named(storage: &Storage) -> Result<Option<Uuid>> {
     Ok(Some(read().map_err(broken)?))
 }
 
-/// Without the file at the root, the sealed revisions say whose they are. What this database has recorded is its own.
-async fn check_sealed(storage: &Storage, store: &Store, ours: Uuid) -> Result<()> {
-    let recorded = store.query("SELECT path FROM snapshot_file", &[]).await?;
-    let recorded: BTreeSet<String> = recorded.iter().map(|row| row.text("path")).collect::<Result<_>>()?;
-    let sealed = storage.list(FINAL_FOLDER).await?;
-    for path in sealed.iter().filter(|path| path.ends_with(".parquet") && !recorded.contains(*path)) {
-        let read = parquet_file::read_named(&storage.shown(path), require(storage, path).await?)?;
-        check_file(storage, store, path, &read, ours)?;
+/// Every file of a month says in its footer whose it is, whether this database has recorded a file of that path or not. One that
+/// cannot be read says nothing: whoever reads the month names it.
+async fn check_files(storage: &Storage, store: &Store, ours: Uuid) -> Result<()> {
+    for folder in FINANCE_FOLDERS {
+        for path in storage.list(folder).await?.iter().filter(|path| is_parquet(path)) {
+            if let Ok(read) = parquet_file::read(require(storage, path).await?) {
+                check_file(storage, store, path, &read, ours)?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Fails where a sealed file, which the database has not recorded, is another project's. One that names none is from before.
+/// Fails where a file is another project's. One that names none is from before.
 ///
 /// # Errors
 /// [`Failure`] of kind config there.
