@@ -10,6 +10,7 @@ use super::session::Session;
 use crate::failure::Failure;
 use crate::snapshot::export::{Exported, export};
 use crate::snapshot::storage::Storage;
+use crate::store::Create;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -21,7 +22,10 @@ pub(super) struct Arguments {
 pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<()> {
     let storage = Storage::open(&session.project, &session.loaded.config.output.url)?;
     let target = Storage::Local { root: arguments.to.clone() };
-    let files = export(&storage, &target).await?;
+    let store = session.open(Create::Never).await?;
+    store.require_migrated().await?;
+    let files = export(&store, &storage, &target).await?;
+    store.close().await;
     if files.is_empty() {
         return Err(Failure::usage(format!("There is nothing to export at `{}`", storage.shown("")))
             .hint("`tallyroll run-job peak_seats` and `tallyroll run-job usage_daily --downstream` write the finance files")
