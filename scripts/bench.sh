@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tallyroll against plain SQL inside the same PostgreSQL, in one run: `scripts/bench.sh [ROWS]`, 10 million unless said.
-# Prints the whole backfill by both (ours makes two summaries and the dashboards besides), their ratio, peak memory, one more day, and a tick with nothing due.
+# Prints the whole backfill by both (ours makes two summaries and the dashboards besides), their ratio, peak memory, one more day, a tick with nothing due, and the same for SQLite at 2 million rows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${TALLYROLL_TEST_POSTGRES:-}" ]; then
@@ -63,10 +63,21 @@ read -r day_downstream_s _ _ code < <(timed "$tallyroll" run-job usage_daily --d
 echo "== nothing due"
 for _ in 1 2 3 4 5; do read -r idle_s _ < <(timed "$tallyroll" run-job usage_daily --downstream --as-of 2026-04-20); echo "$idle_s"; done | sort -n | sed -n 3p >"$work/idle"
 
+# The day by plain SQL: the same statements over its rows alone.
+psql -q -c "DROP TABLE plain_daily, plain_daily_user, plain_daily_customer, plain_monthly_user, plain_monthly_customer"
+sed "s/^FROM ai_usage_log\$/FROM ai_usage_log WHERE created_at >= '2026-04-10' AND created_at < '2026-04-11'/" benches/plain.sql >"$work/day.sql"
+start=$(now)
+psql -q -v ON_ERROR_STOP=1 -f "$work/day.sql" >/dev/null
+plain_day_s=$(since "$start")
+
+echo "== SQLite, 2,000,000 rows at most"
+python3 benches/sqlite.py "$tallyroll" $((rows < 2000000 ? rows : 2000000)) | tee "$work/sqlite"
+
 echo
 echo "Tallyroll, everything         $tallyroll_s s ($(awk -v r="$rows" -v s="$tallyroll_s" 'BEGIN { printf "%.0f", r / s }') rows/s, $cpu_s s of its own CPU), peak memory $memory_mb MB"
 echo "plain SQL, five summaries     $plain_s s"
 echo "ratio                         $(awk -v a="$tallyroll_s" -v b="$plain_s" 'BEGIN { printf "%.2f", a / b }')"
 echo "one more day, usage_daily     $day_s s"
+echo "the same by plain SQL         $plain_day_s s (the day's rows alone; ours also writes the month and the dashboards anew)"
 echo "one more day, everything      $day_downstream_s s"
 echo "nothing due (median of 5)     $(cat "$work/idle") s"
