@@ -21,7 +21,7 @@ pub struct Measure {
 
 macro_rules! measures {
     ($($position:ident = $name:literal, $fold:ident $($instant:ident)?;)*) => {
-        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "it only counts the constants below")]
+        #[expect(non_camel_case_types, reason = "it only counts the constants below")]
         enum Position { $($position),* }
         $(pub const $position: usize = Position::$position as usize;)*
         /// Every measure: first those that add up, then the extremes.

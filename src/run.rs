@@ -68,21 +68,20 @@ async fn run_one(
     parent_run_id: Option<String>,
     pass: Option<&Arc<Pass>>,
 ) -> Result<JobReport> {
-    let under_way = match pass.and_then(|pass| pass.take(job)) {
-        Some(under_way) => under_way,
-        None => {
-            let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
-            if let Some(select) = operator.select() {
-                select.ensure_table(&context.store, job).await?;
-            }
-            // A look first: where nothing is due, nothing is locked and nothing is written.
-            let mut tx = context.store.begin_read().await?;
-            if Plan::make(context, &mut tx, job, &operator, request).await?.windows.is_empty() {
-                return Ok(JobReport { failure: operator.left_out().map(Into::into), ..JobReport::of(job) });
-            }
-            drop(tx);
-            Arc::new(UnderWay::begin(context, job, &operator, request, binding, parent_run_id).await?)
+    let under_way = if let Some(under_way) = pass.and_then(|pass| pass.take(job)) {
+        under_way
+    } else {
+        let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
+        if let Some(select) = operator.select() {
+            select.ensure_table(&context.store, job).await?;
         }
+        // A look first: where nothing is due, nothing is locked and nothing is written.
+        let mut tx = context.store.begin_read().await?;
+        if Plan::make(context, &mut tx, job, &operator, request).await?.windows.is_empty() {
+            return Ok(JobReport { failure: operator.left_out().map(Into::into), ..JobReport::of(job) });
+        }
+        drop(tx);
+        Arc::new(UnderWay::begin(context, job, &operator, request, binding, parent_run_id).await?)
     };
     let outcome = windows::run(context, &under_way, binding.resume.as_deref(), pass).instrument(under_way.span.clone()).await;
     under_way.end(context, outcome.err()).await

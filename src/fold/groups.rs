@@ -39,11 +39,10 @@ impl Values {
     #[inline]
     fn add(&mut self, other: &Self) -> u32 {
         let mut overflowed = 0_i64;
-        let mut sums = [0; SUM_COUNT];
-        for index in 0..SUM_COUNT {
-            let (old, more) = (self.of[index], other.of[index]);
-            sums[index] = old.wrapping_add(more);
-            overflowed |= (old ^ sums[index]) & (more ^ sums[index]);
+        let mut sums = [0_i64; SUM_COUNT];
+        for ((sum, old), more) in sums.iter_mut().zip(&self.of).zip(&other.of) {
+            *sum = old.wrapping_add(*more);
+            overflowed |= (old ^ *sum) & (more ^ *sum);
         }
         let mut overflows = 0;
         if overflowed < 0 {

@@ -101,11 +101,11 @@ fn rules(job: &Job) -> Vec<String> {
             "of a `rollup` the first column of `grain` is the day or month of its window",
         ),
         (
-            !is(OperatorKind::Rollup) && !(job.labels.is_empty() && job.unique.is_empty()),
+            !(is(OperatorKind::Rollup) || job.labels.is_empty() && job.unique.is_empty()),
             "`labels` and `unique` are for `operator = \"rollup\"`",
         ),
         (
-            !(is(OperatorKind::Sql) || is(OperatorKind::Rollup)) && !job.checks.is_empty(),
+            !(is(OperatorKind::Sql) || is(OperatorKind::Rollup) || job.checks.is_empty()),
             "`checks` are for `operator = \"sql\"` and `\"rollup\"`",
         ),
     ];

@@ -10,7 +10,7 @@ use self::shape::Shape;
 use super::sql::SqlSelect;
 use crate::job::{Job, OperatorKind};
 use crate::jobs::Jobs;
-use crate::measure::MEASURES;
+use crate::measure::{MEASURES, Measure};
 use crate::sql_text::quote_identifier;
 use crate::store::Store;
 use crate::window::WindowKind;
@@ -58,7 +58,7 @@ fn select(job: &Job, upstream: &Job) -> String {
             _ => format!("substr(MAX(CAST({day} AS TEXT) || {label}), 11) AS {label}"),
         }
     }));
-    columns.extend(MEASURES.iter().map(|measure| measure.sql()));
+    columns.extend(MEASURES.iter().map(Measure::sql));
     columns.extend(job.unique.iter().map(|(name, key)| format!("COUNT(DISTINCT {}) AS {}", quote_identifier(key), quote_identifier(name))));
     // A window without rows has none here either.
     let by =

@@ -61,7 +61,7 @@ pub(super) async fn run(context: &Arc<Context>, under_way: &Arc<UnderWay>, resum
             under_way.operator.left_out().map_or(Ok(()), |failure| Err(failure.into()))
         }
         Some((_, error)) if matches!(failure::find(&error).map(|failure| failure.kind), Some(Kind::Interrupted(_))) => Err(error),
-        Some((window, error)) => Err(error.context(format!("{failed_count} of {} windows failed, the first {window}", window_count))),
+        Some((window, error)) => Err(error.context(format!("{failed_count} of {window_count} windows failed, the first {window}"))),
     }
 }
 

@@ -79,10 +79,10 @@ impl Work {
             (Some(pass), Some(shape)) if job.window == WindowKind::Month => pass.month(&mut tx, shape, window).await?,
             _ => None,
         };
-        let (rows_out, content) = match in_memory {
-            Some((rows, content)) => {
+        let (rows_out, noted) = match in_memory {
+            Some((rows, noted)) => {
                 select.replace(&mut tx, job, window, &rows, as_of).await?;
-                (i64::try_from(rows.num_rows())?, Some(content))
+                (i64::try_from(rows.num_rows())?, Some(noted))
             }
             None => (select.write(&mut tx, job, window, as_of).await?, content::read(&mut tx, select, job, window).await?),
         };
@@ -92,7 +92,7 @@ impl Work {
             usage_monthly::publish(&context.storage, &context.store, &mut tx, &self.under_way.job, folder, window).await?;
             abort::point("usage_monthly_put");
         }
-        let written = Written { rows_in, rows_out, input_fingerprint, content, ..Written::default() };
+        let written = Written { rows_in, rows_out, input_fingerprint, content: noted, ..Written::default() };
         self.record(&mut tx, window, &written, context.clock.now()).await?;
         self.commit(tx).await?;
         Ok(written)

@@ -214,8 +214,8 @@ impl<'a> EventColumns<'a> {
     /// When it is no such batch.
     pub fn of(batch: &'a RecordBatch) -> Result<Self> {
         let column = |name: &str| batch.column_by_name(name).with_context(|| format!("A batch of events has no column `{name}`"));
-        let text = |name: &str| column(name).map(|column| column.as_dictionary::<UInt32Type>());
-        let int = |name: &str| column(name).map(|column| column.as_primitive::<Int64Type>());
+        let text = |name: &str| column(name).map(AsArray::as_dictionary::<UInt32Type>);
+        let int = |name: &str| column(name).map(AsArray::as_primitive::<Int64Type>);
         let event_id = column("event_id")?;
         Ok(Self {
             event_id: match event_id.data_type() {
