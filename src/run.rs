@@ -90,7 +90,7 @@ async fn run_one(
 /// Takes the results of a job over as made by its present definition; how many windows that are.
 ///
 /// # Errors
-/// As [`load_operator`].
+/// As [`operator::load`].
 pub async fn accept_definition(context: &Context, job: &Job) -> Result<u64> {
     let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     context.store.accept_definition(&job.name, &operator.definition(job)?).await
