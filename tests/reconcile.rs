@@ -86,7 +86,12 @@ async fn whatever_was_touched_is_found_with_both_numbers(engine: Engine) {
             "UPDATE usage_daily_customer SET request_count = request_count * 2 WHERE usage_date = '2026-02-01' AND customer_id = 8",
             "days|usage_daily_customer 2026-02-01|request_count|3|4",
         ),
-        ("usage_monthly_user", "DELETE FROM usage_monthly_user", "months|usage_monthly_user 2026-02|request_count|12|0"),
+        // An emptied table is due, and found all the same.
+        (
+            "usage_monthly_user",
+            "DELETE FROM usage_monthly_user",
+            "results|usage_monthly_user 2026-02|rows and sums as written|1 row(s), request_count = 12, total_tokens = 1320, total_cost_nanos = 5400000|0 row(s)",
+        ),
         // A day that nobody wrote.
         (
             "usage_daily_user",
@@ -206,7 +211,7 @@ async fn the_job_keeps_what_it_found(engine: Engine) {
     let rows = fixture.rows(kept).await;
     assert_eq!(rows[0], "months|usage_monthly_customer 2026-02|request_count|12|8");
     // The published file still says what the table said.
-    assert!(rows.len() == 2 && rows[1].starts_with("sealed_files|2026-02|"), "{rows:?}");
+    assert!(rows.len() == 3 && rows[1].starts_with("results|") && rows[2].starts_with("sealed_files|2026-02|"), "{rows:?}");
     fixture.execute("UPDATE usage_monthly_customer SET request_count = 4 WHERE customer_id = 7").await;
     fixture.run_well(&job);
     assert!(fixture.rows(kept).await.is_empty());
