@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::pass::{CarriedRows, CarryFailed};
 use super::work::{RawRowsGone, Work};
 use crate::abort;
+use crate::engine::stop::is_final;
 use crate::failure::Failure;
 use crate::operator::content;
 use crate::operator::rollup::shape::sums_of;
@@ -52,6 +53,8 @@ impl Work {
         let write_count = loop {
             match self.replace(rollup, window, &computed, &written, &carried).await {
                 Ok(write_count) => break write_count,
+                // A full disk or a lost connection is nobody's fault, and ends the run.
+                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => match (&self.pass, error.downcast_ref::<CarryFailed>()) {
                     (Some(pass), Some(failed)) => {
                         tracing::warn!(error = format!("{error:#}"), "A rollup is left to its turn");

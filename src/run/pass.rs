@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use arrow::array::RecordBatch;
 use chrono::{DateTime, NaiveDate, Utc};
 use tokio::sync::OnceCell;
@@ -159,7 +159,8 @@ impl Pass {
         let Operator::Rollup(rollup) = &under_way.operator else { return Ok(()) };
         rollup.select.replace(tx, job, window, batch, self.request.as_of).await?;
         tx.record_window(under_way.writer(timezone), window, written, now).await?;
-        under_way.lock.assert_held(&self.context.store, tx).await
+        // Lost to another run, it ends this rollup's run and not its day's.
+        under_way.lock.assert_held(&self.context.store, tx).await.map_err(|lost| anyhow!("{lost:#}"))
     }
 
     /// Leaves a rollup to its turn.
