@@ -17,6 +17,8 @@ tallyroll=${CARGO_TARGET_DIR:-target}/release/tallyroll
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export DATABASE_URL=$TALLYROLL_TEST_POSTGRES
+# An output belongs to one database, and this one is thrown away.
+export TALLYROLL__OUTPUT__URL=$work/out
 # What psql looks for is where Tallyroll keeps it.
 export PGOPTIONS="-c search_path=public,tallyroll"
 now() { date +%s.%N; }
