@@ -1,5 +1,6 @@
 //! Folding: rows of the log into groups, and groups into fewer groups.
 
+pub mod columns;
 pub mod frame;
 pub mod groups;
 pub mod intern;

@@ -4,11 +4,7 @@
 //! while these totals fit 64 bits, no group's sum can wrap and 64 bits are summed; past that every sum is taken in 128 bits and
 //! checked when it is read.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
-use arrow::array::{ArrayRef, Int64Array, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, TimeUnit};
 use hashbrown::{HashMap, HashSet};
 use polars::prelude::{
     ChunkedArray, Column, DataFrame, DataType as PolarsType, Expr, Int64Type, Int128Type, IntoLazy, NULL, PolarsDataType, UInt32Type, col,
@@ -16,6 +12,7 @@ use polars::prelude::{
 };
 
 use super::KEYS;
+use super::columns::columns_of;
 use super::groups::{Groups, Values};
 use super::intern::NULL_CODE;
 use crate::measure::{Fold, MEASURES, Measure, SUM_COUNT, sums};
@@ -23,28 +20,8 @@ use crate::money::fit_stored;
 
 /// Groups that become columns at once.
 const GROUPS_PER_SLICE: usize = 131_072;
-/// Rows held back before partial results are folded together.
-const ROWS_PER_FOLD: usize = 1_048_576;
-
-/// The measures of rows as Arrow columns, with their fields.
-#[must_use]
-pub fn measure_columns<'a>(rows: impl Iterator<Item = &'a Values>) -> (Vec<Field>, Vec<ArrayRef>) {
-    let rows: Vec<&Values> = rows.collect();
-    let column = |(index, measure): (usize, &Measure)| {
-        if measure.is_instant {
-            let instants: TimestampMicrosecondArray = rows.iter().map(|values| values.of[index]).collect::<Vec<_>>().into();
-            let data_type = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-            (Field::new(measure.name, data_type, false), Arc::new(instants.with_timezone("UTC")) as ArrayRef)
-        } else if measure.is_nullable() {
-            let numbers: Int64Array = rows.iter().map(|values| values.is_known(index).then_some(values.of[index])).collect();
-            (Field::new(measure.name, DataType::Int64, true), Arc::new(numbers) as ArrayRef)
-        } else {
-            let numbers: Int64Array = rows.iter().map(|values| values.of[index]).collect::<Vec<_>>().into();
-            (Field::new(measure.name, DataType::Int64, false), Arc::new(numbers) as ArrayRef)
-        }
-    };
-    MEASURES.iter().enumerate().map(column).unzip()
-}
+/// Rows held back, beside twice those that were left by the last fold, before partial results are folded together.
+const ROWS_PER_FOLD: usize = 131_072;
 
 /// Groups folded by some of their keys.
 #[derive(Debug)]
@@ -53,15 +30,16 @@ pub struct Folder {
     /// Sum of the magnitudes of all values taken in, by measure.
     totals: [u128; SUM_COUNT],
     partial: Option<DataFrame>,
-    /// Whether `partial` holds a group at most once.
+    /// Whether `partial` holds a group at most once, and how many rows the last fold left.
     is_folded: bool,
+    folded_rows: usize,
 }
 
 impl Folder {
     /// Folds by `keys`, which are some of [`KEYS`].
     #[must_use]
     pub fn new(keys: Vec<&'static str>) -> Self {
-        Self { keys, totals: [0; SUM_COUNT], partial: None, is_folded: true }
+        Self { keys, totals: [0; SUM_COUNT], partial: None, is_folded: true, folded_rows: 0 }
     }
 
     #[must_use]
@@ -89,16 +67,18 @@ impl Folder {
                 let codes: Vec<u32> = slice.clone().map(|group| recode(key, groups.key(group)[position])).collect();
                 columns.push(Column::new((*key).into(), codes));
             }
-            for (index, measure) in MEASURES.iter().enumerate() {
-                let rows = slice.clone().map(|group| groups.values(group));
+            let (of, known) = columns_of(slice.map(|group| groups.values(group)));
+            for ((index, measure), values) in MEASURES.iter().enumerate().zip(of) {
                 if let Some(total) = self.totals.get_mut(index) {
-                    *total += rows.clone().map(|values| u128::from(values.of[index].unsigned_abs())).sum::<u128>();
+                    *total += values.iter().map(|value| u128::from(value.unsigned_abs())).sum::<u128>();
                 }
                 columns.push(if measure.is_nullable() {
-                    let values: Vec<Option<i64>> = rows.map(|values| values.is_known(index).then_some(values.of[index])).collect();
+                    let is_known = known.iter().map(|known| known & (1 << index) != 0);
+                    let values: Vec<Option<i64>> =
+                        values.iter().zip(is_known).map(|(value, is_known)| is_known.then_some(*value)).collect();
                     Column::new(measure.name.into(), values)
                 } else {
-                    Column::new(measure.name.into(), rows.map(|values| values.of[index]).collect::<Vec<i64>>())
+                    Column::new(measure.name.into(), values)
                 });
             }
             let folded = self.fold(DataFrame::new(height, columns)?, &self.keys)?;
@@ -114,8 +94,14 @@ impl Folder {
                 // One part may be of 64 bits and the other of 128: both become what the totals ask for now.
                 let mut partial = self.widen(partial)?;
                 partial.vstack_mut_owned(self.widen(folded)?)?;
-                self.is_folded = partial.height() >= ROWS_PER_FOLD;
-                if self.is_folded { self.fold(partial, &self.keys)? } else { partial }
+                self.is_folded = partial.height() >= self.folded_rows * 2 + ROWS_PER_FOLD;
+                if self.is_folded {
+                    let folded = self.fold(partial, &self.keys)?;
+                    self.folded_rows = folded.height();
+                    folded
+                } else {
+                    partial
+                }
             }
         });
         Ok(())

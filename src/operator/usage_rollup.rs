@@ -18,9 +18,10 @@ use self::quarantine::{QuarantinedEvent, Reason};
 use crate::abort;
 use crate::failure::Failure;
 use crate::fingerprint;
+use crate::fold::columns::measure_columns;
 use crate::fold::groups::Groups;
 use crate::fold::intern::Codes;
-use crate::fold::{KEYS, frame, label_of, text_field};
+use crate::fold::{KEYS, label_of, text_field};
 use crate::job::Job;
 use crate::price::{PriceBook, Pricing};
 use crate::source::Source;
@@ -85,7 +86,7 @@ impl Rollup {
                 columns.push(self.codes.column(label, codes(index))?);
             }
         }
-        let (measure_fields, measures) = frame::measure_columns(groups.iter().map(|group| self.groups.values(*group as usize)));
+        let (measure_fields, measures) = measure_columns(groups.iter().map(|group| self.groups.values(*group as usize)));
         fields.extend(measure_fields);
         columns.extend(measures);
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)

@@ -16,6 +16,7 @@ use super::{Store, Tx, format_instant};
 use crate::abort;
 use crate::clock::Clock;
 use crate::failure::{Failure, Kind};
+use crate::sql_text::quote_identifier;
 
 /// The right to write a job's windows, until another run takes over.
 #[derive(Debug, Clone)]
@@ -124,6 +125,19 @@ impl JobLock {
     pub async fn release(&self, store: &Store) -> Result<()> {
         let sql = "UPDATE job_lock SET run_id = NULL WHERE job = $1 AND fence = $2";
         store.execute(sql, &[self.job.as_str().into(), self.fence.into()]).await?;
+        Ok(())
+    }
+}
+
+impl Tx {
+    /// Keeps others from writing a table until the transaction ends; SQLite has one writer at a time anyway.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn lock_table(&mut self, table: &str) -> Result<()> {
+        if let Self::Postgres(_) = self {
+            self.execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", quote_identifier(table)), &[]).await?;
+        }
         Ok(())
     }
 }

@@ -7,7 +7,8 @@ use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::NaiveDate;
 
-use crate::fold::frame::{Folder, Rows, measure_columns};
+use crate::fold::columns::measure_columns;
+use crate::fold::frame::{Folder, Rows};
 use crate::fold::groups::Groups;
 use crate::fold::intern::Codes;
 use crate::fold::{KEYS, label_of, text_field};

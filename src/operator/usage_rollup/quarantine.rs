@@ -134,7 +134,13 @@ pub(super) fn record(source: &str, events: &EventColumns<'_>, row: usize, reason
 
 /// Makes the quarantine of a window hold exactly `events`; those seen before keep the instant they were first seen at.
 pub async fn replace(tx: &mut Tx, window: Window, events: &[QuarantinedEvent], run_id: &str, now: DateTime<Utc>) -> Result<()> {
-    let known = tx.query("SELECT source, event_id FROM quarantined_event WHERE usage_date = $1", &[window.start_date.into()]).await?;
+    let sql = "SELECT source, event_id FROM quarantined_event WHERE usage_date = $1";
+    if events.is_empty() && tx.query(sql, &[window.start_date.into()]).await?.is_empty() {
+        return Ok(());
+    }
+    // Events that moved between two days are taken from one and given to the other: both at once would wait for each other.
+    tx.lock_table("quarantined_event").await?;
+    let known = tx.query(sql, &[window.start_date.into()]).await?;
     let present: std::collections::BTreeSet<(&str, &str)> =
         events.iter().map(|event| (event.source.as_str(), event.event_id.as_str())).collect();
     for row in known {
