@@ -47,7 +47,7 @@ impl Work {
             content: Some(content::of_sums(&sums_of(&computed.groups))),
         };
         let mut carried = match &self.pass {
-            Some(pass) => pass.rows_of(window, &computed).await,
+            Some(pass) => pass.rows_of(window, &computed).await?,
             None => Vec::new(),
         };
         let write_count = loop {

@@ -17,7 +17,7 @@ use crate::abort;
 use crate::engine::env::Context;
 use crate::engine::request::{Planned, Request};
 use crate::engine::stop::check_stop;
-use crate::failure::Failure;
+use crate::failure::{self, Failure, Kind};
 use crate::fold::frame::Folder;
 use crate::job::{Job, OperatorKind};
 use crate::operator::rollup::months::Months;
@@ -78,16 +78,20 @@ impl Pass {
 
     /// Begins the daily rollups; one that cannot be begun now, because another run is at work on it or its files do not fit, is left
     /// to its turn.
-    async fn begin(&self) -> Vec<Carried> {
+    async fn begin(&self) -> Result<Vec<Carried>> {
         let mut begun = Vec::new();
         let daily: Vec<&Job> = rollups_of(&self.context, &self.root).filter(|job| job.window == WindowKind::Day).collect();
         for job in daily {
             match self.begin_one(job).await {
                 Ok(carried) => begun.extend(carried),
+                // A full disk or a lost connection: nothing more can be written.
+                Err(error) if matches!(failure::find(&error).map(|failure| failure.kind), Some(Kind::TryAgain | Kind::Interrupted(_))) => {
+                    return Err(error);
+                }
                 Err(error) => tracing::info!(job = job.name, error = format!("{error:#}"), "The rollup is left to its turn"),
             }
         }
-        begun
+        Ok(begun)
     }
 
     async fn begin_one(&self, job: &Job) -> Result<Option<Carried>> {
@@ -102,8 +106,11 @@ impl Pass {
     }
 
     /// The rows of each daily rollup for a day. A rollup whose rows cannot be told is left out.
-    pub(super) async fn rows_of(&self, window: Window, day: &Arc<Day>) -> Vec<CarriedRows> {
-        let carried = self.daily.get_or_init(|| self.begin()).await;
+    ///
+    /// # Errors
+    /// Where the rollups cannot be begun because the database takes nothing more.
+    pub(super) async fn rows_of(&self, window: Window, day: &Arc<Day>) -> Result<Vec<CarriedRows>> {
+        let carried = self.daily.get_or_try_init(|| self.begin()).await?;
         let shapes: Vec<(usize, Shape)> = carried
             .iter()
             .enumerate()
@@ -111,10 +118,10 @@ impl Pass {
             .map(|(index, carried)| (index, carried.shape.clone()))
             .collect();
         let day = Arc::clone(day);
-        blocking(move || fold(&shapes, &day, window.start_date)).await.unwrap_or_else(|error| {
+        Ok(blocking(move || fold(&shapes, &day, window.start_date)).await.unwrap_or_else(|error| {
             tracing::warn!(error = format!("{error:#}"), "The rollups are left to their turns");
             Vec::new()
-        })
+        }))
     }
 
     /// Replaces the rows of the daily rollups for a window, in the transaction that replaced the day's own.
