@@ -23,7 +23,7 @@ pub fn label_of(key: &str) -> Option<&'static str> {
 
 /// The Arrow field of a key or a label in a result table.
 #[must_use]
-pub fn text_field(name: &str, is_nullable: bool) -> Field {
+pub fn key_field(name: &str, is_nullable: bool) -> Field {
     let text = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
     match name {
         "user_id" => uuid_field(name, text, false),

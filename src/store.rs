@@ -12,6 +12,7 @@ mod migrate;
 mod postgres;
 pub mod reading;
 mod recording;
+mod run_history;
 pub mod runs;
 mod sqlite;
 mod trust;
@@ -187,7 +188,7 @@ impl Store {
     /// # Errors
     /// As [`Self::query`].
     pub async fn table_columns(&self, table: &str) -> Result<Vec<String>> {
-        let (sql, name) = if let Self::Postgres { .. } = self { postgres_columns(table) } else { sqlite_columns(table) };
+        let (sql, name) = if let Self::Postgres { .. } = self { dialect::postgres_columns(table) } else { dialect::sqlite_columns(table) };
         self.query(sql, &[name]).await?.iter().map(|row| row.text("name")).collect()
     }
 
@@ -258,8 +259,8 @@ impl Tx {
     /// As [`Store::query`].
     pub async fn table_columns(&mut self, table: &str) -> Result<Vec<String>> {
         let (sql, name) = match self {
-            Self::Postgres(_) => postgres_columns(table),
-            Self::Sqlite(_) => sqlite_columns(table),
+            Self::Postgres(_) => dialect::postgres_columns(table),
+            Self::Sqlite(_) => dialect::sqlite_columns(table),
         };
         self.query(sql, &[name]).await?.iter().map(|row| row.text("name")).collect()
     }
@@ -293,14 +294,4 @@ impl Tx {
             error => classify(error),
         })
     }
-}
-
-fn postgres_columns(table: &str) -> (&'static str, Value) {
-    let sql = "SELECT attname::TEXT AS name FROM pg_attribute \
-         WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-    (sql, crate::sql_text::quote_identifier(table).into())
-}
-
-fn sqlite_columns(table: &str) -> (&'static str, Value) {
-    ("SELECT name FROM pragma_table_xinfo($1)", table.into())
 }

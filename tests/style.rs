@@ -14,13 +14,9 @@ const LONG_FILES: &[&str] = &[
     "src/import.rs",
     "src/operator/peak_seats.rs",
     "src/operator/peak_seats/fold.rs",
-    "src/operator/sql.rs",
-    "src/plan.rs",
     "src/snapshot/journal.rs",
     "src/snapshot/peak_row.rs",
     "src/source/ledger.rs",
-    "src/store.rs",
-    "src/store/runs.rs",
     "src/usage_dashboard.rs",
 ];
 

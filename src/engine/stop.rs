@@ -23,3 +23,9 @@ pub fn check_stop(stop: &watch::Receiver<Option<i32>>) -> Result<()> {
 pub fn is_final(error: &anyhow::Error) -> bool {
     matches!(failure::find(error).map(|failure| failure.kind), Some(Kind::Interrupted(_) | Kind::TryAgain | Kind::Locked | Kind::Config))
 }
+
+/// Whether the database takes nothing more from this run: its disk is full, the connection lost, or the run is to stop.
+#[must_use]
+pub fn takes_nothing_more(error: &anyhow::Error) -> bool {
+    matches!(failure::find(error).map(|failure| failure.kind), Some(Kind::TryAgain | Kind::Interrupted(_)))
+}

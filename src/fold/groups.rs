@@ -136,10 +136,16 @@ impl Groups {
         Ok(())
     }
 
-    /// What a measure that adds up comes to over all groups.
+    /// What each measure that adds up comes to over all groups.
     #[must_use]
-    pub fn sum(&self, measure: usize) -> i128 {
-        self.blocks.iter().flatten().map(|values| i128::from(values.of[measure])).sum()
+    pub fn sums(&self) -> [i128; SUM_COUNT] {
+        let mut sums = [0_i128; SUM_COUNT];
+        for values in self.blocks.iter().flatten() {
+            for (sum, value) in sums.iter_mut().zip(values.of) {
+                *sum += i128::from(value);
+            }
+        }
+        sums
     }
 }
 
@@ -162,7 +168,7 @@ mod tests {
         }
         groups.check_sums().unwrap();
         assert_eq!([groups.values(0).of[INPUT_TOKENS], groups.values(1).of[INPUT_TOKENS]], [i64::MAX; 2]);
-        assert_eq!(groups.sum(INPUT_TOKENS), i128::from(i64::MAX) * 2);
+        assert_eq!(groups.sums()[INPUT_TOKENS], i128::from(i64::MAX) * 2);
     }
 
     #[test]

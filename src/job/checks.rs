@@ -25,22 +25,11 @@ pub struct Checks {
 }
 
 /// A table, and its column that says which window a row is in.
-#[derive(Debug, Clone, Copy)]
-pub struct Windowed<'a> {
-    table: &'a str,
-    column: &'a str,
-}
+type Windowed = (String, String);
 
-impl<'a> Windowed<'a> {
-    #[must_use]
-    pub fn of(table: &'a str, column: &'a str) -> Self {
-        Self { table, column }
-    }
-
-    fn rows(&self) -> String {
-        let (table, column) = (quote_identifier(self.table), quote_identifier(self.column));
-        format!("FROM {table} WHERE {column} >= :window_start AND {column} < :window_end")
-    }
+fn rows((table, column): &Windowed) -> String {
+    let (table, column) = (quote_identifier(table), quote_identifier(column));
+    format!("FROM {table} WHERE {column} >= :window_start AND {column} < :window_end")
 }
 
 impl Checks {
@@ -51,7 +40,7 @@ impl Checks {
 
     /// Each check as its name and a SELECT that must give no row. `result` is the job's own table, `summed` that of `equal_sums`.
     #[must_use]
-    pub fn statements(&self, result: Windowed<'_>, summed: Option<Windowed<'_>>) -> Vec<(String, String)> {
+    pub fn statements(&self, result: &Windowed, summed: Option<&Windowed>) -> Vec<(String, String)> {
         let mut statements: Vec<(String, String)> = Vec::new();
         if let Some(summed) = summed {
             statements.push((EQUAL_SUMS.to_owned(), equal_sums(result, summed)));
@@ -61,14 +50,12 @@ impl Checks {
         };
         if !self.not_null.is_empty() {
             let is_null = names(&self.not_null, " IS NULL").join(" OR ");
-            statements.push((
-                "not_null".to_owned(),
-                format!("SELECT {} {} AND ({is_null})", names(&self.not_null, "").join(", "), result.rows()),
-            ));
+            statements
+                .push(("not_null".to_owned(), format!("SELECT {} {} AND ({is_null})", names(&self.not_null, "").join(", "), rows(result))));
         }
         if !self.unique.is_empty() {
             let columns = names(&self.unique, "").join(", ");
-            let sql = format!("SELECT {columns}, COUNT(*) AS row_count {} GROUP BY {columns} HAVING COUNT(*) > 1", result.rows());
+            let sql = format!("SELECT {columns}, COUNT(*) AS row_count {} GROUP BY {columns} HAVING COUNT(*) > 1", rows(result));
             statements.push(("unique".to_owned(), sql));
         }
         statements.extend(self.selects.iter().map(|(name, sql)| (name.clone(), sql.clone())));
@@ -76,16 +63,16 @@ impl Checks {
     }
 }
 
-fn equal_sums(result: Windowed<'_>, summed: Windowed<'_>) -> String {
+fn equal_sums(result: &Windowed, summed: &Windowed) -> String {
     let sums = "SELECT COALESCE(SUM(request_count), 0) AS request_count, COALESCE(SUM(total_cost_nanos), 0) AS total_cost_nanos";
-    let of = quote_identifier(&format!("request_count of {}", summed.table));
-    let cost_of = quote_identifier(&format!("total_cost_nanos of {}", summed.table));
+    let of = quote_identifier(&format!("request_count of {}", summed.0));
+    let cost_of = quote_identifier(&format!("total_cost_nanos of {}", summed.0));
     format!(
         "SELECT result.request_count AS request_count, summed.request_count AS {of}, \
              result.total_cost_nanos AS total_cost_nanos, summed.total_cost_nanos AS {cost_of} \
          FROM ({sums} {}) AS result, ({sums} {}) AS summed \
          WHERE result.request_count <> summed.request_count OR result.total_cost_nanos <> summed.total_cost_nanos",
-        result.rows(),
-        summed.rows()
+        rows(result),
+        rows(summed)
     )
 }

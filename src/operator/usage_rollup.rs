@@ -15,17 +15,18 @@ use tokio::sync::watch;
 
 use self::accumulate::Accumulator;
 use self::quarantine::{QuarantinedEvent, Reason};
+use super::window_rows;
 use crate::abort;
 use crate::failure::Failure;
 use crate::fingerprint;
 use crate::fold::columns::measure_columns;
 use crate::fold::groups::Groups;
 use crate::fold::intern::Codes;
-use crate::fold::{KEYS, label_of, text_field};
+use crate::fold::{KEYS, key_field, label_of};
 use crate::job::Job;
+use crate::measure::SUM_COUNT;
 use crate::price::{PriceBook, Pricing};
 use crate::source::Source;
-use crate::sql_text::quote_identifier;
 use crate::store::{Store, Tx};
 use crate::window::{Window, start_of_day};
 
@@ -48,6 +49,8 @@ pub struct UsageRollup {
 #[derive(Debug)]
 pub struct Rollup {
     pub groups: Groups,
+    /// What each measure that adds up comes to.
+    pub sums: [i128; SUM_COUNT],
     pub codes: Codes,
     pub rows_in_by_source: Vec<(String, i64)>,
     pub quarantined: Vec<QuarantinedEvent>,
@@ -79,10 +82,10 @@ impl Rollup {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(vec![epoch_days; groups.len()]))];
         let codes = |key: usize| groups.iter().map(move |group| self.groups.key(*group as usize)[key]);
         for (index, key) in KEYS.iter().enumerate() {
-            fields.push(text_field(key, matches!(*key, "category" | "model")));
+            fields.push(key_field(key, matches!(*key, "category" | "model")));
             columns.push(self.codes.column(key, codes(index))?);
             if let Some(label) = label_of(key) {
-                fields.push(text_field(label, true));
+                fields.push(key_field(label, true));
                 columns.push(self.codes.column(label, codes(index))?);
             }
         }
@@ -182,12 +185,7 @@ impl UsageRollup {
     /// # Errors
     /// What the database says.
     pub async fn write(&self, tx: &mut Tx, job: &Job, window: Window, rollup: &Rollup, run_id: &str, now: DateTime<Utc>) -> Result<()> {
-        let sql = format!(
-            "DELETE FROM {table} WHERE {column} >= $1 AND {column} < $2",
-            table = quote_identifier(&job.writes),
-            column = quote_identifier(&job.window_column)
-        );
-        tx.execute(&sql, &[window.start_date.into(), window.end_date.into()]).await?;
+        window_rows::delete(tx, job, window).await?;
         abort::point("rows_deleted");
         for batch in rollup.batches(window.start_date)? {
             tx.insert_batch(&job.writes, &batch?).await?;

@@ -14,7 +14,8 @@ use crate::measure::{MEASURES, REQUEST_COUNT};
 use crate::money::div_half_even;
 use crate::operator::usage_rollup::UsageRollup;
 use crate::operator::{self, Operator};
-use crate::plan::{Plan, days_with_events};
+use crate::plan::Plan;
+use crate::plan::raw::days_with_events;
 use crate::store::windows::WindowState;
 use crate::window::{Window, WindowKind, first_of_month};
 

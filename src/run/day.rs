@@ -7,10 +7,9 @@ use anyhow::Result;
 use super::pass::{CarriedRows, CarryFailed};
 use super::work::{RawRowsGone, Work};
 use crate::abort;
-use crate::engine::stop::is_final;
+use crate::engine::stop::takes_nothing_more;
 use crate::failure::Failure;
 use crate::operator::content;
-use crate::operator::rollup::shape::sums_of;
 use crate::operator::usage_rollup::{Rollup, UsageRollup, quarantine};
 use crate::sql_text::quote_identifier;
 use crate::store::windows::{WindowRecord, WindowState, Written};
@@ -44,7 +43,7 @@ impl Work {
             rows_out: i64::try_from(computed.groups.len())?,
             quarantined_count: i64::try_from(computed.quarantined.len())?,
             input_fingerprint,
-            content: Some(content::of_sums(&sums_of(&computed.groups))),
+            content: Some(content::of_sums(&computed.sums)),
         };
         let mut carried = match &self.pass {
             Some(pass) => pass.rows_of(window, &computed).await?,
@@ -54,7 +53,7 @@ impl Work {
             match self.replace(rollup, window, &computed, &written, &carried).await {
                 Ok(write_count) => break write_count,
                 // A full disk or a lost connection is nobody's fault, and ends the run.
-                Err(error) if is_final(&error) => return Err(error),
+                Err(error) if takes_nothing_more(&error) => return Err(error),
                 Err(error) => match (&self.pass, error.downcast_ref::<CarryFailed>()) {
                     (Some(pass), Some(failed)) => {
                         tracing::warn!(error = format!("{error:#}"), "A rollup is left to its turn");

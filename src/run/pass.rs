@@ -16,15 +16,15 @@ use super::under_way::UnderWay;
 use crate::abort;
 use crate::engine::env::Context;
 use crate::engine::request::{Planned, Request};
-use crate::engine::stop::check_stop;
-use crate::failure::{self, Failure, Kind};
+use crate::engine::stop::{check_stop, takes_nothing_more};
+use crate::failure::Failure;
 use crate::fold::frame::Folder;
 use crate::job::{Job, OperatorKind};
 use crate::operator::rollup::months::Months;
-use crate::operator::rollup::shape::{Shape, sums_of};
+use crate::operator::rollup::shape::Shape;
 use crate::operator::usage_rollup::{Rollup as Day, blocking};
 use crate::operator::{self, Operator};
-use crate::plan::fingerprint_of_write;
+use crate::plan::derived::fingerprint_of_write;
 use crate::store::Tx;
 use crate::store::windows::Written;
 use crate::window::{Window, WindowKind};
@@ -85,9 +85,7 @@ impl Pass {
             match self.begin_one(job).await {
                 Ok(carried) => begun.extend(carried),
                 // A full disk or a lost connection: nothing more can be written.
-                Err(error) if matches!(failure::find(&error).map(|failure| failure.kind), Some(Kind::TryAgain | Kind::Interrupted(_))) => {
-                    return Err(error);
-                }
+                Err(error) if takes_nothing_more(&error) => return Err(error),
                 Err(error) => tracing::info!(job = job.name, error = format!("{error:#}"), "The rollup is left to its turn"),
             }
         }
@@ -189,7 +187,7 @@ impl Pass {
         }
         let months = Arc::clone(&self.months);
         let taken = blocking(move || match months.lock() {
-            Ok(mut months) => months.take(window.start_date, write_count, &day.groups, &day.codes),
+            Ok(mut months) => months.take(window.start_date, write_count, &day),
             Err(_) => Ok(()),
         });
         if let Err(error) = taken.await {
@@ -249,7 +247,6 @@ fn fold(shapes: &[(usize, Shape)], day: &Day, start_date: NaiveDate) -> Result<V
     if shapes.is_empty() {
         return Ok(Vec::new());
     }
-    let sums = sums_of(&day.groups);
     // Rollups of the same keys and unique counts share a first fold.
     let mut folders: BTreeMap<Vec<&'static str>, Folder> = BTreeMap::new();
     let mut rows = Vec::new();
@@ -263,7 +260,7 @@ fn fold(shapes: &[(usize, Shape)], day: &Day, start_date: NaiveDate) -> Result<V
                 vacant.insert(folder)
             }
         };
-        match shape.batch(folder, &day.codes, &sums, start_date) {
+        match shape.batch(folder, &day.codes, &day.sums, start_date) {
             Ok(batch) => rows.push(CarriedRows { index: *index, batch }),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "A rollup could not be folded in memory"),
         }

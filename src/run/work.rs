@@ -16,7 +16,7 @@ use crate::operator::content;
 use crate::operator::peak_seats::PeakSeats;
 use crate::operator::rollup::shape::Shape;
 use crate::operator::sql::SqlSelect;
-use crate::plan::upstream_of_window;
+use crate::plan::derived::upstream_of_window;
 use crate::reconcile;
 use crate::snapshot::usage_monthly;
 use crate::store::Tx;
@@ -68,7 +68,7 @@ impl Work {
         let context = &self.context;
         // One snapshot: the check after the write compares what the write read.
         let mut tx = context.store.begin_snapshot().await?;
-        select.lock_whole(&context.store, &mut tx, &self.under_way.job).await?;
+        select.lock_whole(&mut tx, &self.under_way.job).await?;
         tx.begin_reading().await?;
         let follows = select.follows_from(&mut tx, &self.under_way.job, self.under_way.request.as_of).await?;
         tx.end_reading().await?;

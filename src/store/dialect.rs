@@ -1,6 +1,8 @@
 //! What the two databases say differently outside of whole statements: how they keep a value, and what a function is called.
 
+use super::value::Value;
 use crate::money::parse_usd_nanos;
+use crate::sql_text::quote_identifier;
 
 /// Which of the two databases it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,4 +76,16 @@ impl Dialect {
     pub fn own_table(self, table: &str) -> String {
         format!("{}{table}", self.pick("tallyroll.", ""))
     }
+}
+
+/// The statement that lists a table's columns, and its parameter.
+pub(super) fn postgres_columns(table: &str) -> (&'static str, Value) {
+    let sql = "SELECT attname::TEXT AS name FROM pg_attribute \
+         WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+    (sql, quote_identifier(table).into())
+}
+
+/// As [`postgres_columns`].
+pub(super) fn sqlite_columns(table: &str) -> (&'static str, Value) {
+    ("SELECT name FROM pragma_table_xinfo($1)", table.into())
 }

@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result};
 use arrow::array::RecordBatch;
 use chrono::NaiveDate;
 
-use super::shape::{Shape, sums_of};
+use super::shape::Shape;
 use crate::fold::KEYS;
 use crate::fold::frame::Folder;
-use crate::fold::groups::Groups;
 use crate::fold::intern::{Codes, NULL_CODE};
 use crate::measure::SUM_COUNT;
 use crate::operator::content;
+use crate::operator::usage_rollup::Rollup as Day;
 use crate::source::EventId;
 use crate::window::{Window, first_of_month};
 
@@ -48,32 +48,33 @@ impl Months {
     ///
     /// # Errors
     /// What polars says; then the month is given up.
-    pub fn take(&mut self, day: NaiveDate, write_count: i64, groups: &Groups, codes: &Codes) -> Result<()> {
-        let taken = self.take_in(day, write_count, groups, codes);
+    pub fn take(&mut self, date: NaiveDate, write_count: i64, day: &Day) -> Result<()> {
+        let taken = self.take_in(date, write_count, day);
         if taken.is_err() {
-            self.months.remove(&first_of_month(day));
+            self.months.remove(&first_of_month(date));
         }
         taken
     }
 
-    fn take_in(&mut self, day: NaiveDate, write_count: i64, groups: &Groups, codes: &Codes) -> Result<()> {
+    fn take_in(&mut self, date: NaiveDate, write_count: i64, day: &Day) -> Result<()> {
+        let Day { groups, codes, sums, .. } = day;
         let level = &self.level;
-        let month = self.months.entry(first_of_month(day)).or_insert_with(|| Month {
+        let month = self.months.entry(first_of_month(date)).or_insert_with(|| Month {
             codes: Codes::default(),
             folder: Folder::new(level.clone()),
             sums: [0; SUM_COUNT],
             days: BTreeMap::new(),
         });
         // A day that comes again has changed since: the table knows.
-        if month.days.insert(day, write_count).is_some() {
-            self.months.remove(&first_of_month(day));
+        if month.days.insert(date, write_count).is_some() {
+            self.months.remove(&first_of_month(date));
             return Ok(());
         }
         let mut recoded: BTreeMap<&'static str, Vec<u32>> = BTreeMap::new();
         for key in level {
             recoded.insert(key, month.codes.take_codes(key, codes));
         }
-        let day_number = (day - NaiveDate::default()).num_days();
+        let day_number = (date - NaiveDate::default()).num_days();
         for (key, label) in level.iter().filter_map(|key| Some((*key, codes.labels(key)?))) {
             for (code, name) in label.iter() {
                 let code = recoded.get(key).and_then(|codes| codes.get(code as usize)).copied();
@@ -83,7 +84,7 @@ impl Months {
                 }
             }
         }
-        for (sum, more) in month.sums.iter_mut().zip(sums_of(groups)) {
+        for (sum, more) in month.sums.iter_mut().zip(sums) {
             *sum += more;
         }
         month.folder.take(groups, |key, code| {

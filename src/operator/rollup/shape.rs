@@ -9,9 +9,8 @@ use chrono::NaiveDate;
 
 use crate::fold::columns::measure_columns;
 use crate::fold::frame::{Folder, Rows};
-use crate::fold::groups::Groups;
 use crate::fold::intern::Codes;
-use crate::fold::{KEYS, label_of, text_field};
+use crate::fold::{KEYS, key_field, label_of};
 use crate::job::Job;
 use crate::measure::{MEASURES, SUM_COUNT};
 
@@ -65,10 +64,10 @@ impl Shape {
         let mut fields = vec![Field::new(&self.window_column, DataType::Date32, false)];
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(vec![days; height]))];
         for (key, codes_of_key) in self.keys.iter().zip(&rows.keys) {
-            fields.push(text_field(key, true));
+            fields.push(key_field(key, true));
             columns.push(codes.column(key, codes_of_key.iter().copied())?);
             for label in self.labels.iter().filter(|label| label_of(key) == Some(**label)) {
-                fields.push(text_field(label, true));
+                fields.push(key_field(label, true));
                 columns.push(codes.column(label, codes_of_key.iter().copied())?);
             }
         }
@@ -92,10 +91,4 @@ fn check_sums(rows: &Rows, sums: &[i128; SUM_COUNT]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What each measure that adds up comes to over all groups.
-#[must_use]
-pub fn sums_of(groups: &Groups) -> [i128; SUM_COUNT] {
-    std::array::from_fn(|measure| groups.sum(measure))
 }

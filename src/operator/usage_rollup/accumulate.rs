@@ -54,7 +54,13 @@ impl Accumulator {
     }
 
     pub(super) fn finish(self) -> Rollup {
-        Rollup { groups: self.groups, codes: self.codes, rows_in_by_source: self.rows_in_by_source, quarantined: self.quarantined }
+        Rollup {
+            sums: self.groups.sums(),
+            groups: self.groups,
+            codes: self.codes,
+            rows_in_by_source: self.rows_in_by_source,
+            quarantined: self.quarantined,
+        }
     }
 
     /// Takes in a batch.

@@ -1,0 +1,228 @@
+//! Windows of the raw log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+
+use super::{Plan, changed_definition};
+use crate::config::ChangeTracking;
+use crate::engine::env::Context;
+use crate::engine::request::{FORCED, Request};
+use crate::failure::Failure;
+use crate::job::Job;
+use crate::operator::usage_rollup::UsageRollup;
+use crate::operator::usage_rollup::quarantine::{OCCURRED_IN_FUTURE, latest_occurred_at};
+use crate::source::Source;
+use crate::sql_text::quote_identifier;
+use crate::store::windows::WindowState;
+use crate::store::{Tx, Value};
+use crate::window::{Window, WindowKind, day_of, next_day, start_of_day};
+
+impl Plan {
+    /// Windows of the raw log: those whose rows changed, that were left undone, or whose prices changed.
+    pub(super) async fn find_raw(
+        &mut self,
+        context: &Context,
+        tx: &mut Tx,
+        job: &Job,
+        rollup: &UsageRollup,
+        request: &Request,
+        due: &mut BTreeMap<Window, String>,
+    ) -> Result<()> {
+        let mut days: BTreeMap<NaiveDate, String> = BTreeMap::new();
+        let mut raw_days: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
+        for source in &rollup.sources {
+            let tracked = context.config.usage.change_tracking == ChangeTracking::Ingest;
+            let seen = if request.rebuild || !tracked { None } else { tx.watermark(&source.name).await? };
+            if tracked {
+                // Taken before the rows are looked at: what comes in between is found again, never lost.
+                self.positions.push((source.name.clone(), position(tx, source, seen.as_deref()).await?));
+                if let Some(seen) = seen {
+                    find_changed(tx, source, rollup, &seen, &mut days).await?;
+                    continue;
+                }
+            }
+            let all = days_with_events(tx, source, rollup, None, None).await?;
+            raw_days.extend(all.iter().map(|day| (source.name.clone(), *day)));
+            if tracked || request.rebuild {
+                let reason = if request.rebuild { "rebuild" } else { "never written" };
+                days.extend(all.into_iter().map(|day| (day, reason.to_owned())));
+            }
+        }
+        if context.config.usage.change_tracking == ChangeTracking::Lookback && !request.rebuild {
+            let recent = day_of(request.as_of, rollup.timezone)? - Days::new(context.config.usage.lookback_days.saturating_sub(1).into());
+            self.look_back(tx, job, recent, &raw_days, &mut days).await?;
+        }
+        for (day, reason) in days {
+            due.insert(Window::containing(WindowKind::Day, day)?, reason);
+        }
+        self.find_left_undone(rollup, request, due)?;
+        if request.rebuild {
+            self.find_rebuilt(tx, job, &raw_days, request, due).await?;
+        }
+        let sql = "SELECT DISTINCT usage_date FROM quarantined_event \
+             WHERE reason = $1 AND occurred_at <= $2 AND usage_date IS NOT NULL";
+        for row in tx.query(sql, &[OCCURRED_IN_FUTURE.into(), latest_occurred_at(request.as_of).into()]).await? {
+            let window = Window::containing(job.window, row.date("usage_date")?)?;
+            due.entry(window).or_insert_with(|| "quarantined events are no longer in the future".to_owned());
+        }
+        Ok(())
+    }
+
+    fn find_left_undone(&self, rollup: &UsageRollup, request: &Request, due: &mut BTreeMap<Window, String>) -> Result<()> {
+        for (window, state) in &self.states {
+            let reason = match state.state {
+                WindowState::Due => state.due_reason.clone().unwrap_or_else(|| "left undone".to_owned()),
+                WindowState::Failed => "failed before".to_owned(),
+                WindowState::Done if state.input_fingerprint.as_deref() != Some(&rollup.rules_fingerprint(*window)?) => {
+                    "sources or prices changed".to_owned()
+                }
+                WindowState::Done if let Some(changed) = changed_definition(state, &self.definition) => changed.to_owned(),
+                // Set aside as too old, which it no longer is.
+                WindowState::Kept if state.write_count == 0 && !rollup.is_implausible(*window) => "sources or prices changed".to_owned(),
+                WindowState::Done | WindowState::Kept if request.force => FORCED.to_owned(),
+                WindowState::Future if !window.begins_after(request.as_of, rollup.timezone)? => "it has begun".to_owned(),
+                _ => continue,
+            };
+            due.entry(*window).or_insert(reason);
+        }
+        Ok(())
+    }
+
+    /// Without change tracking: days that were never written, and the last ones, whether they still have events or not.
+    async fn look_back(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        recent: NaiveDate,
+        raw_days: &BTreeSet<(String, NaiveDate)>,
+        days: &mut BTreeMap<NaiveDate, String>,
+    ) -> Result<()> {
+        let with_events = raw_days.iter().map(|(_, day)| *day);
+        let written = self.states.values().filter(|state| state.write_count > 0).map(|state| state.window.start_date);
+        for day in with_events.chain(written.filter(|day| *day >= recent)) {
+            let state = self.states.get(&Window::containing(WindowKind::Day, day)?);
+            let reason = match state {
+                Some(state) if state.write_count > 0 && day < recent => continue,
+                Some(state) if state.state == WindowState::Kept => {
+                    let sql = format!("SELECT DISTINCT source FROM {} WHERE usage_date = $1", quote_identifier(&job.writes));
+                    let sources = tx.query(&sql, &[day.into()]).await?;
+                    let sources = sources.iter().map(|row| Ok((row.text("source")?, day))).collect::<Result<BTreeSet<_>>>()?;
+                    if !raw_days.is_superset(&sources) {
+                        continue;
+                    }
+                    "its raw rows are back"
+                }
+                Some(state) if state.write_count > 0 => "lookback",
+                _ => "never written",
+            };
+            days.insert(day, reason.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Every window that there is; stops where a source's rows of a written day are gone.
+    async fn find_rebuilt(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        raw_days: &BTreeSet<(String, NaiveDate)>,
+        request: &Request,
+        due: &mut BTreeMap<Window, String>,
+    ) -> Result<()> {
+        let sql = format!("SELECT DISTINCT usage_date, source FROM {} ORDER BY usage_date, source", quote_identifier(&job.writes));
+        let mut lost = Vec::new();
+        for row in tx.query(&sql, &[]).await? {
+            let (day, source) = (row.date("usage_date")?, row.text("source")?);
+            // A day to each side: another time zone moves events by up to a day.
+            let near = [day.pred_opt(), Some(day), day.succ_opt()];
+            if !near.into_iter().flatten().any(|day| raw_days.contains(&(source.clone(), day))) {
+                lost.push(format!("{day} ({source})"));
+            }
+        }
+        if let (Some(first), false) = (lost.first(), request.force) {
+            return Err(Failure::bad_data(format!(
+                "A rebuild would empty {} day(s), the first {first}: their raw rows are gone",
+                lost.len()
+            ))
+            .hint("restore the raw rows first, or give up those results with `--force`")
+            .into());
+        }
+        for window in self.states.keys() {
+            due.entry(*window).or_insert_with(|| "rebuild".to_owned());
+        }
+        Ok(())
+    }
+}
+
+async fn position(tx: &mut Tx, source: &Source, seen: Option<&str>) -> Result<String> {
+    let statement = source.position_sql()?;
+    let parameters: Vec<Value> = statement.names.iter().map(|_| seen.map(str::to_owned).into()).collect();
+    let rows = tx.query(&statement.sql, &parameters).await.map_err(|error| source.explain(error))?;
+    let Some(row) = rows.first() else {
+        return Err(Failure::config(format!("The position statement of `{}` gives no row", source.origin)).into());
+    };
+    if row.int("is_behind")? != 0 {
+        return Err(Failure::config(format!("The database is behind what was read of `{}`: it is a restored copy", source.name))
+            .hint("rows could be missed; redo every day with `tallyroll run-job usage_daily --rebuild --downstream`")
+            .into());
+    }
+    row.text("position")
+}
+
+async fn find_changed(
+    tx: &mut Tx,
+    source: &Source,
+    rollup: &UsageRollup,
+    seen: &str,
+    days: &mut BTreeMap<NaiveDate, String>,
+) -> Result<()> {
+    let changed = source.changed_sql()?;
+    let parameters: Vec<Value> = changed.names.iter().map(|_| seen.into()).collect();
+    for row in tx.query(&changed.sql, &parameters).await.map_err(|error| source.explain(error))? {
+        let slot_start = row.instant("slot_start")?;
+        let reason = row.text("reason")?;
+        // In every zone of today a quarter of an hour lies in one day; in some of the past it may touch two.
+        let slot_last = slot_start + TimeDelta::minutes(15) - TimeDelta::microseconds(1);
+        for instant in [slot_start, slot_last] {
+            days.entry(day_of(instant, rollup.timezone)?).or_insert_with(|| reason.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Every day of `[from, to)` that has events, by hopping from each day's end to the next event: a handful of index look-ups.
+///
+/// # Errors
+/// What the database says; [`Failure`] of kind bad-data for a source of more days than windows can be asked for.
+pub(crate) async fn days_with_events(
+    tx: &mut Tx,
+    source: &Source,
+    rollup: &UsageRollup,
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+) -> Result<Vec<NaiveDate>> {
+    let next_event = source.next_event_sql()?;
+    let mut days = Vec::new();
+    let earliest = DateTime::<Utc>::from_timestamp(EARLIEST_SECONDS, 0).unwrap_or_default();
+    let mut from = from.map_or(Ok(earliest), |from| start_of_day(from, rollup.timezone))?.max(earliest);
+    while days.len() <= crate::window::MAX_WINDOWS {
+        let rows = tx.query(&next_event.sql, &[from.into()]).await.map_err(|error| source.explain(error))?;
+        let Some(occurred_at) = rows.first().map(|row| row.opt_instant("occurred_at")).transpose()?.flatten() else {
+            return Ok(days);
+        };
+        let day = day_of(occurred_at, rollup.timezone)?;
+        if to.is_some_and(|to| to <= day) {
+            return Ok(days);
+        }
+        days.push(day);
+        from = start_of_day(next_day(day)?, rollup.timezone)?;
+    }
+    Err(Failure::bad_data(format!("Source `{}` holds events of more than {} days", source.name, crate::window::MAX_WINDOWS))
+        .hint("run it for a range, with `--from` and `--to`")
+        .into())
+}
+
+/// 0001-01-01: the first day that both databases and every time zone can count.
+const EARLIEST_SECONDS: i64 = -62_135_510_400;
