@@ -33,11 +33,13 @@ async fn few_file_descriptors(engine: Engine) {
 
 async fn little_memory(engine: Engine) {
     let expected = undisturbed(engine).await;
-    for megabytes in [64_u64, 128, 192, 256, 384, 512, 1024] {
+    // What is limited is address space, not memory: glibc reserves 64 MB of it for each thread that allocates, so that
+    // only the last is always enough.
+    for megabytes in [64_u64, 128, 192, 256, 384, 512, 1024, 4096] {
         let fixture = Fixture::new(engine).await;
         fill(&fixture, engine).await;
         let finished = limited(&fixture, &format!("--as={}", megabytes << 20), RUN);
-        assert!(megabytes < 1024 || finished.code == Some(0), "{megabytes} MB: {finished:?}");
+        assert!(megabytes < 4096 || finished.code == Some(0), "{megabytes} MB: {finished:?}");
         fixture.run_well(RUN);
         assert_eq!(fixture.results().await, expected, "{megabytes} MB, exit code {:?}", finished.code);
     }
