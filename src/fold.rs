@@ -1,7 +1,7 @@
 //! Folding: rows of the log into groups, and groups into fewer groups.
 
 pub mod columns;
-pub mod frame;
+pub mod folder;
 pub mod groups;
 pub mod intern;
 

@@ -9,9 +9,11 @@ mod under_way;
 mod windows;
 mod work;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -42,21 +44,57 @@ pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: 
         _ => None,
     };
     let mut reports = vec![run_one(context, job, request, &root, None, pass.as_ref()).await?];
-    if !request.downstream {
-        return Ok(reports);
-    }
-    for job in context.jobs.downstream_of(job) {
-        if reports.iter().filter_map(|report| report.failure.as_ref()).any(is_final) {
-            break;
-        }
-        let report = run_one(context, job, &request.for_downstream(), &later, Some(root_id.clone()), pass.as_ref()).await;
-        // What ran before stays reported where a later one could not even begin.
-        reports.push(report.unwrap_or_else(|error| JobReport { failure: Some(error), ..JobReport::of(job) }));
-    }
-    if let Some(pass) = &pass {
-        reports.extend(pass.end_early().await?);
+    if request.downstream {
+        reports.extend(run_downstream(context, job, request, &later, &root_id, pass.as_ref(), is_over(&reports)).await?);
     }
     Ok(reports)
+}
+
+/// Whether nothing more is to be begun.
+fn is_over(reports: &[JobReport]) -> bool {
+    reports.iter().filter_map(|report| report.failure.as_ref()).any(is_final)
+}
+
+/// Runs what reads `root`, each job after all that it reads; those that do not read each other side by side.
+async fn run_downstream(
+    context: &Arc<Context>,
+    root: &Job,
+    request: &Request,
+    binding: &Binding,
+    root_id: &str,
+    pass: Option<&Arc<Pass>>,
+    mut is_over: bool,
+) -> Result<Vec<JobReport>> {
+    let jobs = context.jobs.downstream_of(root);
+    let at_once = usize::try_from(context.store.jobs_at_once())?;
+    let mut reports: BTreeMap<usize, JobReport> = BTreeMap::new();
+    let mut begun: BTreeSet<usize> = BTreeSet::new();
+    let mut at_work = JoinSet::new();
+    loop {
+        for (index, job) in jobs.iter().enumerate() {
+            let is_read = |(other, upstream): (usize, &&Job)| !reports.contains_key(&other) && job.reads.contains(&upstream.writes);
+            if is_over || at_work.len() >= at_once || begun.contains(&index) || jobs[..index].iter().enumerate().any(is_read) {
+                continue;
+            }
+            begun.insert(index);
+            let (context, job, request, binding) = (Arc::clone(context), (*job).clone(), request.for_downstream(), binding.clone());
+            let (root_id, pass) = (root_id.to_owned(), pass.cloned());
+            at_work.spawn(async move {
+                let report = run_one(&context, &job, &request, &binding, Some(root_id), pass.as_ref()).await;
+                // What ran before stays reported where a later one could not even begin.
+                (index, report.unwrap_or_else(|error| JobReport { failure: Some(error), ..JobReport::of(&job) }))
+            });
+        }
+        let Some(ended) = at_work.join_next().await else { break };
+        let (index, report) = ended.context("A job's task died")?;
+        is_over |= report.failure.as_ref().is_some_and(is_final);
+        reports.insert(index, report);
+    }
+    let early = match pass {
+        Some(pass) => pass.end_early().await?,
+        None => Vec::new(),
+    };
+    Ok(reports.into_values().chain(early).collect())
 }
 
 /// Runs one job: what `pass` has begun of it is finished.

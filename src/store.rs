@@ -66,8 +66,11 @@ pub enum Create {
     Never,
 }
 
-/// Connections beside those of the windows: the lock, its heartbeat, the run's record.
+/// Connections of a job beside those of its windows: the lock, its heartbeat, the run's record.
 const SPARE_CONNECTIONS: u32 = 3;
+
+/// Jobs that a run has at work side by side, where the database has more than one writer at a time.
+const JOBS_AT_ONCE: u32 = 2;
 
 impl Store {
     /// Opens the database that `database.url` names.
@@ -75,22 +78,28 @@ impl Store {
     /// # Errors
     /// [`Failure`] of kind config or try-again; see the two databases' `connect`.
     pub async fn open(project: &Project, config: &Config, create: Create) -> Result<Self> {
-        let connections = config.engine.windows_at_once * 2 + SPARE_CONNECTIONS;
+        let of_a_job = config.engine.windows_at_once * 2 + SPARE_CONNECTIONS;
         let text = config.database.url.expose_secret();
         let parsed = url::parse(text)
             .map_err(|not_url| Failure::config(format!("`database.url` ({}) {}", url::hidden(text), not_url.reason)).hint(not_url.hint))?;
         match parsed {
             DatabaseUrl::Postgres(url) => {
-                let pool = postgres::connect(&url, connections).await?;
+                let pool = postgres::connect(&url, of_a_job * JOBS_AT_ONCE).await?;
                 Ok(Self::Postgres { pool, shown_url: url.shown })
             }
             DatabaseUrl::Sqlite(path) => {
                 let file = project.dir.join(path);
                 let is_cut_off = Arc::default();
-                let pool = sqlite::connect(&file, create == Create::IfMissing, connections, &is_cut_off).await?;
+                let pool = sqlite::connect(&file, create == Create::IfMissing, of_a_job, &is_cut_off).await?;
                 Ok(Self::Sqlite { pool, file, is_cut_off })
             }
         }
+    }
+
+    /// How many jobs gain by being at work side by side: a file has one writer at a time.
+    #[must_use]
+    pub fn jobs_at_once(&self) -> u32 {
+        self.dialect().pick(JOBS_AT_ONCE, 1)
     }
 
     /// Which of the two databases it is.

@@ -12,7 +12,15 @@ use crate::measure::{COUNT, MEASURES, Measure};
 /// The measures of rows as Arrow columns, with their fields.
 #[must_use]
 pub fn measure_columns<'a>(rows: impl Iterator<Item = &'a Values>) -> (Vec<Field>, Vec<ArrayRef>) {
-    let (mut of, known) = columns_of(rows);
+    // In one pass: a row's values lie side by side.
+    let mut of: [Vec<i64>; COUNT] = std::array::from_fn(|_| Vec::with_capacity(rows.size_hint().0));
+    let mut known = Vec::with_capacity(rows.size_hint().0);
+    for values in rows {
+        for (column, value) in of.iter_mut().zip(&values.of) {
+            column.push(*value);
+        }
+        known.push(values.known);
+    }
     let column = |(index, measure): (usize, &Measure)| {
         let values = std::mem::take(&mut of[index]);
         if measure.is_instant {
@@ -27,17 +35,4 @@ pub fn measure_columns<'a>(rows: impl Iterator<Item = &'a Values>) -> (Vec<Field
         }
     };
     MEASURES.iter().enumerate().map(column).unzip()
-}
-
-/// The values of rows by measure, and which of each row are known. In one pass: a row's values lie side by side.
-pub(super) fn columns_of<'a>(rows: impl Iterator<Item = &'a Values>) -> ([Vec<i64>; COUNT], Vec<u32>) {
-    let mut of: [Vec<i64>; COUNT] = std::array::from_fn(|_| Vec::with_capacity(rows.size_hint().0));
-    let mut known = Vec::with_capacity(rows.size_hint().0);
-    for values in rows {
-        for (column, value) in of.iter_mut().zip(values.of) {
-            column.push(value);
-        }
-        known.push(values.known);
-    }
-    (of, known)
 }

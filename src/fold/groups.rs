@@ -98,8 +98,28 @@ impl Groups {
         &self.blocks[group / BLOCK][group % BLOCK]
     }
 
-    /// Adds values to the group of `key`.
-    pub fn add(&mut self, key: Key, values: &Values) {
+    /// The keys of all groups, in the order in which they came.
+    #[must_use]
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// The values of all groups, in the same order.
+    pub fn iter(&self) -> impl Iterator<Item = &Values> {
+        (0..self.len()).map(|group| self.values(group))
+    }
+
+    /// Adds groups to those of the keys that `key_of` gives for theirs; which group here each of them went to.
+    pub fn take(&mut self, other: &Self, key_of: impl Fn(&Key) -> Key) -> Vec<u32> {
+        let taken: Vec<u32> = other.keys.iter().zip(other.iter()).map(|(key, values)| self.add(key_of(key), values)).collect();
+        for ((group, measure), carry) in &other.carries {
+            *self.carries.entry((taken[*group as usize], *measure)).or_default() += carry;
+        }
+        taken
+    }
+
+    /// Adds values to the group of `key`; which group that is.
+    pub fn add(&mut self, key: Key, values: &Values) -> u32 {
         let Self { index, hasher, keys, blocks, carries } = self;
         let hash = hasher.hash_one(key);
         if let Some(group) = index.find(hash, |group| keys[*group as usize] == key) {
@@ -110,7 +130,7 @@ impl Groups {
                 *carries.entry((group, measure)).or_default() += values.of[measure].signum();
                 overflows &= overflows - 1;
             }
-            return;
+            return group;
         }
         // A window that held so many groups would not fit memory.
         let group = u32::try_from(keys.len()).unwrap_or(u32::MAX);
@@ -122,6 +142,7 @@ impl Groups {
         if let Some(block) = blocks.last_mut() {
             block.push(*values);
         }
+        group
     }
 
     /// Fails where a sum does not fit the stored 64 bits.
@@ -140,7 +161,7 @@ impl Groups {
     #[must_use]
     pub fn sums(&self) -> [i128; SUM_COUNT] {
         let mut sums = [0_i128; SUM_COUNT];
-        for values in self.blocks.iter().flatten() {
+        for values in self.iter() {
             for (sum, value) in sums.iter_mut().zip(values.of) {
                 *sum += i128::from(value);
             }

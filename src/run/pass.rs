@@ -18,7 +18,7 @@ use crate::engine::env::Context;
 use crate::engine::request::{Planned, Request};
 use crate::engine::stop::{check_stop, takes_nothing_more};
 use crate::failure::Failure;
-use crate::fold::frame::Folder;
+use crate::fold::folder::Folder;
 use crate::job::{Job, OperatorKind};
 use crate::operator::rollup::months::Months;
 use crate::operator::rollup::shape::Shape;
@@ -215,7 +215,7 @@ impl Pass {
             .collect();
         let (months, shape) = (Arc::clone(&self.months), shape.clone());
         blocking(move || match months.lock() {
-            Ok(mut months) => months.batch(&shape, window, &days),
+            Ok(months) => months.batch(&shape, window, &days),
             Err(_) => Ok(None),
         })
         .await
@@ -255,8 +255,8 @@ fn fold(shapes: &[(usize, Shape)], day: &Day, start_date: NaiveDate) -> Result<V
         let folder = match folders.entry(level.clone()) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::btree_map::Entry::Vacant(vacant) => {
-                let mut folder = Folder::new(level);
-                folder.take(&day.groups, |_, code| code)?;
+                let mut folder = Folder::new(&level)?;
+                folder.take(&day.groups, |_, code| code);
                 vacant.insert(folder)
             }
         };

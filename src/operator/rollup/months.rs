@@ -1,15 +1,16 @@
 //! Months in memory: what the days of a run come to, so that monthly rollups need not read them again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use arrow::array::RecordBatch;
 use chrono::NaiveDate;
 
 use super::shape::Shape;
 use crate::fold::KEYS;
-use crate::fold::frame::Folder;
-use crate::fold::intern::{Codes, NULL_CODE};
+use crate::fold::folder::Folder;
+use crate::fold::intern::{Codes, Labels, NULL_CODE};
 use crate::measure::SUM_COUNT;
 use crate::operator::content;
 use crate::operator::usage_rollup::Rollup as Day;
@@ -47,7 +48,7 @@ impl Months {
     /// Takes in a day that was written for the `write_count`th time.
     ///
     /// # Errors
-    /// What polars says; then the month is given up.
+    /// A key that groups do not have; then the month is given up.
     pub fn take(&mut self, date: NaiveDate, write_count: i64, day: &Day) -> Result<()> {
         let taken = self.take_in(date, write_count, day);
         if taken.is_err() {
@@ -59,42 +60,32 @@ impl Months {
     fn take_in(&mut self, date: NaiveDate, write_count: i64, day: &Day) -> Result<()> {
         let Day { groups, codes, sums, .. } = day;
         let level = &self.level;
-        let month = self.months.entry(first_of_month(date)).or_insert_with(|| Month {
-            codes: Codes::default(),
-            folder: Folder::new(level.clone()),
-            sums: [0; SUM_COUNT],
-            days: BTreeMap::new(),
-        });
+        let month = match self.months.entry(first_of_month(date)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Month { codes: Codes::default(), folder: Folder::new(level)?, sums: [0; SUM_COUNT], days: BTreeMap::new() })
+            }
+        };
         // A day that comes again has changed since: the table knows.
         if month.days.insert(date, write_count).is_some() {
             self.months.remove(&first_of_month(date));
             return Ok(());
         }
-        let mut recoded: BTreeMap<&'static str, Vec<u32>> = BTreeMap::new();
-        for key in level {
-            recoded.insert(key, month.codes.take_codes(key, codes));
-        }
+        let recoded = KEYS.map(|key| if level.contains(&key) { month.codes.take_codes(key, codes) } else { Vec::new() });
+        let recode = |position: usize, code: u32| recoded[position].get(code as usize).copied().unwrap_or(NULL_CODE);
         let day_number = (date - NaiveDate::default()).num_days();
-        for (key, label) in level.iter().filter_map(|key| Some((*key, codes.labels(key)?))) {
-            for (code, name) in label.iter() {
-                let code = recoded.get(key).and_then(|codes| codes.get(code as usize)).copied();
-                let code = code.context("A label of a key that is not there")?;
+        for (position, key) in KEYS.iter().enumerate().filter(|(_, key)| level.contains(key)) {
+            for (code, name) in codes.labels(key).into_iter().flat_map(Labels::iter) {
                 if let Some(labels) = month.codes.labels_mut(key) {
-                    labels.see(code, day_number, || EventId::Text("".into()), name);
+                    labels.see(recode(position, code), day_number, || EventId::Text("".into()), name);
                 }
             }
         }
         for (sum, more) in month.sums.iter_mut().zip(sums) {
             *sum += more;
         }
-        month.folder.take(groups, |key, code| {
-            if code == NULL_CODE {
-                NULL_CODE
-            } else {
-                recoded.get(key).and_then(|codes| codes.get(code as usize)).copied().unwrap_or(NULL_CODE)
-            }
-        })?;
-        while self.months.values().map(|month| month.folder.row_count()).sum::<usize>() > MAX_ROWS {
+        month.folder.take(groups, recode);
+        while self.months.values().map(|month| month.folder.group_count()).sum::<usize>() > MAX_ROWS {
             // The one that has most left to come.
             self.months.pop_last();
         }
@@ -105,10 +96,10 @@ impl Months {
     ///
     /// # Errors
     /// A sum that does not fit 64 bits.
-    pub fn batch(&mut self, shape: &Shape, window: Window, days: &BTreeMap<NaiveDate, i64>) -> Result<Option<(RecordBatch, String)>> {
-        match self.months.get_mut(&window.start_date) {
+    pub fn batch(&self, shape: &Shape, window: Window, days: &BTreeMap<NaiveDate, i64>) -> Result<Option<(RecordBatch, String)>> {
+        match self.months.get(&window.start_date) {
             Some(month) if month.days == *days => {
-                let batch = shape.batch(&mut month.folder, &month.codes, &month.sums, window.start_date)?;
+                let batch = shape.batch(&month.folder, &month.codes, &month.sums, window.start_date)?;
                 Ok(Some((batch, content::of_sums(&month.sums))))
             }
             _ => Ok(None),

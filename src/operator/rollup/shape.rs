@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use chrono::NaiveDate;
 
 use crate::fold::columns::measure_columns;
-use crate::fold::frame::{Folder, Rows};
+use crate::fold::folder::{Folder, Rows};
 use crate::fold::intern::Codes;
 use crate::fold::{KEYS, key_field, label_of};
 use crate::job::Job;
@@ -55,23 +55,23 @@ impl Shape {
     ///
     /// # Errors
     /// A sum that does not fit 64 bits, or is not that of the groups.
-    pub fn batch(&self, folder: &mut Folder, codes: &Codes, sums: &[i128; SUM_COUNT], window_start: NaiveDate) -> Result<RecordBatch> {
+    pub fn batch(&self, folder: &Folder, codes: &Codes, sums: &[i128; SUM_COUNT], window_start: NaiveDate) -> Result<RecordBatch> {
         let unique: Vec<&'static str> = self.unique.iter().map(|(_, key)| *key).collect();
         let rows = folder.rows(&self.keys, &unique)?;
         check_sums(&rows, sums)?;
-        let height = rows.values.len();
+        let height = rows.groups.len();
         let days = i32::try_from((window_start - NaiveDate::default()).num_days())?;
         let mut fields = vec![Field::new(&self.window_column, DataType::Date32, false)];
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(vec![days; height]))];
-        for (key, codes_of_key) in self.keys.iter().zip(&rows.keys) {
+        for key in &self.keys {
             fields.push(key_field(key, true));
-            columns.push(codes.column(key, codes_of_key.iter().copied())?);
+            columns.push(codes.column(key, rows.codes(key)?)?);
             for label in self.labels.iter().filter(|label| label_of(key) == Some(**label)) {
                 fields.push(key_field(label, true));
-                columns.push(codes.column(label, codes_of_key.iter().copied())?);
+                columns.push(codes.column(label, rows.codes(key)?)?);
             }
         }
-        let (measure_fields, measures) = measure_columns(rows.values.iter());
+        let (measure_fields, measures) = measure_columns(rows.groups.iter());
         fields.extend(measure_fields);
         columns.extend(measures);
         for ((name, _), counts) in self.unique.iter().zip(&rows.unique) {
@@ -84,9 +84,8 @@ impl Shape {
 
 /// Fails where rows do not add up to the groups that they were made from.
 fn check_sums(rows: &Rows, sums: &[i128; SUM_COUNT]) -> Result<()> {
-    for (index, expected) in sums.iter().enumerate() {
-        let sum: i128 = rows.values.iter().map(|values| i128::from(values.of[index])).sum();
-        if sum != *expected {
+    for (index, (sum, expected)) in rows.groups.sums().iter().zip(sums).enumerate() {
+        if sum != expected {
             bail!("The sum of `{}` should be {expected} and is {sum}", MEASURES[index].name);
         }
     }
