@@ -66,7 +66,7 @@ async fn run_downstream(
     mut is_over: bool,
 ) -> Result<Vec<JobReport>> {
     let jobs = context.jobs.downstream_of(root);
-    let at_once = usize::try_from(context.store.jobs_at_once())?;
+    let at_once = usize::try_from(context.store.dialect().jobs_at_once())?;
     let mut reports: BTreeMap<usize, JobReport> = BTreeMap::new();
     let mut begun: BTreeSet<usize> = BTreeSet::new();
     let mut at_work = JoinSet::new();

@@ -6,6 +6,7 @@ mod copy_binary;
 mod event;
 pub mod ledger;
 mod postgres;
+pub mod result_table;
 mod sqlite;
 
 use std::collections::BTreeMap;

@@ -69,9 +69,6 @@ pub enum Create {
 /// Connections of a job beside those of its windows: the lock, its heartbeat, the run's record.
 const SPARE_CONNECTIONS: u32 = 3;
 
-/// Jobs that a run has at work side by side, where the database has more than one writer at a time.
-const JOBS_AT_ONCE: u32 = 2;
-
 impl Store {
     /// Opens the database that `database.url` names.
     ///
@@ -84,7 +81,7 @@ impl Store {
             .map_err(|not_url| Failure::config(format!("`database.url` ({}) {}", url::hidden(text), not_url.reason)).hint(not_url.hint))?;
         match parsed {
             DatabaseUrl::Postgres(url) => {
-                let pool = postgres::connect(&url, of_a_job * JOBS_AT_ONCE).await?;
+                let pool = postgres::connect(&url, of_a_job * Dialect::Postgres.jobs_at_once()).await?;
                 Ok(Self::Postgres { pool, shown_url: url.shown })
             }
             DatabaseUrl::Sqlite(path) => {
@@ -94,12 +91,6 @@ impl Store {
                 Ok(Self::Sqlite { pool, file, is_cut_off })
             }
         }
-    }
-
-    /// How many jobs gain by being at work side by side: a file has one writer at a time.
-    #[must_use]
-    pub fn jobs_at_once(&self) -> u32 {
-        self.dialect().pick(JOBS_AT_ONCE, 1)
     }
 
     /// Which of the two databases it is.

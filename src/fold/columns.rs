@@ -9,9 +9,18 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use super::groups::Values;
 use crate::measure::{COUNT, MEASURES, Measure};
 
-/// The measures of rows as Arrow columns, with their fields.
+/// The Arrow fields of the measures.
 #[must_use]
-pub fn measure_columns<'a>(rows: impl Iterator<Item = &'a Values>) -> (Vec<Field>, Vec<ArrayRef>) {
+pub fn measure_fields() -> Vec<Field> {
+    let instant = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let field =
+        |measure: &Measure| Field::new(measure.name, if measure.is_instant { instant() } else { DataType::Int64 }, measure.is_nullable());
+    MEASURES.iter().map(field).collect()
+}
+
+/// The measures of rows as Arrow columns of these fields.
+#[must_use]
+pub fn measure_columns<'a>(rows: impl Iterator<Item = &'a Values>) -> Vec<ArrayRef> {
     // In one pass: a row's values lie side by side.
     let mut of: [Vec<i64>; COUNT] = std::array::from_fn(|_| Vec::with_capacity(rows.size_hint().0));
     let mut known = Vec::with_capacity(rows.size_hint().0);
@@ -21,18 +30,14 @@ pub fn measure_columns<'a>(rows: impl Iterator<Item = &'a Values>) -> (Vec<Field
         }
         known.push(values.known);
     }
-    let column = |(index, measure): (usize, &Measure)| {
+    let column = |(index, measure): (usize, &Measure)| -> ArrayRef {
         let values = std::mem::take(&mut of[index]);
         if measure.is_instant {
-            let instants = TimestampMicrosecondArray::from(values);
-            let data_type = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-            (Field::new(measure.name, data_type, false), Arc::new(instants.with_timezone("UTC")) as ArrayRef)
-        } else if measure.is_nullable() {
-            let nulls: NullBuffer = known.iter().map(|known| known & (1 << index) != 0).collect();
-            (Field::new(measure.name, DataType::Int64, true), Arc::new(Int64Array::new(values.into(), Some(nulls))) as ArrayRef)
+            Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC"))
         } else {
-            (Field::new(measure.name, DataType::Int64, false), Arc::new(Int64Array::from(values)) as ArrayRef)
+            let nulls = measure.is_nullable().then(|| known.iter().map(|known| known & (1 << index) != 0).collect::<NullBuffer>());
+            Arc::new(Int64Array::new(values.into(), nulls))
         }
     };
-    MEASURES.iter().enumerate().map(column).unzip()
+    MEASURES.iter().enumerate().map(column).collect()
 }

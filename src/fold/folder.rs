@@ -4,8 +4,9 @@ use anyhow::{Context, Result};
 use hashbrown::HashSet;
 
 use super::KEYS;
-use super::groups::{Groups, Key};
+use super::groups::{Groups, Key, Values};
 use super::intern::NULL_CODE;
+use crate::measure::SUM_COUNT;
 
 /// Groups folded by some of their keys.
 #[derive(Debug)]
@@ -35,6 +36,17 @@ impl Folder {
     #[must_use]
     pub fn group_count(&self) -> usize {
         self.groups.len()
+    }
+
+    /// Takes in one group, whose key has codes of the keys that it folds by alone.
+    pub fn add(&mut self, key: Key, values: &Values) {
+        self.groups.add(key, values);
+    }
+
+    /// What each measure that adds up comes to.
+    #[must_use]
+    pub fn sums(&self) -> [i128; SUM_COUNT] {
+        self.groups.sums()
     }
 
     /// Takes in groups, in place of each code of a key (by its position in [`KEYS`]) the one that `recode` gives for it.
@@ -98,7 +110,6 @@ fn positions(keys: &[&str]) -> Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fold::groups::Values;
     use crate::measure::{INPUT_COST_NANOS, INPUT_TOKENS, LATENCY_MS_MAX};
 
     fn groups(rows: &[(u32, u32, i64)]) -> Groups {

@@ -162,8 +162,8 @@ impl Groups {
     pub fn sums(&self) -> [i128; SUM_COUNT] {
         let mut sums = [0_i128; SUM_COUNT];
         for values in self.iter() {
-            for (sum, value) in sums.iter_mut().zip(values.of) {
-                *sum += i128::from(value);
+            for (sum, value) in sums.iter_mut().zip(&values.of) {
+                *sum += i128::from(*value);
             }
         }
         sums

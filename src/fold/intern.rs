@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, StringArray, UInt32Array};
-use arrow::datatypes::UInt32Type;
+use arrow::datatypes::{Int64Type, UInt32Type};
 use hashbrown::HashMap;
 
 use crate::source::EventId;
@@ -121,6 +121,11 @@ impl Labels {
         });
     }
 
+    /// Takes in the label that a key had on a day.
+    pub fn see_of_day(&mut self, key: u32, day: i64, name: &str) {
+        self.see(key, day, || EventId::Text("".into()), name);
+    }
+
     /// Each key that has a label, with it.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
         let label = |(key, latest): (u32, &'_ Option<Latest>)| latest.as_ref().map(|latest| (key, latest.name));
@@ -185,6 +190,14 @@ impl Codes {
             "user_id" => Some(&mut self.user_labels),
             "customer_id" => Some(&mut self.customer_labels),
             _ => None,
+        }
+    }
+
+    /// The code of each row of a key's column.
+    pub fn of_column(&mut self, key: &str, column: &ArrayRef) -> Vec<u32> {
+        match (self.texts_mut(key), column.as_dictionary_opt::<UInt32Type>()) {
+            (Some(texts), Some(column)) => texts.codes(column),
+            _ => column.as_primitive::<Int64Type>().iter().map(|id| self.customers.code(id)).collect(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! `rollup`: a usage summary by fewer keys than the one it reads. It has a grain, labels and unique counts, and no SELECT.
 
+pub mod folded;
+pub mod from_table;
 pub mod months;
 pub mod shape;
 
@@ -30,7 +32,7 @@ impl Rollup {
     pub async fn load(store: &Store, jobs: &Jobs, job: &Job, timezone: Tz) -> Result<Self> {
         let upstream = job.reads.first().and_then(|table| jobs.writer_of(table));
         let upstream = upstream.with_context(|| format!("`{}` reads a table that no job writes", job.origin))?;
-        let shape = if upstream.operator == OperatorKind::UsageRollup { Some(Shape::of(job)?) } else { None };
+        let shape = if upstream.operator == OperatorKind::UsageRollup { Some(Shape::of(job, upstream)?) } else { None };
         let mut checked = job.clone();
         checked.checks.equal_sums.get_or_insert_with(|| upstream.writes.clone());
         let select = SqlSelect::generated(store, jobs, &checked, timezone, select(job, upstream), columns(job)).await?;

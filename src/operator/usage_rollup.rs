@@ -1,4 +1,4 @@
-//! `usage_rollup`: the raw usage log, aggregated by polars, one day at a time. The only reader of the raw log.
+//! `usage_rollup`: the raw usage log, aggregated one day at a time. The only reader of the raw log.
 
 mod accumulate;
 mod event_values;
@@ -19,7 +19,7 @@ use super::window_rows;
 use crate::abort;
 use crate::failure::Failure;
 use crate::fingerprint;
-use crate::fold::columns::measure_columns;
+use crate::fold::columns::{measure_columns, measure_fields};
 use crate::fold::groups::Groups;
 use crate::fold::intern::Codes;
 use crate::fold::{KEYS, key_field, label_of};
@@ -89,9 +89,8 @@ impl Rollup {
                 columns.push(self.codes.column(label, codes(index))?);
             }
         }
-        let (measure_fields, measures) = measure_columns(groups.iter().map(|group| self.groups.values(*group as usize)));
-        fields.extend(measure_fields);
-        columns.extend(measures);
+        fields.extend(measure_fields());
+        columns.extend(measure_columns(groups.iter().map(|group| self.groups.values(*group as usize))));
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 

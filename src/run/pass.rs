@@ -20,6 +20,7 @@ use crate::engine::stop::{check_stop, takes_nothing_more};
 use crate::failure::Failure;
 use crate::fold::folder::Folder;
 use crate::job::{Job, OperatorKind};
+use crate::operator::rollup::from_table;
 use crate::operator::rollup::months::Months;
 use crate::operator::rollup::shape::Shape;
 use crate::operator::usage_rollup::{Rollup as Day, blocking};
@@ -39,6 +40,8 @@ pub(super) struct Pass {
     /// Daily rollups, begun with the first window that is written.
     daily: OnceCell<Vec<Carried>>,
     months: Arc<Mutex<Months>>,
+    /// Held by who reads a month from its table.
+    reads_month: tokio::sync::Mutex<()>,
 }
 
 /// A daily rollup that is written with what it reads.
@@ -64,7 +67,7 @@ pub(super) struct CarryFailed(usize);
 impl Pass {
     pub(super) fn new(context: &Arc<Context>, root: &Job, request: &Request, binding: &Binding, root_id: &str) -> Arc<Self> {
         let monthly = rollups_of(context, root).filter(|job| job.window == WindowKind::Month);
-        let shapes: Vec<Shape> = monthly.filter_map(|job| Shape::of(job).ok()).collect();
+        let shapes: Vec<Shape> = monthly.filter_map(|job| Shape::of(job, root).ok()).collect();
         Arc::new(Self {
             context: Arc::clone(context),
             root: root.clone(),
@@ -73,6 +76,7 @@ impl Pass {
             root_id: root_id.to_owned(),
             daily: OnceCell::new(),
             months: Arc::new(Mutex::new(Months::new(&shapes))),
+            reads_month: tokio::sync::Mutex::default(),
         })
     }
 
@@ -202,20 +206,41 @@ impl Pass {
         (!carried.under_way.is_ended()).then(|| Arc::clone(&carried.under_way))
     }
 
-    /// The rows of a month in memory, where its days were all written in this run and are so still.
+    /// The rows of a month, and what they come to: from memory where its days were all written in this run and are so still, else from
+    /// the table, which is read once for all monthly rollups. `None` where the database is to make them.
     ///
     /// # Errors
     /// What the database says; a sum that does not fit 64 bits.
-    pub(super) async fn month(&self, tx: &mut Tx, shape: &Shape, window: Window) -> Result<Option<(RecordBatch, String)>> {
+    pub(super) async fn month(&self, tx: &mut Tx, shape: &Shape, window: Window, row_count: i64) -> Result<Option<(RecordBatch, String)>> {
         let days = tx.windows_near(&self.root.name, window).await?;
         let days: BTreeMap<NaiveDate, i64> = days
             .into_iter()
             .filter(|(day, state)| window.contains(day) && state.write_count > 0)
             .map(|(day, state)| (day.start_date, state.write_count))
             .collect();
-        let (months, shape) = (Arc::clone(&self.months), shape.clone());
+        let _reads_alone = self.reads_month.lock().await;
+        let mut rows = self.month_in_memory(shape, window, &days).await?;
+        if rows.is_none() {
+            let level = self.months.lock().map(|months| months.level().to_vec()).unwrap_or_default();
+            if let Some(folded) = from_table::read(tx, &shape.reads, &level, window, row_count).await? {
+                if let Ok(mut months) = self.months.lock() {
+                    months.put(window, days.clone(), folded);
+                }
+                rows = self.month_in_memory(shape, window, &days).await?;
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn month_in_memory(
+        &self,
+        shape: &Shape,
+        window: Window,
+        days: &BTreeMap<NaiveDate, i64>,
+    ) -> Result<Option<(RecordBatch, String)>> {
+        let (months, shape, days) = (Arc::clone(&self.months), shape.clone(), days.clone());
         blocking(move || match months.lock() {
-            Ok(months) => months.batch(&shape, window, &days),
+            Ok(months) => months.rows(&shape, window, &days),
             Err(_) => Ok(None),
         })
         .await

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 
 use super::pass::Pass;
@@ -14,6 +15,7 @@ use crate::failure::{self, Failure};
 use crate::operator::Operator;
 use crate::operator::content;
 use crate::operator::peak_seats::PeakSeats;
+use crate::operator::rollup::from_table;
 use crate::operator::rollup::shape::Shape;
 use crate::operator::sql::SqlSelect;
 use crate::plan::derived::upstream_of_window;
@@ -75,11 +77,11 @@ impl Work {
         // Taken before the rows are read: an upstream window that is rewritten in between makes this one due again.
         let (input_fingerprint, rows_in) = upstream_of_window(context, &mut tx, &self.under_way.job, window, &follows).await?;
         let (job, as_of) = (&self.under_way.job, self.under_way.request.as_of);
-        let in_memory = match (&self.pass, shape) {
-            (Some(pass), Some(shape)) if job.window == WindowKind::Month => pass.month(&mut tx, shape, window).await?,
-            _ => None,
+        let made = match shape {
+            Some(shape) => self.made_in_memory(&mut tx, shape, window, rows_in).await?,
+            None => None,
         };
-        let (rows_out, noted) = match in_memory {
+        let (rows_out, noted) = match made {
             Some((rows, noted)) => {
                 select.replace(&mut tx, job, window, &rows, as_of).await?;
                 (i64::try_from(rows.num_rows())?, Some(noted))
@@ -96,6 +98,17 @@ impl Work {
         self.record(&mut tx, window, &written, context.clock.now()).await?;
         self.commit(tx).await?;
         Ok(written)
+    }
+
+    /// A rollup's rows, and what they come to, where they are not left to the database.
+    async fn made_in_memory(&self, tx: &mut Tx, shape: &Shape, window: Window, rows_in: i64) -> Result<Option<(RecordBatch, String)>> {
+        match &self.pass {
+            Some(pass) if self.under_way.job.window == WindowKind::Month => pass.month(tx, shape, window, rows_in).await,
+            _ => match from_table::read(tx, &shape.reads, &shape.level(), window, rows_in).await? {
+                Some(folded) => folded.rows(shape, window.start_date).map(Some),
+                None => Ok(None),
+            },
+        }
     }
 
     /// Publishes a billing month, then replaces its rows. A run that is killed in between leaves the month due; the next one

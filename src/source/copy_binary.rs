@@ -11,8 +11,9 @@ use crate::money;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
-/// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
+/// Microseconds and days from the Unix epoch to PostgreSQL's, 2000-01-01.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
+const EPOCH_DAYS: i64 = 10_957;
 
 /// How one column's bytes are read, and where they go.
 pub(super) struct Decoder {
@@ -72,28 +73,13 @@ pub(super) fn skip_header(message: &[u8]) -> Result<&[u8]> {
 
 /// Decodes every row of a message; the trailer is skipped.
 pub(super) fn decode_rows(mut bytes: &[u8], decoders: &[Decoder], builder: &mut BatchBuilder) -> Result<()> {
-    while !bytes.is_empty() {
-        let (count, rest) = take::<2>(bytes)?;
-        let count = i16::from_be_bytes(count);
-        if count == -1 {
-            return Ok(());
-        }
-        ensure!(usize::try_from(count)? == decoders.len(), "The server's COPY stream has rows of {count} fields");
-        bytes = rest;
+    while begin_row(&mut bytes, decoders.len())? {
         for decoder in decoders {
-            let (length, rest) = take::<4>(bytes)?;
-            let length = i32::from_be_bytes(length);
-            bytes = rest;
-            if length < 0 {
-                if let Some(target) = decoder.target {
-                    builder.put_null(target);
-                }
-                continue;
+            match (next_field(&mut bytes)?, decoder.target) {
+                (Some(field), _) => decode_field(decoder, field, builder)?,
+                (None, Some(target)) => builder.put_null(target),
+                (None, None) => {}
             }
-            let length = usize::try_from(length)?;
-            let Some((field, rest)) = bytes.split_at_checked(length) else { bail!("The server's COPY stream ends inside a field") };
-            bytes = rest;
-            decode_field(decoder, field, builder)?;
         }
         builder.end_row();
     }
@@ -102,33 +88,52 @@ pub(super) fn decode_rows(mut bytes: &[u8], decoders: &[Decoder], builder: &mut 
 
 /// The fields of the next row, NULL as `None`; `None` at the end of the message or of the stream.
 pub(super) fn next_row<'a, const N: usize>(bytes: &mut &'a [u8]) -> Result<Option<[Option<&'a [u8]>; N]>> {
-    if bytes.is_empty() {
+    if !begin_row(bytes, N)? {
         return Ok(None);
     }
-    let (count, mut rest) = take::<2>(bytes)?;
+    let mut fields = [None; N];
+    for field in &mut fields {
+        *field = next_field(bytes)?;
+    }
+    Ok(Some(fields))
+}
+
+/// Whether another row follows; fails where it has not as many fields.
+#[inline]
+pub(super) fn begin_row(bytes: &mut &[u8], field_count: usize) -> Result<bool> {
+    if bytes.is_empty() {
+        return Ok(false);
+    }
+    let (count, rest) = take::<2>(bytes)?;
     let count = i16::from_be_bytes(count);
     if count == -1 {
         *bytes = &[];
-        return Ok(None);
+        return Ok(false);
     }
-    ensure!(usize::try_from(count)? == N, "The server's COPY stream has rows of {count} fields");
-    let mut fields = [None; N];
-    for field in &mut fields {
-        let (length, after) = take::<4>(rest)?;
-        rest = after;
-        if let Ok(length) = usize::try_from(i32::from_be_bytes(length)) {
-            let Some((value, after)) = rest.split_at_checked(length) else { bail!("The server's COPY stream ends inside a field") };
-            *field = Some(value);
-            rest = after;
-        }
-    }
+    ensure!(usize::try_from(count)? == field_count, "The server's COPY stream has rows of {count} fields");
     *bytes = rest;
-    Ok(Some(fields))
+    Ok(true)
+}
+
+/// The next field of a row, NULL as `None`.
+#[inline]
+pub(super) fn next_field<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
+    let (length, rest) = take::<4>(bytes)?;
+    *bytes = rest;
+    let Ok(length) = usize::try_from(i32::from_be_bytes(length)) else { return Ok(None) };
+    let Some((field, rest)) = rest.split_at_checked(length) else { bail!("The server's COPY stream ends inside a field") };
+    *bytes = rest;
+    Ok(Some(field))
 }
 
 /// A TIMESTAMPTZ in microseconds since the Unix epoch.
 pub(super) fn instant_micros(field: &[u8]) -> Result<i64> {
     Ok(integer(field)?.saturating_add(EPOCH_MICROS))
+}
+
+/// A DATE in days since the Unix epoch.
+pub(super) fn date_days(field: &[u8]) -> Result<i32> {
+    Ok(i32::try_from(integer(field)?.saturating_add(EPOCH_DAYS))?)
 }
 
 fn decode_field(decoder: &Decoder, field: &[u8], builder: &mut BatchBuilder) -> Result<()> {

@@ -35,6 +35,12 @@ pub fn uuid_field(name: &str, data_type: DataType, nullable: bool) -> Field {
     Field::new(name, data_type, nullable).with_metadata(mark.into())
 }
 
+/// Whether it is one.
+#[must_use]
+pub fn is_uuid_field(field: &Field) -> bool {
+    field.metadata().get(UUID_MARK.0).is_some_and(|mark| mark == UUID_MARK.1)
+}
+
 impl Tx {
     /// Appends the rows of `batch` to `table`, column by name.
     ///
@@ -153,7 +159,7 @@ fn reader<'a>(array: &'a ArrayRef, field: &Field) -> Result<Reader<'a>> {
             let keys = dictionary.keys().values();
             let texts = dictionary.values().as_string::<i32>();
             let values: Vec<&str> = (0..texts.len()).map(|index| texts.value(index)).collect();
-            if field.metadata().get(UUID_MARK.0).is_some_and(|mark| mark == UUID_MARK.1) {
+            if is_uuid_field(field) {
                 // Texts of rows that are not written may be anything.
                 Cells::Uuid { keys, values: values.iter().map(|text| Uuid::try_parse(text).ok()).collect(), texts: values }
             } else {

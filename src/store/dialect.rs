@@ -32,6 +32,12 @@ impl Dialect {
         self.pick(true, false)
     }
 
+    /// How many jobs a run has at work side by side: a file has one writer at a time.
+    #[must_use]
+    pub fn jobs_at_once(self) -> u32 {
+        self.pick(2, 1)
+    }
+
     /// The column of a cost in the tables of the raw log: a NUMERIC of USD in PostgreSQL, an INTEGER of nano-USD in SQLite.
     #[must_use]
     pub fn cost_column(self, cost: &str) -> String {

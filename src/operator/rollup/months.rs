@@ -7,14 +7,11 @@ use anyhow::Result;
 use arrow::array::RecordBatch;
 use chrono::NaiveDate;
 
+use super::folded::Folded;
 use super::shape::Shape;
 use crate::fold::KEYS;
-use crate::fold::folder::Folder;
-use crate::fold::intern::{Codes, Labels, NULL_CODE};
-use crate::measure::SUM_COUNT;
-use crate::operator::content;
+use crate::fold::intern::{Labels, NULL_CODE};
 use crate::operator::usage_rollup::Rollup as Day;
-use crate::source::EventId;
 use crate::window::{Window, first_of_month};
 
 /// Rows that all months together hold back, some 200 bytes each: past that a month is read from its table.
@@ -30,9 +27,7 @@ pub struct Months {
 
 #[derive(Debug)]
 struct Month {
-    codes: Codes,
-    folder: Folder,
-    sums: [i128; SUM_COUNT],
+    folded: Folded,
     /// The days taken in, each with which writing of it that was.
     days: BTreeMap<NaiveDate, i64>,
 }
@@ -62,46 +57,58 @@ impl Months {
         let level = &self.level;
         let month = match self.months.entry(first_of_month(date)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => {
-                vacant.insert(Month { codes: Codes::default(), folder: Folder::new(level)?, sums: [0; SUM_COUNT], days: BTreeMap::new() })
-            }
+            Entry::Vacant(vacant) => vacant.insert(Month { folded: Folded::new(level)?, days: BTreeMap::new() }),
         };
         // A day that comes again has changed since: the table knows.
         if month.days.insert(date, write_count).is_some() {
             self.months.remove(&first_of_month(date));
             return Ok(());
         }
-        let recoded = KEYS.map(|key| if level.contains(&key) { month.codes.take_codes(key, codes) } else { Vec::new() });
+        let folded = &mut month.folded;
+        let recoded = KEYS.map(|key| if level.contains(&key) { folded.codes.take_codes(key, codes) } else { Vec::new() });
         let recode = |position: usize, code: u32| recoded[position].get(code as usize).copied().unwrap_or(NULL_CODE);
         let day_number = (date - NaiveDate::default()).num_days();
         for (position, key) in KEYS.iter().enumerate().filter(|(_, key)| level.contains(key)) {
             for (code, name) in codes.labels(key).into_iter().flat_map(Labels::iter) {
-                if let Some(labels) = month.codes.labels_mut(key) {
-                    labels.see(recode(position, code), day_number, || EventId::Text("".into()), name);
+                if let Some(labels) = folded.codes.labels_mut(key) {
+                    labels.see_of_day(recode(position, code), day_number, name);
                 }
             }
         }
-        for (sum, more) in month.sums.iter_mut().zip(sums) {
+        for (sum, more) in folded.sums.iter_mut().zip(sums) {
             *sum += more;
         }
-        month.folder.take(groups, recode);
-        while self.months.values().map(|month| month.folder.group_count()).sum::<usize>() > MAX_ROWS {
-            // The one that has most left to come.
-            self.months.pop_last();
-        }
+        folded.groups.take(groups, recode);
+        self.keep_few();
         Ok(())
     }
 
-    /// The rows of a rollup's month, and what they come to ([`content`]), where exactly these writings of its days were taken in.
+    fn keep_few(&mut self) {
+        while self.months.values().map(|month| month.folded.groups.group_count()).sum::<usize>() > MAX_ROWS {
+            // The one that has most left to come.
+            self.months.pop_last();
+        }
+    }
+
+    /// The keys that its months are folded by.
+    #[must_use]
+    pub fn level(&self) -> &[&'static str] {
+        &self.level
+    }
+
+    /// Takes in a month that was read from its table, whose days were written so often.
+    pub fn put(&mut self, window: Window, days: BTreeMap<NaiveDate, i64>, folded: Folded) {
+        self.months.insert(window.start_date, Month { folded, days });
+        self.keep_few();
+    }
+
+    /// The rows of a rollup's month, and what they come to, where exactly these writings of its days were taken in.
     ///
     /// # Errors
     /// A sum that does not fit 64 bits.
-    pub fn batch(&self, shape: &Shape, window: Window, days: &BTreeMap<NaiveDate, i64>) -> Result<Option<(RecordBatch, String)>> {
+    pub fn rows(&self, shape: &Shape, window: Window, days: &BTreeMap<NaiveDate, i64>) -> Result<Option<(RecordBatch, String)>> {
         match self.months.get(&window.start_date) {
-            Some(month) if month.days == *days => {
-                let batch = shape.batch(&month.folder, &month.codes, &month.sums, window.start_date)?;
-                Ok(Some((batch, content::of_sums(&month.sums))))
-            }
+            Some(month) if month.days == *days => month.folded.rows(shape, window.start_date).map(Some),
             _ => Ok(None),
         }
     }

@@ -7,16 +7,24 @@ use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::NaiveDate;
 
-use crate::fold::columns::measure_columns;
+use crate::fold::columns::{measure_columns, measure_fields};
 use crate::fold::folder::{Folder, Rows};
 use crate::fold::intern::Codes;
 use crate::fold::{KEYS, key_field, label_of};
 use crate::job::Job;
 use crate::measure::{MEASURES, SUM_COUNT};
 
+/// The table that a rollup reads, and its column of days.
+#[derive(Debug, Clone)]
+pub struct Reads {
+    pub table: String,
+    pub day_column: String,
+}
+
 /// The keys, labels and unique counts of a rollup.
 #[derive(Debug, Clone)]
 pub struct Shape {
+    pub reads: Reads,
     window_column: String,
     /// The grain but for the window.
     keys: Vec<&'static str>,
@@ -32,12 +40,13 @@ fn key(name: &str) -> Result<&'static str> {
 impl Shape {
     /// # Errors
     /// When the job names a key or a label that `usage_daily` does not have.
-    pub fn of(job: &Job) -> Result<Self> {
+    pub fn of(job: &Job, upstream: &Job) -> Result<Self> {
         let label = |name: &String| {
             let label = KEYS.into_iter().filter_map(label_of).find(|label| label == name);
             label.with_context(|| format!("`{name}` is no label of `usage_daily`"))
         };
         Ok(Self {
+            reads: Reads { table: upstream.writes.clone(), day_column: upstream.window_column.clone() },
             window_column: job.window_column.clone(),
             keys: job.grain.iter().skip(1).map(|name| key(name)).collect::<Result<_>>()?,
             labels: job.labels.iter().map(label).collect::<Result<_>>()?,
@@ -59,21 +68,18 @@ impl Shape {
         let unique: Vec<&'static str> = self.unique.iter().map(|(_, key)| *key).collect();
         let rows = folder.rows(&self.keys, &unique)?;
         check_sums(&rows, sums)?;
-        let height = rows.groups.len();
         let days = i32::try_from((window_start - NaiveDate::default()).num_days())?;
         let mut fields = vec![Field::new(&self.window_column, DataType::Date32, false)];
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(vec![days; height]))];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(vec![days; rows.groups.len()]))];
         for key in &self.keys {
-            fields.push(key_field(key, true));
-            columns.push(codes.column(key, rows.codes(key)?)?);
-            for label in self.labels.iter().filter(|label| label_of(key) == Some(**label)) {
-                fields.push(key_field(label, true));
-                columns.push(codes.column(label, rows.codes(key)?)?);
+            let label = self.labels.iter().filter(|label| label_of(key) == Some(**label));
+            for name in std::iter::once(key).chain(label) {
+                fields.push(key_field(name, true));
+                columns.push(codes.column(name, rows.codes(key)?)?);
             }
         }
-        let (measure_fields, measures) = measure_columns(rows.groups.iter());
-        fields.extend(measure_fields);
-        columns.extend(measures);
+        fields.extend(measure_fields());
+        columns.extend(measure_columns(rows.groups.iter()));
         for ((name, _), counts) in self.unique.iter().zip(&rows.unique) {
             fields.push(Field::new(name, DataType::Int64, false));
             columns.push(Arc::new(Int64Array::from(counts.clone())));
