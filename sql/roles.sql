@@ -15,7 +15,7 @@ DECLARE
     ];
     v_name pg_catalog.TEXT;
     v_role pg_catalog.TEXT;
-    v_mend pg_catalog.TEXT;
+    v_fix pg_catalog.TEXT;
     -- Of the log, and of our schema.
     v_owner pg_catalog.OID;
     v_migrated_by pg_catalog.OID;
@@ -158,12 +158,12 @@ BEGIN
     -- One user: sees itself.
     IF to_regrole('tallyroll_user') IS NULL THEN CREATE ROLE tallyroll_user; END IF;
     -- Roles that somebody made before may be otherwise, and then are somebody's.
-    SELECT role.said, role.mend INTO v_name, v_mend
+    SELECT role.said, role.fix INTO v_name, v_fix
     FROM (
         SELECT format('the role %s can do more than it should, or less', rolname) AS said,
             format('ALTER ROLE %s NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION %s%s', rolname,
                 CASE WHEN rolname IN ('tallyroll_owner', 'tallyroll_runner') THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END,
-                CASE rolname WHEN 'tallyroll_owner' THEN ' NOLOGIN' ELSE '' END) AS mend
+                CASE rolname WHEN 'tallyroll_owner' THEN ' NOLOGIN' ELSE '' END) AS fix
         FROM pg_roles
         WHERE rolname = ANY (v_roles) AND (
             rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication
@@ -189,7 +189,7 @@ BEGIN
     ) AS role
     LIMIT 1;
     IF v_name IS NOT NULL THEN
-        RAISE EXCEPTION '%', v_name USING HINT = v_mend;
+        RAISE EXCEPTION '%', v_name USING HINT = v_fix;
     END IF;
     -- The role that users of a hosted database have.
     IF to_regrole('authenticated') IS NOT NULL THEN GRANT tallyroll_user TO authenticated; END IF;

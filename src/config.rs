@@ -317,7 +317,7 @@ fn wrong_value(error: &config::ConfigError, origins: &BTreeMap<String, String>) 
         None => "one of a wrong type".to_owned(),
     };
     Failure::config(format!("The configuration{origin} has a wrong value: {what}"))
-        .hint("mend the value, or take it out to have the default")
+        .hint("fix the value, or take it out to have the default")
         .into()
 }
 

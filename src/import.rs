@@ -162,7 +162,7 @@ pub async fn import_file(
             config.quarantine.max_ratio
         ))
         .listing(first)
-        .hint("mend the rows or the mapping (`--column field=header`, `--set field=value`) and import the file again")
+        .hint("fix the rows or the mapping (`--column field=header`, `--set field=value`) and import the file again")
         .into());
     }
     Ok(report)

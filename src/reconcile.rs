@@ -1,7 +1,7 @@
 //! Reconciliation: every result against what it was made from (`docs/semantics.md` section 9).
 //!
 //! What a plan says is due anyway is not compared: it is known to be behind. What differs is named with the window, both numbers,
-//! and the query that shows it; nothing is mended.
+//! and the query that shows it; nothing is fixed.
 
 pub mod results;
 mod seats;

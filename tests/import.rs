@@ -100,7 +100,7 @@ async fn bad_rows_are_listed_and_kept_aside(engine: Engine) {
     }
     assert_eq!(fixture.number("SELECT COUNT(*) FROM ai_usage_log").await, 1);
     assert_eq!(fixture.number("SELECT COUNT(*) FROM quarantined_event WHERE source = 'import:usage.csv'").await, 7);
-    // A mended file takes the rows of its earlier self out of the quarantine.
+    // A fixed file takes the rows of its earlier self out of the quarantine.
     fixture.write("usage.csv", "occurred_at,user_id,input_tokens,total_cost_usd\n2026-03-01,00000000-0000-4000-8000-000000000001,5,\n");
     fixture.run_well(&["import", "usage", "usage.csv"]);
     assert_eq!(fixture.number("SELECT COUNT(*) FROM quarantined_event").await, 0);

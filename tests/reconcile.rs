@@ -144,7 +144,7 @@ async fn a_mended_row_that_was_not_taken_up_is_found(engine: Engine) {
     let fixture = filled(engine).await;
     let id = fixture.rows("SELECT event_id FROM quarantined_event").await[0].clone();
     fixture.execute("UPDATE ai_usage_log SET latency_ms = 90 WHERE latency_ms = -1").await;
-    assert_eq!(differences(&fixture), [format!("quarantine|2026-02-03|ai_usage_log {id}|bad|mended, and not taken up")]);
+    assert_eq!(differences(&fixture), [format!("quarantine|2026-02-03|ai_usage_log {id}|bad|fixed, and not taken up")]);
     run(&fixture);
     assert_eq!(differences(&fixture), Vec::<String>::new());
 }

@@ -51,7 +51,7 @@ async fn a_subscription_of_the_year_1_stops_nobody_else(engine: Engine) {
         "cannot be billed; all others are",
         "`y1`: `start_at` (0001-01-01T00:00:00.000000Z) lies before 1970",
         "`y1027`",
-        "hint: mend its row",
+        "hint: fix its row",
     ] {
         assert!(run.stderr.contains(said), "{said}: {}", run.stderr);
     }

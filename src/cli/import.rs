@@ -126,7 +126,7 @@ async fn files(session: Session, target: &'static Target, files: &[PathBuf], col
         output::line(&output::printable(bad))?;
     }
     if !bad_lines.is_empty() {
-        output::line("Bad rows are kept in `quarantined_event`; mend them and import the file again")?;
+        output::line("Bad rows are kept in `quarantined_event`; fix them and import the file again")?;
     }
     Ok(())
 }

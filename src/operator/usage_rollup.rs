@@ -175,7 +175,7 @@ impl UsageRollup {
             reasons.join(", "),
             self.max_quarantined_ratio
         ))
-        .hint("see them in `quarantined_event`, mend the rows, and run the job again; the old result stays until then")
+        .hint("see them in `quarantined_event`, fix the rows, and run the job again; the old result stays until then")
         .into())
     }
 

@@ -89,7 +89,7 @@ async fn quarantine(
         if rollup.sources.iter().all(|known| known.name != source) {
             continue;
         }
-        let found = if still_bad.contains(event_id.as_str()) { "bad" } else { "mended, and not taken up" };
+        let found = if still_bad.contains(event_id.as_str()) { "bad" } else { "fixed, and not taken up" };
         findings.compare("quarantine", &window.to_string(), &format!("{source} {event_id}"), &"bad", &found, || {
             format!("SELECT * FROM quarantined_event WHERE source = '{source}' AND event_id = '{}'", event_id.replace('\'', "''"))
         });

@@ -39,7 +39,7 @@ pub async fn export(store: &Store, from: &Storage, to: &Storage) -> Result<Vec<E
             if !is_success && !published.contains(&(path.clone(), sha256(&bytes))) {
                 if is_parquet(path) || path.starts_with(FINAL_FOLDER) || path.starts_with(CURRENT_FOLDER) {
                     return Err(Failure::bad_data(format!("`{}` is not a file that was published so", from.shown(path)))
-                        .hint("`tallyroll verify` says what does not hold, and what mends it")
+                        .hint("`tallyroll verify` says what does not hold, and what fixes it")
                         .into());
                 }
                 continue;

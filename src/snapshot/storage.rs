@@ -227,7 +227,7 @@ impl Storage {
                 Failure::try_again(format!("There is no room left for `{shown}`")).hint("free some space and run the same command again")
             }
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
-                Failure::config(format!("`{shown}` cannot be written or read")).hint("mend `output.url` or the folder's rights")
+                Failure::config(format!("`{shown}` cannot be written or read")).hint("fix `output.url` or the folder's rights")
             }
             _ => return anyhow::Error::new(error).context(format!("Failed to write or read `{shown}`")),
         };

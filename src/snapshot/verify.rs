@@ -54,7 +54,7 @@ impl Verified {
     }
 }
 
-/// What mends a file in `current/`.
+/// What fixes a file in `current/`.
 const WRITTEN_ANEW: &str = "; `run-job peak_seats --force` writes it anew";
 
 /// Checks the sealed months, or one of them, and the file in `current/` of every month that was written; names files that no run of

@@ -56,7 +56,7 @@ const NAMED: usize = 10;
 impl BadSubscription {
     #[must_use]
     pub fn failure(&self) -> Failure {
-        Failure::bad_data(format!("Subscription `{}` cannot be billed: {}", shortened(&self.id), self.reason)).hint(MEND)
+        Failure::bad_data(format!("Subscription `{}` cannot be billed: {}", shortened(&self.id), self.reason)).hint(FIX)
     }
 
     /// What a run says that billed all others; none where there is none.
@@ -65,12 +65,12 @@ impl BadSubscription {
         let named = bad.iter().take(NAMED).map(|bad| format!("`{}`: {}", shortened(&bad.id), bad.reason));
         let more = (bad.len() > NAMED).then(|| format!("… and {} more", bad.len() - NAMED));
         let failure = Failure::bad_data(format!("{} subscription(s) cannot be billed; all others are", bad.len()));
-        (!bad.is_empty()).then(|| failure.listing(named.chain(more)).hint(MEND))
+        (!bad.is_empty()).then(|| failure.listing(named.chain(more)).hint(FIX))
     }
 }
 
-const MEND: &str =
-    "mend its row where `sql/sources/subscription.sql` reads it: the table `subscription`, unless changed; the next run bills it";
+const FIX: &str =
+    "fix its row where `sql/sources/subscription.sql` reads it: the table `subscription`, unless changed; the next run bills it";
 
 /// The two SQL files that say where ledger and subscriptions are.
 #[derive(Debug, Clone)]

@@ -30,7 +30,7 @@ fn read_blocking(file: &Path, sql: &str, origin: &str, batch_rows: usize, sender
     let mut statement = connection.prepare(sql).map_err(|error| match error.sqlite_error_code() {
         Some(ErrorCode::Unknown) | None => Failure::config(format!("The events statement of `{origin}` does not fit the database"))
             .caused_by(error)
-            .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
+            .hint("fix the SQL file, or run `tallyroll migrate` if the schema is older than this version")
             .into(),
         _ => classify_sqlite(error),
     })?;

@@ -18,7 +18,7 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
     } else if code == "42703" || text.contains("no such column") {
         lacks_column()
     } else if matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) {
-        Failure::bad_data("The database holds a value that cannot be read").hint("mend the row that holds it")
+        Failure::bad_data("The database holds a value that cannot be read").hint("fix the row that holds it")
     } else if sqlite_code(&code).is_some_and(|code| matches!(code, 11 | 26)) {
         return damaged(&text).into();
     } else if is_full(&code) {
@@ -34,7 +34,7 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
         Failure::config("The database role lacks a right").hint("grant it, or connect as the role that owns the tables")
     } else if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
         Failure::bad_data("Two rows have the same unique key")
-            .hint("the statement gives more than one row for one grain; mend its GROUP BY")
+            .hint("the statement gives more than one row for one grain; fix its GROUP BY")
     } else if ["22023", "23001", "1811"].contains(&code.as_str()) {
         // Raised by our own functions and triggers (1811: SQLITE_CONSTRAINT_TRIGGER), with words for the caller.
         return Failure::usage(text).hint(hint_of(&error).unwrap_or("nothing was changed")).into();
@@ -59,7 +59,7 @@ pub(super) fn lacks_table() -> Failure {
 
 pub(super) fn lacks_column() -> Failure {
     Failure::config("The database lacks a column")
-        .hint("mend the SQL file, or run `tallyroll migrate` if the schema is older than this version")
+        .hint("fix the SQL file, or run `tallyroll migrate` if the schema is older than this version")
 }
 
 pub(super) fn hint_of(error: &sqlx::Error) -> Option<&str> {

@@ -218,7 +218,7 @@ pub(super) fn refused(error: sqlx::Error, what: &str, location: &str) -> anyhow:
         return classified.context(format!("{what} failed"));
     }
     Failure::config(format!("{what} does not fit the tables that `{location}` holds: {text}"))
-        .hint("rename or mend the table in the way, then run `tallyroll migrate` again; what was applied stays")
+        .hint("rename or fix the table in the way, then run `tallyroll migrate` again; what was applied stays")
         .into()
 }
 

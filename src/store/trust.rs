@@ -70,7 +70,7 @@ impl Store {
         } else {
             write!(said, ": what it made would run with the rights of whoever runs this")
         };
-        let mend = if is_right {
+        let fix = if is_right {
             format!("`REVOKE CREATE ON SCHEMA {what} FROM {owner}`; what was made there meanwhile is looked for by the next run")
         } else if is_super {
             format!("connect as `{owner}`, or to run jobs as tallyroll_runner; as superuser only `tallyroll migrate --roles` runs here")
@@ -78,7 +78,7 @@ impl Store {
             "drop it, or give it to the owner of `ai_usage_log`, after a look at what it does; docs/interface.md says who is trusted"
                 .to_owned()
         };
-        Err(Failure::config(said).hint(mend).into())
+        Err(Failure::config(said).hint(fix).into())
     }
 
     async fn distrusted(&self, before: Before) -> Result<Option<Row>> {

@@ -125,7 +125,7 @@ impl Row {
             Value::Other(text) => {
                 let shown: String = text.chars().take(80).collect();
                 Err(Failure::bad_data(format!("`{column}` holds `{shown}`, which cannot be read"))
-                    .hint("mend the row that holds it")
+                    .hint("fix the row that holds it")
                     .into())
             }
             value => Ok(value),

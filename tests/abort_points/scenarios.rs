@@ -35,7 +35,7 @@ async fn logged(engine: Engine) -> Fixture {
 
 async fn running(engine: Engine) {
     let (first, fixture) = Stage::of(logged(engine).await, RUN, 0).await;
-    // A late row, a changed one, one that goes, and one that is mended.
+    // A late row, a changed one, one that goes, and one that is fixed.
     fixture.log("2026-02-28T23:00:00.000000Z", &[("customer_id", "8")]).await;
     fixture.execute("UPDATE ai_usage_log SET output_tokens = 11 WHERE input_tokens = 100 AND customer_id = 7").await;
     fixture.execute("UPDATE ai_usage_log SET latency_ms = 7 WHERE latency_ms < 0").await;

@@ -384,9 +384,9 @@ async fn roles_that_somebody_made_otherwise_are_refused() {
         }
         let refused = fixture.run(&["migrate", "--roles"]);
         assert_eq!(refused.code, Some(78), "{wrong} {refused:?}");
-        let mend = refused.stderr.split("hint: ").nth(1).unwrap().trim();
-        assert!(mend.starts_with("ALTER ROLE tallyroll_") || mend.starts_with("REVOKE tallyroll_"), "{wrong} {mend}");
-        fixture.execute(mend).await;
+        let fix = refused.stderr.split("hint: ").nth(1).unwrap().trim();
+        assert!(fix.starts_with("ALTER ROLE tallyroll_") || fix.starts_with("REVOKE tallyroll_"), "{wrong} {fix}");
+        fixture.execute(fix).await;
         fixture.run_well(&["migrate", "--roles"]);
     }
     // A member that the administrator made is meant, and a runner that logs in.

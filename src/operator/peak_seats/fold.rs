@@ -266,7 +266,7 @@ impl Fold {
             let id: String = subscription.id.chars().take(80).collect();
             Failure::bad_data(format!("Subscription `{id}` cannot be folded"))
                 .caused_by(error)
-                .hint("mend its row; no month is written before, so that none lacks it")
+                .hint("fix its row; no month is written before, so that none lacks it")
                 .into()
         })
     }

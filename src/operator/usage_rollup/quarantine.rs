@@ -55,7 +55,7 @@ impl Reason {
     }
 }
 
-/// The one reason that time alone mends: see `plan`.
+/// The one reason that time alone fixes: see `plan`.
 pub const OCCURRED_IN_FUTURE: &str = "occurred_in_future";
 
 /// How far behind the writers' clocks `as_of` may be.

@@ -111,7 +111,7 @@ pub(super) async fn subscription(
     let read = if data::can_hold(tx.engine(), id) { source.subscription(tx, id, now).await? } else { None };
     read.ok_or_else(|| unknown(id))?.map_err(|bad| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("This subscription cannot be billed: {}", bad.reason))
-            .hint("mend its row; the next run bills it, and until then it bills all others")
+            .hint("fix its row; the next run bills it, and until then it bills all others")
     })
 }
 
