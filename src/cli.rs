@@ -53,7 +53,7 @@ enum Command {
     /// Create or upgrade the schema, the triggers and the views
     #[command(after_help = "Example:\n  DATABASE_URL=postgres://owner@db/app tallyroll migrate --dry-run")]
     Migrate(migrate::Arguments),
-    /// Check settings, schedules, jobs, SQL and schema; tell all problems at once
+    /// Check settings, schedules, jobs, SQL and schema; report all problems at once
     #[command(after_help = "Example:\n  tallyroll check --show")]
     Check(check::Arguments),
     /// List the jobs: what they read and write, when they run, what is due

@@ -121,7 +121,7 @@ pub fn all(project: &Project, jobs: &Jobs) -> Result<BTreeMap<String, Schedule>>
     if problems.is_empty() {
         return Ok(schedules);
     }
-    Err(Failure::config(problems.join("; ")).hint("`tallyroll check` tells all problems at once").into())
+    Err(Failure::config(problems.join("; ")).hint("`tallyroll check` reports all problems at once").into())
 }
 
 impl Schedule {

@@ -16,7 +16,7 @@ use crate::show::escaped;
 pub(super) use crate::show::{grouped, printable, seconds};
 use crate::store::url;
 
-/// Writes a text and a line end to stdout. A reader that went away wants no more.
+/// Writes a text and a line end to stdout. A closed pipe is not an error.
 pub(super) fn line(text: &str) -> Result<()> {
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
