@@ -3,7 +3,6 @@
 # storage, random sequences against a model, 4,000 random logs, five minutes of schedulers side by side. `scripts/test.sh` runs them short.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# On the optimized build, which takes ten minutes once: the campaigns start the program some twenty thousand times.
-cargo build --release --quiet --tests --locked --features abort-points
-TALLYROLL_CAMPAIGN=1 exec scripts/python.sh scripts/postgres.sh cargo test --release --locked --features abort-points --test main -- --nocapture \
+cargo build --quiet --tests --locked --features abort-points
+TALLYROLL_CAMPAIGN=1 exec scripts/python.sh scripts/postgres.sh cargo test --locked --features abort-points --test main -- --nocapture \
   interrupted faults abort_points wire lying_storage model differential publishing concurrent schedulers scheduling quarantine recording one_snapshot speed "$@"
