@@ -1,11 +1,12 @@
 //! What Prometheus reads: at `/metrics`, or as a text file for `node_exporter` after each `run-job` and `run-due`.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, Utc};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +22,9 @@ use crate::store::windows::WindowState;
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// How every text of metrics begins.
+const FIRST_WORDS: &[u8] = b"# HELP tallyroll_";
 
 /// What only `serve` knows.
 #[derive(Debug)]
@@ -146,7 +150,15 @@ pub async fn write_textfile(context: &Context, schedules: &BTreeMap<String, Sche
     }
 }
 
+/// Replaces a file of metrics, and no other: a path of the database or of a finance file is a mistake.
 fn replace(path: &Path, text: &str) -> Result<()> {
+    if path.exists() {
+        let mut start = Vec::new();
+        if path.is_file() {
+            File::open(path)?.take(FIRST_WORDS.len() as u64).read_to_end(&mut start)?;
+        }
+        ensure!(start == FIRST_WORDS, "`{}` is no file of metrics, and stays as it is", path.display());
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file =
         tempfile::Builder::new().prefix(".tallyroll").tempfile_in(folder).with_context(|| format!("In `{}`", folder.display()))?;

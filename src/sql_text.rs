@@ -91,8 +91,10 @@ pub fn bare(sql: &str) -> &str {
     let (mut at, mut end) = (0, 0);
     while let Some(first) = sql[at..].chars().next() {
         let rest = &sql[at..];
-        let is_comment = rest.starts_with("--") || rest.starts_with("/*");
-        at += opaque_length(rest).max(first.len_utf8());
+        let next = at + opaque_length(rest).max(first.len_utf8());
+        // The databases differ in where a comment in a comment ends: such a text stays as it is.
+        let is_comment = rest.starts_with("--") || (rest.starts_with("/*") && !sql[at + 2..next].contains("/*"));
+        at = next;
         if !is_comment && !first.is_whitespace() && first != ';' {
             end = at;
         }
@@ -175,7 +177,7 @@ fn opaque_length(sql: &str) -> usize {
     if sql.starts_with("::") {
         2
     } else if sql.starts_with("--") {
-        through(2, "\n")
+        sql.find(['\n', '\r']).map_or(sql.len(), |at| at + 1)
     } else if sql.starts_with("/*") {
         comment_length(sql)
     } else if sql.starts_with(['\'', '"', '`']) {
@@ -256,7 +258,9 @@ mod tests {
         for (text, expected) in [
             ("SELECT 1", "SELECT 1"),
             (" -- why\nSELECT 1 ;; -- end", "-- why\nSELECT 1"),
-            ("SELECT ';' /* a /* nested */ ; */ ; \n", "SELECT ';'"),
+            ("SELECT ';' /* a ; */ ; \n", "SELECT ';'"),
+            ("SELECT 1 /* a /* nested */ + 1 */ ; \n", "SELECT 1 /* a /* nested */ + 1 */"),
+            ("SELECT 1 -- x\rUNION SELECT 2", "SELECT 1 -- x\rUNION SELECT 2"),
             ("SELECT E'it\\'s -- ' ; -- x'", "SELECT E'it\\'s -- '"),
             ("SELECT DATE'2026-01-01'; --'", "SELECT DATE'2026-01-01'"),
             ("SELECT 1; SELECT 2;", "SELECT 1; SELECT 2"),

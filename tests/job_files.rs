@@ -16,7 +16,7 @@ on_both_databases!(
 );
 
 const JOB: &str = "description = \"d\"\noperator = \"sql\"\nreads = [\"usage_daily\"]\ngrain = [\"id\"]\nwindow = \"all\"\n";
-const AS_OF: &str = "2026-04-15T00:00:00Z";
+pub const AS_OF: &str = "2026-04-15T00:00:00Z";
 
 /// A database with a request, a subscription and an application's own table.
 pub async fn fixture(engine: Engine) -> Fixture {
@@ -31,7 +31,7 @@ pub async fn fixture(engine: Engine) -> Fixture {
 
 impl Fixture {
     /// `check` and `run-job` both refuse, and what was there is there; what they say.
-    async fn assert_refused(&self, job: &str, what: &str) -> String {
+    pub async fn assert_refused(&self, job: &str, what: &str) -> String {
         let mut told = String::new();
         for arguments in [&["check"][..], &["run-job", job, "--force", "--as-of", AS_OF]] {
             let refused = self.run(arguments);

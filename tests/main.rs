@@ -23,6 +23,7 @@ mod import;
 mod import_bounds;
 mod interrupted;
 mod job_files;
+mod job_mistakes;
 mod journal;
 mod license;
 mod locking;

@@ -255,6 +255,20 @@ async fn secrets_are_in_no_table_file_page_or_message(engine: Engine) {
     }
     let refused = run_loudly(&fixture, &["run-job", "peak_seats"], &bucket("http://AKIA:CaNaRy7Zq@127.0.0.1:1")).await;
     assert!(refused.code == Some(78) && refused.stderr.contains("AWS_ENDPOINT_URL"), "{refused:?}");
+    for (name, value) in [
+        ("AWS_ENDPOINT_URL", "CaNaRy7Zq:9000"),
+        ("AWS_ENDPOINT_URL", "http://[CaNaRy7Zq"),
+        ("AWS_ENDPOINT_URL", ""),
+        ("AWS_SECRET_ACCESS_KEY", "CaNaRy7Zq\n"),
+        ("AWS_REGION", "us CaNaRy7Zq"),
+    ] {
+        let settings: Vec<_> =
+            bucket(refusing).into_iter().map(|setting| if setting.0 == name { (name, value) } else { setting }).collect();
+        for arguments in [&["check"][..], &["verify"]] {
+            let refused = run_loudly(&fixture, arguments, &settings).await;
+            assert!(refused.code == Some(78) && refused.stderr.contains(name), "{value:?} {refused:?}");
+        }
+    }
     fail_to_connect(&fixture, &settings(200)).await;
     look_at_everything(&fixture, &told).await;
     serve_loudly(&fixture, &bucket(refusing)).await;

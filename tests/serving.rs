@@ -91,6 +91,10 @@ async fn a_run_past_its_timeout_is_cut_off_and_keeps_nobody(engine: Engine) {
 async fn run_due_runs_what_is_due_and_writes_metrics(engine: Engine) {
     let fixture = Fixture::new(engine).await;
     fixture.log("2026-03-10T10:00:00.000000Z", &[]).await;
+    // A path that was meant for something else costs nothing.
+    fixture.write("tallyroll.toml", "[metrics]\ntextfile = \"tallyroll.toml\"\n");
+    fixture.run_well(&["run-job", "usage_daily_total"]);
+    assert!(std::fs::read_to_string(fixture.path().join("tallyroll.toml")).unwrap().starts_with("[metrics]"));
     fixture.write("schedules.toml", "[usage_daily]\ncron = \"* * * * *\"\ndownstream = true\n");
     fixture.write("tallyroll.toml", "[metrics]\ntextfile = \"tallyroll.prom\"\n");
     let told = fixture.run_well(&["run-due"]);

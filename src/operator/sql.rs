@@ -92,6 +92,12 @@ impl SqlSelect {
                 .hint(format!("it gives {}", self.columns.join(", ")))
                 .into());
         }
+        let checked = job.checks.not_null.iter().chain(&job.checks.unique);
+        if let Some(column) = checked.into_iter().find(|column| !self.columns.contains(column)) {
+            return Err(Failure::config(format!("A check of `{}` names column `{column}`, which its result does not have", job.origin))
+                .hint(format!("it has {}", self.columns.join(", ")))
+                .into());
+        }
         // Our own need no proof: it would make a run that finds nothing due half as long again.
         if !job.is_built_in() {
             self.prove_checks(store, job).await?;
@@ -138,7 +144,7 @@ impl SqlSelect {
         window_rows::delete(tx, job, window).await?;
         abort::point("derived_deleted");
         let (select, parameters) = self.bind(&self.statement, window, as_of)?;
-        let row_count = self.insert(tx, &table, &select, &parameters).await;
+        let row_count = self.insert(tx, &table, &select, &parameters, Some((job, window))).await;
         let row_count = row_count.with_context(|| format!("`{}` failed for {window}", self.origin))?;
         abort::point("derived_written");
         self.run_checks(tx, job, window, as_of, |_| true).await?;
@@ -158,17 +164,22 @@ impl SqlSelect {
     }
 
     /// Appends what a SELECT gives; how many rows. One that a project brings runs, on PostgreSQL, where nothing can be written but a
-    /// table of this transaction's own.
-    async fn insert(&self, tx: &mut Tx, table: &str, select: &str, parameters: &[Value]) -> Result<u64> {
+    /// table of this transaction's own, and gives no row outside of the window.
+    async fn insert(&self, tx: &mut Tx, table: &str, select: &str, parameters: &[Value], within: Option<(&Job, Window)>) -> Result<u64> {
         let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
-        // Our own need not be held to reading, and would be written twice.
-        if self.is_trusted || matches!(tx, Tx::Sqlite(_)) {
+        // Our own need not be held to that, and would be written twice.
+        if self.is_trusted {
+            return tx.execute(&format!("INSERT INTO {table} ({names}) {select}"), parameters).await;
+        }
+        if matches!(tx, Tx::Sqlite(_)) {
+            window_rows::require_inside(tx, &self.origin, within, &format!("(\n{select}\n) AS result"), parameters).await?;
             return tx.execute(&format!("INSERT INTO {table} ({names}) {select}"), parameters).await;
         }
         tx.execute(&format!("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {names} FROM {table} WITH NO DATA", &STAGED[8..]), &[]).await?;
         tx.begin_reading().await?;
         tx.execute(&format!("INSERT INTO {STAGED} ({names}) {select}"), parameters).await.map_err(only_reads)?;
         tx.end_reading_and_keep_rows().await?;
+        window_rows::require_inside(tx, &self.origin, within, STAGED, &[]).await?;
         tx.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {STAGED}"), &[]).await
     }
 
@@ -193,7 +204,7 @@ impl SqlSelect {
         let mut tx = store.begin().await?;
         self.lock_whole(&mut tx, job).await?;
         tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), std::slice::from_ref(value)).await?;
-        self.insert(&mut tx, &table, &select, &parameters).await.with_context(|| format!("`{}` failed", self.origin))?;
+        self.insert(&mut tx, &table, &select, &parameters, None).await.with_context(|| format!("`{}` failed", self.origin))?;
         tx.commit().await
     }
 

@@ -45,6 +45,34 @@ pub enum Storage {
     },
 }
 
+/// Fails for settings of the environment with which every request would panic or go wrong; never says a value.
+fn check_settings(builder: &AmazonS3Builder) -> Result<()> {
+    let refused = |name: &str, is: &str| Failure::config(format!("{name}, a setting of the storage, {is}"));
+    for (key, name) in [
+        (AmazonS3ConfigKey::AccessKeyId, "AWS_ACCESS_KEY_ID"),
+        (AmazonS3ConfigKey::SecretAccessKey, "AWS_SECRET_ACCESS_KEY"),
+        (AmazonS3ConfigKey::Token, "AWS_SESSION_TOKEN"),
+        (AmazonS3ConfigKey::Region, "AWS_REGION"),
+        (AmazonS3ConfigKey::Endpoint, "AWS_ENDPOINT_URL"),
+    ] {
+        let value = builder.get_config_value(&key).unwrap_or_default();
+        if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let hint = "take it out; a line end comes with `echo x | base64`, not with `printf x | base64`";
+            return Err(refused(name, "has a blank, a line end or a letter in it that is none of ASCII's").hint(hint).into());
+        }
+    }
+    let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint) else { return Ok(()) };
+    match url::Url::parse(&endpoint) {
+        // The errors of a request name the address that was asked.
+        Ok(address) if !address.username().is_empty() || address.password().is_some() => {
+            let hint = "they go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+            Err(refused("AWS_ENDPOINT_URL", "has credentials in it").hint(hint).into())
+        }
+        Ok(address) if matches!(address.scheme(), "http" | "https") && address.has_host() => Ok(()),
+        _ => Err(refused("AWS_ENDPOINT_URL", "is no address").hint("write it as `https://host:port`").into()),
+    }
+}
+
 impl Storage {
     /// Opens `output.url`: a path (relative to the project folder), `file://…` or `s3://bucket/prefix`. Credentials, region and
     /// endpoint of S3 come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
@@ -56,12 +84,7 @@ impl Storage {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             let retry = RetryConfig { max_retries: 4, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
             let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).with_http_connector(BoundedHttp);
-            // The errors of a request name the address that was asked.
-            if builder.get_config_value(&AmazonS3ConfigKey::Endpoint).is_some_and(|endpoint| endpoint.contains('@')) {
-                return Err(Failure::config("The address of the storage, AWS_ENDPOINT_URL, has credentials in it")
-                    .hint("they go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-                    .into());
-            }
+            check_settings(&builder)?;
             // Its error may hold a variable's value.
             let store = builder.build().map_err(|_| {
                 Failure::config(format!("`output.url` = `{url}` cannot be opened"))

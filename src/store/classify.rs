@@ -33,8 +33,7 @@ pub fn classify(error: sqlx::Error) -> anyhow::Error {
     } else if code == "42501" {
         Failure::config("The database role lacks a right").hint("grant it, or connect as the role that owns the tables")
     } else if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
-        Failure::bad_data("Two rows have the same unique key")
-            .hint("the statement gives more than one row for one grain; fix its GROUP BY")
+        Failure::bad_data("Two rows have the same unique key").hint("the statement gives more than one row for one grain; fix its GROUP BY")
     } else if ["22023", "23001", "1811"].contains(&code.as_str()) {
         // Raised by our own functions and triggers (1811: SQLITE_CONSTRAINT_TRIGGER), with words for the caller.
         return Failure::usage(text).hint(hint_of(&error).unwrap_or("nothing was changed")).into();

@@ -10,6 +10,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
@@ -149,6 +150,8 @@ fn prove_in_sqlite(file: &Path, sql: &str, parameter_count: usize, prepared_by: 
     let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| refused(error, file))?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Otherwise a column that is not there, in quotes, would be a text.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     if let Some(sql) = prepared_by {
         connection.execute_batch(sql).map_err(|error| refused(error, file))?;
     }

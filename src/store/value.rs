@@ -124,9 +124,7 @@ impl Row {
         match self.get(column)? {
             Value::Other(text) => {
                 let shown: String = text.chars().take(80).collect();
-                Err(Failure::bad_data(format!("`{column}` holds `{shown}`, which cannot be read"))
-                    .hint("fix the row that holds it")
-                    .into())
+                Err(Failure::bad_data(format!("`{column}` holds `{shown}`, which cannot be read")).hint("fix the row that holds it").into())
             }
             value => Ok(value),
         }

@@ -1,0 +1,45 @@
+//! The usual mistakes in a project's SQL and checks: told before or while they run, never written.
+
+use crate::job_files::{AS_OF, fixture};
+use crate::on_both_databases;
+use crate::support::Engine;
+
+on_both_databases!(a_row_of_another_window_fails_its_window, a_check_of_a_column_that_is_not_there_is_refused);
+
+const DAILY: &str =
+    "description = \"d\"\noperator = \"sql\"\nreads = [\"usage_daily\"]\ngrain = [\"usage_date\", \"customer_id\"]\nwindow = \"day\"\n";
+
+async fn a_row_of_another_window_fails_its_window(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.log("2026-03-02T10:00:00.000000Z", &[]).await;
+    fixture.run_well(&["run-job", "usage_daily", "--as-of", AS_OF]);
+    let select = |where_| format!("SELECT usage_date, customer_id, request_count AS n FROM usage_daily WHERE {where_}");
+    fixture.write("jobs/daily.toml", DAILY);
+    fixture.write("sql/daily.sql", &select("usage_date >= :window_start AND usage_date < :window_end"));
+    fixture.run_well(&["migrate"]);
+    fixture.run_well(&["run-job", "daily", "--as-of", AS_OF]);
+    let rows = "SELECT usage_date, n FROM daily ORDER BY 1";
+    assert_eq!(fixture.rows(rows).await, ["2026-03-01|1", "2026-03-02|1"]);
+    // The usual mistake: everything so far. Each day would have the days before it once more.
+    for mistake in ["usage_date < :window_end", ":window_start = :window_start AND :window_end = :window_end"] {
+        fixture.write("sql/daily.sql", &select(mistake));
+        let failed = fixture.run(&["run-job", "daily", "--day", "2026-03-02", "--as-of", AS_OF]);
+        assert_eq!(failed.code, Some(65), "{failed:?}");
+        assert!(failed.stderr.contains("gives a row whose `usage_date` is 2026-03-01, for the window 2026-03-02"), "{}", failed.stderr);
+        assert_eq!(fixture.rows(rows).await, ["2026-03-01|1", "2026-03-02|1"]);
+    }
+}
+
+async fn a_check_of_a_column_that_is_not_there_is_refused(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.write("sql/daily.sql", "SELECT usage_date, customer_id, request_count AS n FROM usage_daily WHERE usage_date >= :window_start AND usage_date < :window_end");
+    for (check, said) in [
+        ("not_null = [\"m\"]", "names column `m`"),
+        ("unique = [\"n\", \"n) OR 1=1; DROP TABLE users; --\"]", "names column `n) OR 1=1"),
+        ("typo = 'SELECT n FROM daily WHERE \"nn\" IS NULL'", "Check `typo`"),
+    ] {
+        fixture.write("jobs/daily.toml", &format!("{DAILY}[checks]\n{check}\n"));
+        let said_by_both = fixture.assert_refused("daily", check).await;
+        assert!(said_by_both.contains(said), "{said_by_both}");
+    }
+}
