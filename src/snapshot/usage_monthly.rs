@@ -12,7 +12,7 @@ use chrono::NaiveDate;
 use super::manifest::SCHEMA_VERSION;
 use super::parquet_file::TOOL_VERSION;
 use super::storage::Storage;
-use super::{digest, is_parquet, owner, parquet_file, sha256};
+use super::{PEAK_FOLDER, digest, owner, parquet_file, sha256};
 use crate::failure::{self, Failure};
 use crate::job::Job;
 use crate::jobs::Jobs;
@@ -34,7 +34,7 @@ pub async fn publish(storage: &Storage, store: &Store, tx: &mut Tx, job: &Job, f
     // A month that has lost its rows keeps no old file; an empty one says so. One that never had any has none.
     let found = storage.get(&path).await?;
     if batch.num_rows() == 0 && found.is_none() {
-        return Ok(());
+        return digest::forget(tx, &path).await;
     }
     let facts = vec![
         ("schema_version", SCHEMA_VERSION.to_owned()),
@@ -76,7 +76,8 @@ pub fn publishers(jobs: &Jobs) -> impl Iterator<Item = (&Job, &str)> {
     jobs.iter().filter_map(|job| Some((job, job.publish.as_deref()?)))
 }
 
-/// What does not hold of the published months of a job: each should be the file that was published, and say what its table says. Windows that are due are behind.
+/// What does not hold of the published months of a job: each should be the file that was published, and say what its table says. A
+/// window that is due or failed is behind its table; the file is the one that was published all the same.
 ///
 /// # Errors
 /// Where a check could not be made.
@@ -84,15 +85,16 @@ pub async fn problems(storage: &Storage, store: &Store, job: &Job, folder: &str)
     let mut problems = Vec::new();
     let mut tx = store.begin_read().await?;
     for (window, state) in tx.windows(&job.name).await? {
-        if state.state != WindowState::Done {
-            continue;
-        }
         let path = path(job, folder, window);
-        let derived = derived(store, &mut tx, job, window).await?;
+        let known = digest::of(&mut tx, &path).await?;
+        let derived = match state.state {
+            WindowState::Done => Some(derived(store, &mut tx, job, window).await?),
+            _ => None,
+        };
         let found = match storage.get(&path).await {
-            Ok(None) if derived.num_rows() == 0 => continue,
+            Ok(None) if known.is_empty() && derived.as_ref().is_none_or(|derived| derived.num_rows() == 0) => continue,
             Ok(None) => Err(anyhow::anyhow!("`{}` is missing", storage.shown(&path))),
-            Ok(Some(bytes)) if !digest::of(&mut tx, &path).await?.contains(&sha256(&bytes)) => {
+            Ok(Some(bytes)) if !known.contains(&sha256(&bytes)) => {
                 Err(anyhow::anyhow!("`{}` is not the file that was published", storage.shown(&path)))
             }
             Ok(Some(bytes)) => parquet_file::read(bytes).with_context(|| format!("`{}` cannot be read", storage.shown(&path))),
@@ -101,7 +103,7 @@ pub async fn problems(storage: &Storage, store: &Store, job: &Job, folder: &str)
         };
         let again = format!("`tallyroll run-job {} --month {window}` writes it anew", job.name);
         match found.and_then(|found| Ok(concat_batches(&found.schema, &found.batches)?)) {
-            Ok(found) if found.columns() == derived.columns() => {}
+            Ok(found) if derived.is_none_or(|derived| found.columns() == derived.columns()) => {}
             Ok(_) => problems.push((window, format!("`{}` says other than table `{}`; {again}", storage.shown(&path), job.writes))),
             Err(error) => problems.push((window, format!("{error:#}; {again}"))),
         }
@@ -109,19 +111,32 @@ pub async fn problems(storage: &Storage, store: &Store, job: &Job, folder: &str)
     Ok(problems)
 }
 
-/// The Parquet files in the folders of the jobs that no run published: whoever reads such a folder counts them.
+/// The paths of every month of the jobs that publish.
+///
+/// # Errors
+/// What the database says.
+pub async fn paths(store: &Store, jobs: &Jobs) -> Result<BTreeSet<String>> {
+    let mut paths = BTreeSet::new();
+    for (job, folder) in publishers(jobs) {
+        paths.extend(store.windows(&job.name).await?.into_keys().map(|window| path(job, folder, window)));
+    }
+    Ok(paths)
+}
+
+/// The files in the folders of the jobs, and in those that jobs published into before, that are no job's: whoever reads such a folder
+/// counts them, whatever they are called.
 ///
 /// # Errors
 /// What database or storage say.
 pub async fn strangers(storage: &Storage, store: &Store, jobs: &Jobs) -> Result<Vec<String>> {
-    let mut published = BTreeSet::new();
-    for (job, folder) in publishers(jobs) {
-        published.extend(store.windows(&job.name).await?.into_keys().map(|window| path(job, folder, window)));
-    }
+    let ours = paths(store, jobs).await?;
+    let mut folders: BTreeSet<String> = publishers(jobs).map(|(_, folder)| folder.to_owned()).collect();
+    let recorded = digest::published(store).await?;
+    folders.extend(recorded.iter().filter_map(|(path, _)| path.split_once('/')).map(|(folder, _)| folder.to_owned()));
+    folders.remove(PEAK_FOLDER);
     let mut strangers = Vec::new();
-    for folder in publishers(jobs).map(|(_, folder)| folder).collect::<BTreeSet<_>>() {
-        let found = storage.list(folder).await?.into_iter();
-        strangers.extend(found.filter(|path| is_parquet(path) && !published.contains(path)));
+    for folder in folders {
+        strangers.extend(storage.list(&folder).await?.into_iter().filter(|path| !ours.contains(path)));
     }
     Ok(strangers)
 }

@@ -11,7 +11,7 @@ use super::manifest::CSV_FILE;
 use super::peak_row::{self, PeakRow};
 use super::seal::require_derived;
 use super::storage::{Storage, require};
-use super::{CURRENT_FOLDER, FINAL_FOLDER, PEAK_FILE, PEAK_FOLDER, current_path, is_parquet, owner, parquet_file, sha256, usage_monthly};
+use super::{CURRENT_FOLDER, FINAL_FOLDER, PEAK_FILE, PEAK_FOLDER, current_path, owner, parquet_file, sha256, usage_monthly};
 use crate::failure::{self, Failure};
 use crate::jobs::Jobs;
 use crate::seats::calendar::BillingMonth;
@@ -75,8 +75,8 @@ pub async fn verify(storage: &Storage, store: &Store, jobs: &Jobs, only: Option<
     for path in storage.list(PEAK_FOLDER).await? {
         if let Some(month) = month_in(&path) {
             by_month.entry(month.to_string()).or_default().push(path);
-        } else if is_parquet(&path) || path.starts_with(FINAL_FOLDER) || path.starts_with(CURRENT_FOLDER) {
-            strangers.extend((!known.contains(path.as_str())).then_some(path));
+        } else if !known.contains(path.as_str()) {
+            strangers.push(path);
         }
     }
     strangers.extend(usage_monthly::strangers(storage, store, jobs).await?);
