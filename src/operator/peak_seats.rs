@@ -52,8 +52,9 @@ pub struct Billed {
 /// What is published of a month, and what the database knows of it.
 #[derive(Debug, Default)]
 struct Published {
-    /// Revisions that are there, and those that were recorded.
+    /// The latest revision of which there is a file, those whose Parquet file is there, and how many were recorded.
     revisions: i64,
+    with_rows: BTreeSet<i64>,
     recorded: i64,
     has_current: bool,
 }
@@ -63,7 +64,9 @@ impl Published {
     fn difference(&self) -> Option<&'static str> {
         match self {
             Self { revisions, recorded, .. } if revisions > recorded => Some("its journal holds a revision that was not recorded"),
-            Self { revisions, recorded, .. } if revisions < recorded => Some("its sealed files are missing"),
+            Self { with_rows, recorded, .. } if (1..=*recorded).any(|number| !with_rows.contains(&number)) => {
+                Some("its sealed files are missing")
+            }
             Self { has_current: false, .. } => Some("its file in `current/` is missing"),
             _ => None,
         }
@@ -186,6 +189,9 @@ impl PeakSeats {
             if let Some((month, number)) = journal::revision_of(&path) {
                 let known = published.entry(month.window()?).or_default();
                 known.revisions = known.revisions.max(number.into());
+                if path == journal::rows_path(month, number) {
+                    known.with_rows.insert(number.into());
+                }
             }
         }
         for path in self.storage.list(CURRENT_FOLDER).await? {

@@ -46,7 +46,13 @@ pub fn revision_folder(month: BillingMonth, number: i32) -> String {
     format!("{FINAL_FOLDER}/billing_month={month}/rev-{number:04}")
 }
 
-/// The month and number of the revision whose Parquet file a path names.
+/// The Parquet file of a revision.
+#[must_use]
+pub fn rows_path(month: BillingMonth, number: i32) -> String {
+    format!("{}/{PEAK_FILE}", revision_folder(month, number))
+}
+
+/// The month and number of the revision of which a path names a file.
 #[must_use]
 pub fn revision_of(path: &str) -> Option<(BillingMonth, i32)> {
     let (month, rest) = path.strip_prefix(FINAL_FOLDER)?.strip_prefix("/billing_month=")?.split_once('/')?;
