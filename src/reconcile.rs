@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::engine::env::Context;
 use crate::failure::Failure;
+use crate::snapshot::overlap;
 use crate::store::{Tx, Value};
 
 /// Which days of the raw log are compared; every one unless said.
@@ -98,6 +99,13 @@ impl Findings {
             self.differences.push(Difference { check, window, subject, expected, found, query: query() });
         }
     }
+
+    fn add(&mut self, others: Self) {
+        for (check, count) in others.compared {
+            *self.compared.entry(check).or_default() += count;
+        }
+        self.differences.extend(others.differences);
+    }
 }
 
 /// Makes every check; nothing is changed.
@@ -114,8 +122,7 @@ pub async fn run(context: &Context, range: &Range, as_of: DateTime<Utc>) -> Resu
         findings.compare("results", &name, "rows and sums as written", &noted.written, &noted.found, || noted.again);
     }
     seats::peaks(context, &mut findings).await?;
-    seats::sealed_files(context, &mut findings).await?;
-    seats::monthly_files(context, &mut findings).await?;
+    findings.add(overlap::settled(context, || Box::pin(seats::files(context)), |found| found.differences.is_empty()).await?);
     seats::drift(context, &mut findings).await?;
     let checks = CHECKS
         .iter()

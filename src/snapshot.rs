@@ -9,6 +9,7 @@ pub mod export;
 pub mod journal;
 mod local;
 pub mod manifest;
+pub mod overlap;
 pub mod owner;
 pub mod parquet_file;
 pub mod peak_row;

@@ -13,9 +13,8 @@ use crate::import::parse_instant;
 use crate::operator::{self, Operator};
 use crate::plan::Plan;
 use crate::seats::calendar::{BillingMonth, State};
-use crate::snapshot::usage_monthly;
 use crate::snapshot::verify::{self, Verified, ledger_problem};
-use crate::store::lock;
+use crate::snapshot::{overlap, usage_monthly};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -33,12 +32,9 @@ fn billing_month(text: &str) -> Result<BillingMonth, String> {
 
 pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let context = session.context().await?;
-    let mut months = verify::verify(&context.storage, &context.store, &context.jobs, arguments.billing_month).await?;
-    compare_with_ledger(&context, arguments, &mut months).await?;
-    compare_monthly_files(&context, arguments.billing_month, &mut months).await?;
-    if months.iter().any(|month| !month.problems.is_empty()) {
-        require_idle(&context).await?;
-    }
+    let months =
+        overlap::settled(&context, || Box::pin(look(&context, arguments)), |months| months.iter().all(|month| month.problems.is_empty()))
+            .await?;
     context.store.close().await;
 
     let mut rows = Vec::new();
@@ -76,6 +72,14 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
         .into())
 }
 
+/// What each month gives.
+async fn look(context: &Context, arguments: &Arguments) -> Result<Vec<Verified>> {
+    let mut months = verify::verify(&context.storage, &context.store, &context.jobs, arguments.billing_month).await?;
+    compare_with_ledger(context, arguments, &mut months).await?;
+    compare_monthly_files(context, arguments.billing_month, &mut months).await?;
+    Ok(months)
+}
+
 /// Adds the monthly summaries' files that say other than their tables.
 async fn compare_monthly_files(context: &Context, only: Option<BillingMonth>, months: &mut Vec<Verified>) -> Result<()> {
     for (job, folder) in usage_monthly::publishers(&context.jobs) {
@@ -91,18 +95,6 @@ async fn compare_monthly_files(context: &Context, only: Option<BillingMonth>, mo
         }
     }
     months.sort_by(|left, right| left.billing_month.cmp(&right.billing_month));
-    Ok(())
-}
-
-/// What does not hold while a job publishes may hold when it has ended.
-async fn require_idle(context: &Context) -> Result<()> {
-    let publishers = usage_monthly::publishers(&context.jobs).map(|(job, _)| job.name.as_str());
-    for job in publishers.chain(["peak_seats"]) {
-        if let Some(holder) = lock::holder(&context.store, &context.clock, job, context.config.engine.lock_lease_seconds).await? {
-            let failure = Failure::try_again(format!("Job `{job}` is publishing now: {}", holder.shown));
-            return Err(failure.hint("verify again when it has ended").into());
-        }
-    }
     Ok(())
 }
 

@@ -58,8 +58,16 @@ pub(super) async fn peaks(context: &Context, findings: &mut Findings) -> Result<
     Ok(())
 }
 
+/// Every finance file against what it follows from.
+pub(super) async fn files(context: &Context) -> Result<Findings> {
+    let mut findings = Findings::default();
+    sealed_files(context, &mut findings).await?;
+    monthly_files(context, &mut findings).await?;
+    Ok(findings)
+}
+
 /// Every sealed file against its manifest and the record of it.
-pub(super) async fn sealed_files(context: &Context, findings: &mut Findings) -> Result<()> {
+async fn sealed_files(context: &Context, findings: &mut Findings) -> Result<()> {
     for month in verify::verify(&context.storage, &context.store, &context.jobs, None).await? {
         let query = || format!("tallyroll verify --billing-month {}", month.billing_month);
         if month.problems.is_empty() {
@@ -73,7 +81,7 @@ pub(super) async fn sealed_files(context: &Context, findings: &mut Findings) -> 
 }
 
 /// Every monthly summary's file against its table.
-pub(super) async fn monthly_files(context: &Context, findings: &mut Findings) -> Result<()> {
+async fn monthly_files(context: &Context, findings: &mut Findings) -> Result<()> {
     for (job, folder) in usage_monthly::publishers(&context.jobs) {
         for (window, problem) in usage_monthly::problems(&context.storage, &context.store, job, folder).await? {
             findings.compare("sealed_files", &window.to_string(), &problem, &"as the table", &"changed or missing", || {

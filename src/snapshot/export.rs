@@ -1,12 +1,14 @@
 //! Copies of the finance files, each with a CSV twin.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Result;
 
 use super::journal::SUCCESS_FILE;
-use super::owner::OWNER_FILE;
 use super::storage::{Storage, require};
-use super::{CURRENT_FOLDER, FINAL_FOLDER, FINANCE_FOLDERS, csv_twin, digest, is_parquet, parquet_file, sha256};
+use super::{FINAL_FOLDER, FINANCE_FOLDERS, PEAK_FILE, PEAK_FOLDER, csv_twin, digest, parquet_file, sha256, usage_monthly};
 use crate::failure::Failure;
+use crate::jobs::Jobs;
 use crate::store::Store;
 
 /// A file that was copied.
@@ -16,33 +18,36 @@ pub struct Exported {
     pub row_count: usize,
 }
 
-/// Copies every file that `from` has for finance, as it was published, with a CSV beside each Parquet.
+/// Copies every file that `from` has for finance, as it was published, with a CSV beside each Parquet. All that was published is there,
+/// and nothing else, before the first is copied.
 ///
 /// # Errors
-/// What database or storage say; [`Failure`] of kind bad-data for a file that is not the one that was published.
-pub async fn export(store: &Store, from: &Storage, to: &Storage) -> Result<Vec<Exported>> {
-    if to.get(OWNER_FILE).await?.is_some() {
-        return Err(Failure::usage(format!("`{}` is an output of tallyroll: sealed files are not replaced", to.shown("")))
-            .hint("export to a folder of its own")
-            .into());
+/// What database or storage say; [`Failure`] of kind bad-data for a file that is missing, or is not the one that was published.
+pub async fn export(store: &Store, jobs: &Jobs, from: &Storage, to: &Storage) -> Result<Vec<Exported>> {
+    let (recorded, ours) = (digest::published(store).await?, usage_monthly::paths(store, jobs).await?);
+    let is_peaks = |path: &str| path.split('/').next() == Some(PEAK_FOLDER);
+    // A job that is no more, or that publishes elsewhere by now, has no files.
+    let published: BTreeSet<_> = recorded.into_iter().filter(|(path, _)| is_peaks(path) || ours.contains(path)).collect();
+    let strangers = usage_monthly::strangers(from, store, jobs).await?;
+    if let Some(path) = strangers.first() {
+        return Err(unpublished(from, path));
     }
-    let published = digest::published(store).await?;
+    let folders: BTreeSet<&str> = FINANCE_FOLDERS.into_iter().chain(usage_monthly::publishers(jobs).map(|(_, folder)| folder)).collect();
+    let mut listed = BTreeMap::new();
+    for folder in folders {
+        listed.insert(folder, from.list(folder).await?);
+    }
+    require_all(from, &published, &listed.values().flatten().map(String::as_str).collect())?;
     let mut exported = Vec::new();
-    for folder in FINANCE_FOLDERS {
-        let mut paths = from.list(folder).await?;
+    for paths in listed.values_mut() {
         // What vouches for the others comes after them.
         paths.sort_by_key(|path| path.ends_with(SUCCESS_FILE));
-        for path in &paths {
+        for path in &*paths {
             let bytes = require(from, path).await?;
             // The empty file beside recorded ones is in no record.
             let is_success = path.ends_with(SUCCESS_FILE) && bytes.is_empty();
             if !is_success && !published.contains(&(path.clone(), sha256(&bytes))) {
-                if is_parquet(path) || path.starts_with(FINAL_FOLDER) || path.starts_with(CURRENT_FOLDER) {
-                    return Err(Failure::bad_data(format!("`{}` is not a file that was published so", from.shown(path)))
-                        .hint("`tallyroll verify` says what does not hold, and what fixes it")
-                        .into());
-                }
-                continue;
+                return Err(unpublished(from, path));
             }
             to.replace(path, bytes.clone()).await?;
             let Some(stem) = path.strip_suffix(".parquet") else { continue };
@@ -55,4 +60,27 @@ pub async fn export(store: &Store, from: &Storage, to: &Storage) -> Result<Vec<E
         }
     }
     Ok(exported)
+}
+
+/// Fails where a file that was published, or the empty one that ends a sealed revision, is not there.
+fn require_all(from: &Storage, published: &BTreeSet<(String, String)>, listed: &BTreeSet<&str>) -> Result<()> {
+    for (path, _) in published {
+        let success =
+            path.strip_suffix(PEAK_FILE).filter(|_| path.starts_with(FINAL_FOLDER)).map(|folder| format!("{folder}{SUCCESS_FILE}"));
+        if let Some(missing) = [Some(path), success.as_ref()].into_iter().flatten().find(|path| !listed.contains(path.as_str())) {
+            return Err(Failure::bad_data(format!(
+                "`{}` is missing, and without it the files are not all that was published",
+                from.shown(missing)
+            ))
+            .hint("`tallyroll verify` says what does not hold, and what fixes it")
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn unpublished(from: &Storage, path: &str) -> anyhow::Error {
+    Failure::bad_data(format!("`{}` is not a file that was published so", from.shown(path)))
+        .hint("`tallyroll verify` says what does not hold, and what fixes it")
+        .into()
 }
