@@ -308,6 +308,10 @@ BEGIN
     LOOP
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO tallyroll_owner, tallyroll_writer, tallyroll_runner', v_relation);
     END LOOP;
+    v_relation := pg_get_serial_sequence(format('%I.seat_usage_event', v_application), 'id')::REGCLASS;
+    IF v_relation IS NOT NULL THEN
+        EXECUTE format('GRANT UPDATE ON SEQUENCE %s TO tallyroll_owner', v_relation);
+    END IF;
     GRANT SELECT ON
         tallyroll.usage_daily, tallyroll.usage_daily_user, tallyroll.usage_daily_customer, tallyroll.usage_daily_total,
         tallyroll.usage_daily_type, tallyroll.usage_monthly_user, tallyroll.usage_dashboard, tallyroll.job_window,
@@ -375,7 +379,9 @@ BEGIN
     FOREACH v_function IN ARRAY v_functions[2:3] LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM tallyroll_runner', v_function);
     END LOOP;
-    FOREACH v_function IN ARRAY v_functions[1:1] || v_functions[4:7] LOOP
+    FOREACH v_function IN ARRAY v_functions[1:1] || v_functions[4:7] || ARRAY[
+        'tallyroll.tallyroll_application_log()'::REGPROCEDURE, 'tallyroll.tallyroll_pass_ledger_ids()'::REGPROCEDURE
+    ] LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_runner', v_function);
     END LOOP;
     FOREACH v_function IN ARRAY v_functions[8:10] || ARRAY[

@@ -1,4 +1,4 @@
--- What is not trusted to run with the rights of this session: what it is, whose, and whether it is only a right to create.
+-- What is not trusted to run with the rights of this session: what it is, whose, and of which kind.
 --
 -- Trusted are superusers and the roles that own what is ours; by a session that is no superuser also its role, what that was made a
 -- member of by one who may (before PostgreSQL 15 a role gives itself to anybody), the database's owner, who may be the migrator, and,
@@ -53,6 +53,43 @@ WITH RECURSIVE session AS (
     FROM family
     JOIN pg_inherits ON pg_inherits.inhparent = family.oid
     JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
+), type AS (
+    -- Of the columns, and what those are arrays of, domains over or ranges of.
+    SELECT family.oid AS relation, atttypid AS oid FROM family JOIN pg_attribute ON attrelid = family.oid WHERE attnum > 0 AND NOT attisdropped
+    UNION
+    SELECT type.relation, part.oid
+    FROM type
+    JOIN pg_type ON pg_type.oid = type.oid AND pg_type.oid >= 16384
+    LEFT JOIN pg_range ON rngtypid = pg_type.oid
+    CROSS JOIN LATERAL (VALUES (typelem), (typbasetype), (rngsubtype)) AS part (oid)
+    WHERE part.oid <> 0
+), part AS (
+    -- What calls functions when a row is read or written: defaults and generated columns, checks, indexes, rules.
+    SELECT adrelid AS relation, 'pg_attrdef'::REGCLASS AS class, pg_attrdef.oid FROM family JOIN pg_attrdef ON adrelid = family.oid
+    UNION ALL
+    SELECT conrelid, 'pg_constraint'::REGCLASS, pg_constraint.oid FROM family JOIN pg_constraint ON conrelid = family.oid
+    UNION ALL
+    SELECT type.relation, 'pg_constraint'::REGCLASS, pg_constraint.oid FROM type JOIN pg_constraint ON contypid = type.oid
+    UNION ALL
+    SELECT relation, 'pg_type'::REGCLASS, oid FROM type WHERE oid >= 16384
+    UNION ALL
+    SELECT indrelid, 'pg_class'::REGCLASS, indexrelid FROM family JOIN pg_index ON indrelid = family.oid
+    UNION ALL
+    SELECT ev_class, 'pg_rewrite'::REGCLASS, pg_rewrite.oid FROM family JOIN pg_rewrite ON ev_class = family.oid
+), called AS (
+    -- In whatever schema; PostgreSQL's own is not listed.
+    SELECT part.relation, 'function ' || pg_proc.oid::REGPROCEDURE::TEXT AS what, proowner AS owner
+    FROM part
+    JOIN pg_depend ON classid = part.class AND objid = part.oid AND refclassid = 'pg_proc'::REGCLASS
+    JOIN pg_proc ON pg_proc.oid = refobjid
+    UNION ALL
+    SELECT part.relation, 'function ' || oprcode::REGPROCEDURE::TEXT, proowner
+    FROM part
+    JOIN pg_depend ON classid = part.class AND objid = part.oid AND refclassid = 'pg_operator'::REGCLASS
+    JOIN pg_operator ON pg_operator.oid = refobjid
+    JOIN pg_proc ON pg_proc.oid = oprcode
+    UNION ALL
+    SELECT relation, 'type ' || pg_type.oid::REGTYPE::TEXT, typowner FROM type JOIN pg_type ON pg_type.oid = type.oid
 ), found AS (
     SELECT 'schema ' || quote_ident(nspname) AS what, nspowner AS owner FROM place
     UNION ALL
@@ -81,16 +118,21 @@ WITH RECURSIVE session AS (
         SELECT 1 FROM place JOIN pg_type ON pg_type.typnamespace = place.oid WHERE pg_type.oid IN (castsource, casttarget)
     )
 )
+-- Owned by somebody else: a thing of ours or the application's, then what such a table calls; then a right to create.
 SELECT found.what AS what,
     -- Which stands for the database's owner.
     pg_get_userbyid(CASE WHEN found.owner = to_regrole('pg_database_owner') THEN datdba ELSE found.owner END)::TEXT AS owner,
-    FALSE AS is_right, is_super
+    'owned' AS kind, is_super
 FROM found, here
 WHERE found.owner NOT IN (SELECT oid FROM trusted)
 UNION ALL
+SELECT what || ', which ' || relation::REGCLASS::TEXT || ' uses,', pg_get_userbyid(owner)::TEXT, 'owned: used', is_super
+FROM called, here
+WHERE owner NOT IN (SELECT oid FROM trusted)
+UNION ALL
 SELECT quote_ident(place.nspname), CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
-    TRUE, (SELECT is_super FROM here)
+    'right', (SELECT is_super FROM here)
 FROM place, aclexplode(COALESCE(place.nspacl, acldefault('n', place.nspowner))) AS given
 WHERE given.privilege_type = 'CREATE' AND given.grantee NOT IN (SELECT oid FROM trusted) AND NOT (place.is_ours AND $2 = 1)
-ORDER BY is_right, what
+ORDER BY kind, what
 LIMIT 1;

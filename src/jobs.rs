@@ -158,7 +158,15 @@ impl Jobs {
         }
         // SQLite takes two names that differ in case for one.
         let mut writers: BTreeMap<String, &Job> = BTreeMap::new();
+        let mut folders: BTreeMap<String, &str> = BTreeMap::new();
         for job in self.jobs.values() {
+            // And so do some disks.
+            if let Some(folder) = &job.publish {
+                let other = *folders.entry(folder.to_ascii_lowercase()).or_insert(folder);
+                if other != folder {
+                    problems.push(format!("`{}`: `publish = \"{folder}\"` differs from `{other}` in case alone", job.origin));
+                }
+            }
             if let Some(other) = writers.insert(job.writes.to_ascii_lowercase(), job) {
                 problems.push(format!("`{}`: `writes = \"{}\"` is also what `{}` writes", job.origin, job.writes, other.origin));
             }

@@ -45,17 +45,14 @@ pub async fn run(context: &Arc<Context>, job: &Job, request: &Request, binding: 
     };
     let mut reports = vec![run_one(context, job, request, &root, None, pass.as_ref()).await?];
     if request.downstream {
-        reports.extend(run_downstream(context, job, request, &later, &root_id, pass.as_ref(), is_over(&reports)).await?);
+        let is_over = reports[0].failure.as_ref().is_some_and(is_final);
+        reports.extend(run_downstream(context, job, request, &later, &root_id, pass.as_ref(), is_over).await?);
     }
     Ok(reports)
 }
 
-/// Whether nothing more is to be begun.
-fn is_over(reports: &[JobReport]) -> bool {
-    reports.iter().filter_map(|report| report.failure.as_ref()).any(is_final)
-}
-
-/// Runs what reads `root`, each job after all that it reads; those that do not read each other side by side.
+/// Runs what reads `root`, each job after all that it reads; those that do not read each other side by side. Nothing more is begun
+/// where it `is_over`.
 async fn run_downstream(
     context: &Arc<Context>,
     root: &Job,

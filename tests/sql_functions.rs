@@ -6,6 +6,7 @@ mod attacks_rights;
 mod gateway;
 mod owners;
 mod planted;
+mod renamed;
 mod roles;
 
 use serde_json::Value;

@@ -220,4 +220,10 @@ async fn a_folder_to_publish_into_has_a_name_that_every_disk_has() {
     }
     fixture.write("jobs/usage_by_model.toml", &format!("{}publish = \"{}\"\n", custom_job::JOB, "x".repeat(63)));
     fixture.run_well(&["check"]);
+    let other = custom_job::JOB.replace("usage_by_model", "models");
+    fixture.write("jobs/models.toml", &format!("{other}publish = \"{}\"\n", "X".repeat(63)));
+    fixture.write("sql/models.sql", custom_job::SQL);
+    let refused = fixture.run(&["check"]);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("in case alone"), "{}", refused.stderr);
 }

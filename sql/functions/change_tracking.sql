@@ -23,6 +23,7 @@ $$;
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_mark_dirty_analytics() RETURNS TRIGGER
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     IF TG_OP <> 'INSERT' THEN
         INSERT INTO tallyroll.usage_dirty_day (source, slot_start)
         SELECT DISTINCT 'chat_requests', to_timestamp(floor(extract(EPOCH FROM request.created_at) / 900) * 900)

@@ -14,6 +14,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_id UUID;
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     IF p_user_id IS NULL THEN
         RAISE EXCEPTION 'track_chat_request needs the user whose request it is' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -50,6 +51,7 @@ CREATE OR REPLACE FUNCTION {app}.complete_chat_request(
 ) RETURNS VOID
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     IF p_status NOT IN ('completed', 'failed') THEN
         RAISE EXCEPTION 'A chat request ends as completed or failed, not as %', p_status USING ERRCODE = 'invalid_parameter_value';
     END IF;

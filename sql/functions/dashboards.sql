@@ -4,6 +4,7 @@
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_follow_requests_used() RETURNS TRIGGER
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     UPDATE {app}.users
     SET requests_used = LEAST(dashboard.monthly_used, 2147483647)
     FROM new_rows AS dashboard
@@ -304,6 +305,7 @@ $$;
 CREATE OR REPLACE FUNCTION {app}.get_user_ai_usage(p_user_id UUID, p_days INTEGER DEFAULT 30) RETURNS JSONB
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     IF NOT (COALESCE(p_user_id = tallyroll.tallyroll_current_user_id(), FALSE) OR tallyroll.tallyroll_is_admin()) THEN
         RAISE EXCEPTION 'The usage of user % is for that user and for admins', p_user_id USING ERRCODE = 'insufficient_privilege';
     END IF;

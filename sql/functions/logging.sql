@@ -20,6 +20,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_id UUID;
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     IF NOT tallyroll.tallyroll_records_for_all() AND p_user_id IS DISTINCT FROM tallyroll.tallyroll_current_user_id() THEN
         RAISE EXCEPTION 'The usage of user % is for that user and for writers to log', p_user_id USING ERRCODE = 'insufficient_privilege';
     END IF;

@@ -10,6 +10,18 @@ BEGIN
 END;
 $$;
 
+-- After rows with ids of their own, as an import writes them: the next row gets a larger one.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_pass_ledger_ids() RETURNS BIGINT
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_sequence REGCLASS;
+BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
+    v_sequence := pg_get_serial_sequence('{app}.seat_usage_event', 'id');
+    RETURN setval(v_sequence, GREATEST((SELECT MAX(id) FROM {app}.seat_usage_event), nextval(v_sequence)));
+END;
+$$;
+
 -- Takes the org's lock until the transaction ends, and gives the instant at which its changes count: never before that of
 -- the change before it. In a REPEATABLE READ transaction that another change overtook, this is a serialization failure.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_lock_org(p_org_id TEXT) RETURNS TIMESTAMPTZ
@@ -47,6 +59,7 @@ DECLARE
     v_at TIMESTAMPTZ;
     v_appended INTEGER;
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     IF p_org_id IS NULL OR p_org_id !~ '^(0|-?[1-9][0-9]{0,18})$' THEN
         RAISE EXCEPTION 'org % is no namespace_id', quote_nullable(p_org_id)
             USING ERRCODE = 'invalid_parameter_value',
@@ -111,6 +124,7 @@ CREATE OR REPLACE FUNCTION {app}.upsert_seat_assignment(
 ) RETURNS SETOF BIGINT
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     IF p_namespace_id IS NULL OR p_user_ids IS NULL OR p_seat_types IS NULL OR array_position(p_user_ids, NULL) IS NOT NULL OR cardinality(p_user_ids) IS DISTINCT FROM cardinality(p_seat_types) THEN
         RAISE EXCEPTION 'upsert_seat_assignment needs a namespace, users that are not NULL, and as many seat types as users'
             USING ERRCODE = 'invalid_parameter_value';
@@ -148,6 +162,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_removed BIGINT;
 BEGIN
+    PERFORM tallyroll.tallyroll_application_log();
     IF p_namespace_id IS NULL THEN
         RAISE EXCEPTION 'remove_seat_assignment needs a namespace' USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -174,53 +189,57 @@ CREATE OR REPLACE FUNCTION {app}.record_ai_seat_usage(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_at TIMESTAMPTZ;
-    -- Text, or the application's own enumeration.
-    v_event_type {app}.ai_seat_state.last_event_type%TYPE;
 BEGIN
-    IF p_user_id IS NULL OR p_org_id IS NULL OR p_event_type IS NULL OR p_event_description IS NULL THEN
-        RAISE EXCEPTION 'record_ai_seat_usage needs a user, the org that the seat counts for, an event type and a description (it may be empty)' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
+    PERFORM tallyroll.tallyroll_application_log();
+    DECLARE
+        -- Text, or the application's own enumeration.
+        v_event_type {app}.ai_seat_state.last_event_type%TYPE;
     BEGIN
-        v_event_type := p_event_type;
-    EXCEPTION
-        WHEN invalid_text_representation THEN
-            RAISE EXCEPTION 'ai_seat_state knows no event type %', quote_nullable(p_event_type)
-                USING ERRCODE = 'invalid_parameter_value', HINT = (
-                    SELECT 'It is one of ' || string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) || '; ALTER TYPE … ADD VALUE adds one.'
-                    FROM pg_enum
-                    WHERE enumtypid = pg_typeof(v_event_type)
-                );
+        IF p_user_id IS NULL OR p_org_id IS NULL OR p_event_type IS NULL OR p_event_description IS NULL THEN
+            RAISE EXCEPTION 'record_ai_seat_usage needs a user, the org that the seat counts for, an event type and a description (it may be empty)' USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        BEGIN
+            v_event_type := p_event_type;
+        EXCEPTION
+            WHEN invalid_text_representation THEN
+                RAISE EXCEPTION 'ai_seat_state knows no event type %', quote_nullable(p_event_type)
+                    USING ERRCODE = 'invalid_parameter_value', HINT = (
+                        SELECT 'It is one of ' || string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) || '; ALTER TYPE … ADD VALUE adds one.'
+                        FROM pg_enum
+                        WHERE enumtypid = pg_typeof(v_event_type)
+                    );
+        END;
+        UPDATE {app}.ai_seat_state
+        SET last_used_at = GREATEST(last_used_at, clock_timestamp()),
+            last_event_type = v_event_type,
+            last_event_description = p_event_description,
+            updated_at = clock_timestamp()
+        WHERE user_id = p_user_id AND org_id IS NOT NULL;
+        IF FOUND THEN
+            RETURN FALSE;
+        END IF;
+        v_at := tallyroll.tallyroll_lock_org(p_org_id);
+        -- Either new, or known from before seats had an org.
+        INSERT INTO {app}.ai_seat_state AS present (user_id, org_id, first_used_at, last_used_at, last_event_type, last_event_description, updated_at)
+        VALUES (p_user_id, p_org_id, v_at, v_at, v_event_type, p_event_description, v_at)
+        ON CONFLICT (user_id) DO UPDATE SET
+            org_id = COALESCE(present.org_id, excluded.org_id),
+            last_used_at = GREATEST(present.last_used_at, excluded.last_used_at),
+            last_event_type = excluded.last_event_type,
+            last_event_description = excluded.last_event_description,
+            updated_at = excluded.updated_at;
+        -- A user has one AI seat, in the org that it was first used for.
+        IF p_org_id <> (SELECT org_id FROM {app}.ai_seat_state WHERE user_id = p_user_id) THEN
+            RETURN FALSE;
+        END IF;
+        RETURN tallyroll.tallyroll_append_seats(
+            p_org_id,
+            'ai',
+            (SELECT COUNT(*) FROM {app}.ai_seat_state WHERE org_id = p_org_id AND first_used_at <= v_at),
+            v_at,
+            p_event_type
+        ) = 1;
     END;
-    UPDATE {app}.ai_seat_state
-    SET last_used_at = GREATEST(last_used_at, clock_timestamp()),
-        last_event_type = v_event_type,
-        last_event_description = p_event_description,
-        updated_at = clock_timestamp()
-    WHERE user_id = p_user_id AND org_id IS NOT NULL;
-    IF FOUND THEN
-        RETURN FALSE;
-    END IF;
-    v_at := tallyroll.tallyroll_lock_org(p_org_id);
-    -- Either new, or known from before seats had an org.
-    INSERT INTO {app}.ai_seat_state AS present (user_id, org_id, first_used_at, last_used_at, last_event_type, last_event_description, updated_at)
-    VALUES (p_user_id, p_org_id, v_at, v_at, v_event_type, p_event_description, v_at)
-    ON CONFLICT (user_id) DO UPDATE SET
-        org_id = COALESCE(present.org_id, excluded.org_id),
-        last_used_at = GREATEST(present.last_used_at, excluded.last_used_at),
-        last_event_type = excluded.last_event_type,
-        last_event_description = excluded.last_event_description,
-        updated_at = excluded.updated_at;
-    -- A user has one AI seat, in the org that it was first used for.
-    IF p_org_id <> (SELECT org_id FROM {app}.ai_seat_state WHERE user_id = p_user_id) THEN
-        RETURN FALSE;
-    END IF;
-    RETURN tallyroll.tallyroll_append_seats(
-        p_org_id,
-        'ai',
-        (SELECT COUNT(*) FROM {app}.ai_seat_state WHERE org_id = p_org_id AND first_used_at <= v_at),
-        v_at,
-        p_event_type
-    ) = 1;
 EXCEPTION
     -- PostgreSQL's own words would show the whole row, which the caller may not read.
     WHEN not_null_violation OR check_violation OR unique_violation OR exclusion_violation THEN

@@ -20,7 +20,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             JOIN pg_roles AS owner ON owner.oid = uid.proowner
             WHERE uid.oid = to_regprocedure('auth.uid()') AND uid.prorettype = 'pg_catalog.uuid'::REGTYPE AND (
                 owner.rolsuper
-                OR owner.oid = (SELECT relowner FROM pg_class WHERE oid = '{app}.ai_usage_log'::REGCLASS)
+                OR owner.oid = (SELECT relowner FROM pg_class WHERE oid = tallyroll.tallyroll_application_log())
                 OR owner.rolname = (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'auth_owner')
             )
         );
@@ -45,7 +45,7 @@ BEGIN
         FROM pg_class AS log
         JOIN pg_class AS users ON users.oid = '{app}.users'::REGCLASS
         JOIN pg_roles AS owner ON owner.oid = users.relowner
-        WHERE log.oid = '{app}.ai_usage_log'::REGCLASS AND (owner.oid = log.relowner OR owner.rolsuper)
+        WHERE log.oid = tallyroll.tallyroll_application_log() AND (owner.oid = log.relowner OR owner.rolsuper)
     ) THEN
         RETURN NULL;
     END IF;
@@ -92,7 +92,7 @@ BEGIN
         SELECT 1
         FROM pg_class AS log
         JOIN pg_class AS asked ON asked.relnamespace = log.relnamespace AND asked.relowner = log.relowner
-        WHERE log.oid = '{app}.ai_usage_log'::REGCLASS AND asked.relname = 'user_roles' AND asked.relkind IN ('r', 'p')
+        WHERE log.oid = tallyroll.tallyroll_application_log() AND asked.relname = 'user_roles' AND asked.relkind IN ('r', 'p')
             AND has_table_privilege(asked.oid, 'SELECT')
     ) THEN
         EXECUTE 'SELECT EXISTS (SELECT 1 FROM {app}.user_roles WHERE user_id = $1 AND user_role::TEXT = ''admin'')'
@@ -109,7 +109,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT COALESCE(BOOL_OR(pg_has_role(tallyroll.tallyroll_asking_role(), oid, 'MEMBER')), FALSE)
     FROM pg_roles
     WHERE rolname IN ('tallyroll_writer', 'tallyroll_runner')
-        OR oid = (SELECT relowner FROM pg_class WHERE oid = '{app}.ai_usage_log'::REGCLASS);
+        OR oid = (SELECT relowner FROM pg_class WHERE oid = tallyroll.tallyroll_application_log());
 $$;
 
 -- Of the release before, which asked the wrong way around.

@@ -97,24 +97,37 @@ pub(super) fn progress(is_text: bool) -> Box<dyn Fn(&Event) + Send + Sync> {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     let style = "{msg} {wide_bar} {pos}/{len} windows, {eta} left";
     bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let job_and_rows = Mutex::new((String::new(), 0_i64));
+    // Several jobs can be at work at once: one bar for them all.
+    let jobs_and_rows = Mutex::new((Vec::<String>::new(), 0_i64));
     Box::new(move |event| {
-        let Ok(mut state) = job_and_rows.lock() else { return };
+        let Ok(mut state) = jobs_and_rows.lock() else { return };
+        let (jobs, row_count) = &mut *state;
         match event {
             Event::Planned { job, window_count } => {
-                *state = (job.clone(), 0);
-                bar.reset();
-                bar.set_length(*window_count as u64);
-                bar.set_message(job.clone());
+                if jobs.is_empty() {
+                    *row_count = 0;
+                    bar.reset();
+                    bar.set_length(0);
+                }
+                if !jobs.contains(job) {
+                    jobs.push(job.clone());
+                }
+                bar.inc_length(*window_count as u64);
+                bar.set_message(jobs.join(", "));
             }
             Event::WindowDone { rows_in } => {
-                state.1 += rows_in;
+                *row_count += rows_in;
                 bar.inc(1);
                 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a rate for the eye")]
-                let rate = (state.1 as f64 / bar.elapsed().as_secs_f64().max(0.001)) as i64;
-                bar.set_message(format!("{}: {} rows/s", state.0, grouped(rate)));
+                let rate = (*row_count as f64 / bar.elapsed().as_secs_f64().max(0.001)) as i64;
+                bar.set_message(format!("{}: {} rows/s", jobs.join(", "), grouped(rate)));
             }
-            Event::JobDone => bar.finish_and_clear(),
+            Event::JobDone { job } => {
+                jobs.retain(|other| other != job);
+                if jobs.is_empty() {
+                    bar.finish_and_clear();
+                }
+            }
         }
     })
 }

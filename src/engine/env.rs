@@ -29,5 +29,5 @@ pub struct Context {
 pub enum Event {
     Planned { job: String, window_count: usize },
     WindowDone { rows_in: i64 },
-    JobDone,
+    JobDone { job: String },
 }

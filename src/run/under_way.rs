@@ -147,7 +147,7 @@ impl UnderWay {
         abort::point("run_finished");
         self.lock.release(&context.store).await?;
         abort::point("lock_released");
-        (context.observe)(&Event::JobDone);
+        (context.observe)(&Event::JobDone { job: report.job.clone() });
         self.span.in_scope(|| {
             tracing::info!(
                 state = state.name(),

@@ -58,7 +58,7 @@ fn check_settings(builder: &AmazonS3Builder) -> Result<()> {
         let value = builder.get_config_value(&key).unwrap_or_default();
         if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
             let hint = "take it out; a line end comes with `echo x | base64`, not with `printf x | base64`";
-            return Err(refused(name, "has a blank, a line end or a letter in it that is none of ASCII's").hint(hint).into());
+            return Err(refused(name, "has a blank, a line end or a character that is not ASCII").hint(hint).into());
         }
     }
     let Some(endpoint) = builder.get_config_value(&AmazonS3ConfigKey::Endpoint) else { return Ok(()) };

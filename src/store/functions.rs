@@ -13,7 +13,8 @@ use crate::fingerprint;
 use crate::sql_text::quote_identifier;
 
 /// In this order: a function comes after those that it calls.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
+    ("sql/functions/application.sql", include_str!("../../sql/functions/application.sql")),
     ("sql/functions/change_tracking.sql", include_str!("../../sql/functions/change_tracking.sql")),
     ("sql/functions/seat_recording.sql", include_str!("../../sql/functions/seat_recording.sql")),
     ("sql/functions/who_asks.sql", include_str!("../../sql/functions/who_asks.sql")),
@@ -44,26 +45,27 @@ pub(super) async fn create(connection: &mut PgConnection, application_schema: &s
         let made = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await;
         made.map_err(|error| refused(error, &format!("`{file}`"), location))?;
     }
-    sqlx::query(REMEMBER).bind(digest()).execute(&mut *tx).await.map_err(classify)?;
+    sqlx::query(REMEMBER).bind(digest(application_schema)).execute(&mut *tx).await.map_err(classify)?;
     tx.commit().await.map_err(classify)
 }
 
-/// Says which text the functions have.
-fn digest() -> String {
-    fingerprint::of(FILES.map(|(_, text)| text))
+/// Says which text the functions have, the name of the application's schema in it.
+fn digest(application_schema: &str) -> String {
+    fingerprint::of([application_schema].into_iter().chain(FILES.map(|(_, text)| text)))
 }
 
 impl Store {
-    /// Whether the functions of this version are there; SQLite has none.
+    /// Whether the functions of this version are there, for the application's schema as it is called now; SQLite has none.
     ///
     /// # Errors
-    /// What the database says.
+    /// As [`Self::application_schema`].
     pub(super) async fn has_functions(&self) -> Result<bool> {
         if let Self::Sqlite { .. } = self {
             return Ok(true);
         }
         let rows = self.query("SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'functions'", &[]).await?;
-        Ok(rows.first().is_some_and(|row| row.text("value").is_ok_and(|made| made == digest())))
+        let digest = digest(&self.application_schema().await?);
+        Ok(rows.first().is_some_and(|row| row.text("value").is_ok_and(|made| made == digest)))
     }
 
     /// The schema that the application's tables are in: where the history of migrations is; before there is one, where the session creates.

@@ -128,9 +128,12 @@ impl Store {
         if self.is_migrated().await? {
             return Ok(());
         }
-        Err(Failure::config(format!("The database at `{}` lacks tables of this version", self.location()))
-            .hint("`tallyroll migrate` creates or upgrades them; `tallyroll migrate --dry-run` says which")
-            .into())
+        Err(Failure::config(format!(
+            "The database at `{}` lacks tables or functions of this version, or its schema was renamed",
+            self.location()
+        ))
+        .hint("`tallyroll migrate` creates or upgrades them; `tallyroll migrate --dry-run` says which")
+        .into())
     }
 
     async fn applied_migrations(&self) -> Result<Vec<i64>> {

@@ -58,10 +58,8 @@ impl Tx {
     /// # Errors
     /// What the database says.
     pub async fn pass_ledger_ids(&mut self) -> Result<()> {
-        let sql = "SELECT setval(pg_get_serial_sequence('seat_usage_event', 'id'), GREATEST((SELECT MAX(id) FROM seat_usage_event), \
-             nextval(pg_get_serial_sequence('seat_usage_event', 'id')))) AS last_id";
         if let Self::Postgres(_) = self {
-            self.query(sql, &[]).await?;
+            self.query("SELECT tallyroll.tallyroll_pass_ledger_ids() AS last_id", &[]).await?;
         }
         Ok(())
     }

@@ -58,7 +58,8 @@ impl Store {
     async fn require_trust_before(&self, before: Before) -> Result<()> {
         let Some(row) = self.distrusted(before).await? else { return Ok(()) };
         let (what, owner) = (row.text("what")?, row.text("owner")?);
-        let (is_right, is_super) = (row.int("is_right")? != 0, row.int("is_super")? != 0);
+        let (kind, is_super) = (row.text("kind")?, row.int("is_super")? != 0);
+        let is_right = kind == "right";
         let location = self.location();
         let mut said = if is_right {
             format!("At `{location}` {owner} may create in schema {what}, for instance an operator")
@@ -72,7 +73,7 @@ impl Store {
         };
         let fix = if is_right {
             format!("`REVOKE CREATE ON SCHEMA {what} FROM {owner}`; what was made there meanwhile is looked for by the next run")
-        } else if is_super {
+        } else if is_super && kind == "owned" {
             format!("connect as `{owner}`, or to run jobs as tallyroll_runner; as superuser only `tallyroll migrate --roles` runs here")
         } else {
             "drop it, or give it to the owner of `ai_usage_log`, after a look at what it does; docs/interface.md says who is trusted"

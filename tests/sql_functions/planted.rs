@@ -16,7 +16,7 @@ pub async fn as_role(fixture: &Fixture, name: &str, sql: &str) {
 }
 
 /// A role that nobody should trust, with a schema of its own. `evil.boom` notes who runs it and makes the role a superuser if it can.
-async fn eve(fixture: &Fixture) -> String {
+pub async fn eve(fixture: &Fixture) -> String {
     let eve = format!("eve-{}", database(fixture));
     fixture.execute(&format!("CREATE ROLE \"{eve}\" LOGIN")).await;
     fixture.execute(&format!("CREATE SCHEMA evil AUTHORIZATION \"{eve}\"")).await;
@@ -43,21 +43,21 @@ async fn eve(fixture: &Fixture) -> String {
 }
 
 /// Nothing of eve's ran as anybody else.
-async fn assert_nobody_ran(fixture: &Fixture, eve: &str, what: &str) {
+pub async fn assert_nobody_ran(fixture: &Fixture, eve: &str, what: &str) {
     let is_super = fixture.rows(&format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{eve}'")).await;
     assert_eq!(is_super, ["0"], "{what}");
     let by_whom = fixture.rows(&format!("SELECT DISTINCT by_whom FROM evil.trace WHERE by_whom <> '{eve}'")).await;
     assert_eq!(by_whom, Vec::<String>::new(), "{what}");
 }
 
-async fn drop_eve(fixture: &Fixture, eve: String) {
+pub async fn drop_eve(fixture: &Fixture, eve: String) {
     fixture.execute(&format!("ALTER ROLE \"{eve}\" NOSUPERUSER")).await;
     fixture.execute(&format!("DROP OWNED BY \"{eve}\" CASCADE")).await;
     fixture.execute(&format!("DROP ROLE \"{eve}\"")).await;
 }
 
 /// All of these are refused, name what is in the way, and run nothing of it.
-async fn assert_refused(fixture: &Fixture, who: &str, eve: &str, commands: &[&[&str]], named: &str) {
+pub async fn assert_refused(fixture: &Fixture, who: &str, eve: &str, commands: &[&[&str]], named: &str) {
     for arguments in commands {
         let refused = run_as(fixture, who, arguments);
         assert_nobody_ran(fixture, eve, &format!("{arguments:?}")).await;
