@@ -7,7 +7,6 @@ use super::attacks_owners::{drop_owner, owned};
 use super::owners::run_as;
 use super::planted::{as_role, assert_nobody_ran, assert_refused, drop_eve, eve};
 use super::{ANN, ROLES, database, drop_roles, login, try_rows, with_roles};
-use crate::support::Fixture;
 
 /// What eve makes where the application's schema was: she is ann and an admin there, and whatever a function does calls hers.
 const OLD_NAME: &str = "CREATE SCHEMA public;
@@ -63,17 +62,18 @@ async fn a_schema_of_the_old_name_is_not_the_applications() {
         format!("get_user_ai_usage('{ANN}')"),
         "get_ai_cost_summary()".to_owned(),
     ];
-    let mut hers = sqlx::PgConnection::connect(&fixture.url.replace("postgres://postgres@", &format!("postgres://{eve}@"))).await.unwrap();
+    let mut session =
+        sqlx::PgConnection::connect(&fixture.url.replace("postgres://postgres@", &format!("postgres://{eve}@"))).await.unwrap();
     // First as a view that runs her code, then as a table that says she is an admin.
     for roles in ["", "DROP VIEW public.user_roles; ALTER TABLE public.admins RENAME TO user_roles"] {
         as_role(&fixture, &eve, &format!("SELECT; {roles}")).await;
         for call in &calls {
-            let refused = try_rows(&mut hers, &format!("SELECT (app.{call})::TEXT")).await.unwrap_err();
+            let refused = try_rows(&mut session, &format!("SELECT (app.{call})::TEXT")).await.unwrap_err();
             assert!(refused.contains("is not the application's"), "{call} {refused}");
             assert_nobody_ran(&fixture, &eve, call).await;
         }
     }
-    hers.close().await.unwrap();
+    session.close().await.unwrap();
     // What an application inserts is tracked; what would look at a request by the old name is refused.
     fixture.execute("INSERT INTO app.ai_usage_log (user_id) SELECT user_id FROM app.ai_usage_log LIMIT 1").await;
     let analytics = format!("INSERT INTO app.request_analytics (user_id, request_id) VALUES ('{ANN}', '{ANN}')");
@@ -92,10 +92,11 @@ async fn a_schema_of_the_old_name_is_not_the_applications() {
     fixture.execute(&format!("UPDATE app.users SET email = '{user}' WHERE id = '{ANN}'")).await;
     assert!(try_rows(&mut ann, &format!("SELECT app.get_user_ai_usage('{ANN}')::TEXT")).await.unwrap()[0].contains("daily_usage"));
     ann.close().await.unwrap();
-    let mut hers = sqlx::PgConnection::connect(&fixture.url.replace("postgres://postgres@", &format!("postgres://{eve}@"))).await.unwrap();
-    let refused = try_rows(&mut hers, "SELECT app.get_ai_cost_summary()::TEXT").await.unwrap_err();
+    let mut session =
+        sqlx::PgConnection::connect(&fixture.url.replace("postgres://postgres@", &format!("postgres://{eve}@"))).await.unwrap();
+    let refused = try_rows(&mut session, "SELECT app.get_ai_cost_summary()::TEXT").await.unwrap_err();
     assert!(refused.contains("for admins"), "{refused}");
-    hers.close().await.unwrap();
+    session.close().await.unwrap();
     assert_nobody_ran(&fixture, &eve, "after migrate").await;
     drop_eve(&fixture, eve).await;
     drop_roles(&fixture, &[runner, user]).await;
@@ -143,7 +144,7 @@ async fn what_the_applications_tables_call_is_of_somebody_trusted() {
             "ALTER TABLE public.ai_usage_log DROP planted",
             "evil.boom(text)",
         ),
-        (format!("CREATE INDEX planted ON public.subscription ((evil.safe(id)))"), "DROP INDEX public.planted", "evil.safe(text)"),
+        ("CREATE INDEX planted ON public.subscription ((evil.safe(id)))".to_owned(), "DROP INDEX public.planted", "evil.safe(text)"),
         (format!("CREATE INDEX planted ON public.subscription (id) WHERE {boom}"), "DROP INDEX public.planted", "evil.boom(text)"),
         (
             format!("CREATE DOMAIN public.planted AS TEXT CHECK ({boom}); ALTER TABLE public.users ADD planted public.planted"),
