@@ -404,7 +404,11 @@ BEGIN
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_all ON %s', v_name);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_own ON %s', v_name);
         EXECUTE format('CREATE POLICY tallyroll_read_all ON %s FOR SELECT USING (' || v_is_member || ')', v_name, 'tallyroll_reader');
-        EXECUTE format('CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_name, v_is_own);
+        -- In the seeds' tables a user is a UUID, in ours a text.
+        EXECUTE format(
+            'CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_name,
+            CASE WHEN v_name LIKE 'tallyroll.%' THEN replace(v_is_own, 'user_id()', 'user_id()::TEXT') ELSE v_is_own END
+        );
     END LOOP;
 
     -- The seed's log has row-level security. Where it has none yet it gets it if nobody but its owner and our roles has a right on it, so

@@ -13,11 +13,14 @@ WITH total AS NOT MATERIALIZED (
         CAST(SUM(rating_sum) AS BIGINT) AS rating_sum,
         CAST(SUM(rating_count) AS BIGINT) AS rating_count
     FROM usage_monthly_user
+    -- The table's users are UUIDs.
+    WHERE user_id LIKE '________-____-____-____-____________'
+        AND length(replace(user_id, '-', '')) = 32 AND ltrim(user_id, '0123456789abcdef-') = ''
     GROUP BY user_id
 ), plan AS (
     -- Of several plans in force, the one with the latest start.
     SELECT
-        user_id,
+        CAST(user_id AS TEXT) AS user_id,
         plan_name,
         monthly_requests,
         daily_requests,
@@ -29,7 +32,7 @@ WITH total AS NOT MATERIALIZED (
 ), account AS NOT MATERIALIZED (
     -- A plan of the account itself; one that expired is free.
     SELECT
-        id AS user_id,
+        CAST(id AS TEXT) AS user_id,
         is_active,
         CASE WHEN plan_expires_at IS NULL OR plan_expires_at > :as_of THEN plan ELSE 'free' END AS plan_name,
         -- The limit of an expired plan is not that of the free one: 100 is what an account begins with.

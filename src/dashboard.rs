@@ -101,6 +101,18 @@ pub struct DayUsage {
     pub requests: i64,
 }
 
+/// The id of a user who can have a dashboard.
+///
+/// # Errors
+/// [`Failure`] of kind usage for one that is no UUID.
+pub fn parse_user(id: &str) -> Result<Uuid> {
+    let no_uuid = |_| {
+        Failure::usage(format!("User `{id}` has no dashboard"))
+            .hint("dashboards are of users whose id is a UUID, as in `users`; `dashboard --user ID --usage` shows anybody's days and costs")
+    };
+    Ok(Uuid::try_parse(id).map_err(no_uuid)?)
+}
+
 /// Computes the dashboard of one user afresh, by the SQL of the job `user_dashboard`: the seed's `POST /api/user/dashboard`.
 ///
 /// # Errors
@@ -109,7 +121,7 @@ pub async fn refresh(project: &Project, config: &Config, store: &Store, user: Uu
     let jobs = Jobs::load(project)?;
     let job = jobs.get("user_dashboard")?;
     let select = SqlSelect::load(project, store, &jobs, job, config.reporting.timezone).await?;
-    select.write_one(store, job, "user_id", &user.into(), as_of).await
+    select.write_one(store, job, "user_id", user, as_of).await
 }
 
 /// Requests that the list of recent ones holds, and how far back it looks.
@@ -140,7 +152,7 @@ impl UserDashboard {
         let sql = "SELECT day.usage_date AS usage_date, usage.request_count AS request_count FROM usage_daily_total AS day \
              JOIN usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = $1 \
              WHERE day.usage_date >= $2 ORDER BY day.usage_date";
-        let daily = tx.query(sql, &[user_id.clone(), first.into()]).await?;
+        let daily = tx.query(sql, &[user.to_string().into(), first.into()]).await?;
         let day = |row: &Row| Ok(DayUsage { date: row.date("usage_date")?, requests: row.int("request_count")? });
         let plan = row.text("plan_name")?;
         let (total_requests, average_response_time) = (row.int("total_requests")?, row.int("average_response_time")?);
@@ -177,7 +189,7 @@ impl UserDashboard {
                 average_rating: number(row, "average_rating")?,
                 total_requests,
             },
-            recent_requests: recent::requests(project, config, store, &mut tx, user, within, RECENT_REQUESTS)
+            recent_requests: recent::requests(project, config, store, &mut tx, &user.to_string(), within, RECENT_REQUESTS)
                 .await?
                 .into_iter()
                 .map(shown)

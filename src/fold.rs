@@ -5,7 +5,6 @@ pub mod folder;
 pub mod groups;
 pub mod intern;
 
-use crate::store::bulk::uuid_field;
 use arrow::datatypes::{DataType, Field};
 
 /// What identifies a group of a day's events, as codes of [`intern::Codes`]: the grain of `usage_daily` but for the day.
@@ -25,9 +24,5 @@ pub fn label_of(key: &str) -> Option<&'static str> {
 #[must_use]
 pub fn key_field(name: &str, is_nullable: bool) -> Field {
     let text = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
-    match name {
-        "user_id" => uuid_field(name, text, false),
-        "customer_id" => Field::new(name, DataType::Int64, true),
-        _ => Field::new(name, text, is_nullable),
-    }
+    Field::new(name, text, is_nullable && name != "user_id")
 }

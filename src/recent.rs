@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::money::parse_usd_nanos;
 use crate::project::Project;
 use crate::source::{MAX_TEXT_BYTES, Source};
 use crate::store::{Store, Tx, Value};
@@ -37,24 +38,26 @@ pub(crate) async fn requests(
     config: &Config,
     store: &Store,
     tx: &mut Tx,
-    user: Uuid,
+    user: &str,
     within: Range<DateTime<Utc>>,
     limit: usize,
 ) -> Result<Vec<LoggedRequest>> {
-    let user_id = Value::from(user);
-    let cost = store.dialect().cost_column("total_cost");
     let mut requests = Vec::new();
     for name in &config.usage.sources {
         let source = Source::load(project, name, store.engine())?;
         let events = source.events_sql(store, within.start, within.end)?;
+        let columns = tx.columns_of(&events).await.map_err(|error| source.explain(error))?;
+        let Some(user) = user_as(user, columns.get("user_id")) else { continue };
+        let is_usd = columns.contains_key("total_cost_usd");
+        let cost = if is_usd { "total_cost_usd" } else { "total_cost_nanos" };
         let sql = format!(
-            "SELECT event_id, occurred_at, substr(customer_name, 1, {MAX_TEXT_BYTES}) AS customer_name, \
+            "SELECT CAST(event_id AS TEXT) AS event_id, occurred_at, substr(customer_name, 1, {MAX_TEXT_BYTES}) AS customer_name, \
              substr(request_type, 1, {MAX_TEXT_BYTES}) AS request_type, substr(category, 1, {MAX_TEXT_BYTES}) AS category, \
              substr(model, 1, {MAX_TEXT_BYTES}) AS model, input_tokens, output_tokens, total_tokens, CAST({cost} AS TEXT) AS cost, latency_ms, \
              substr(status, 1, {MAX_TEXT_BYTES}) AS status FROM (\n{events}\n) AS events \
-             WHERE user_id = $1 ORDER BY occurred_at DESC, event_id DESC LIMIT {limit}"
+             WHERE user_id = $1 ORDER BY occurred_at DESC, events.event_id DESC LIMIT {limit}"
         );
-        for row in tx.read(&sql, std::slice::from_ref(&user_id)).await.map_err(|error| source.explain(error))? {
+        for row in tx.read(&sql, &[user]).await.map_err(|error| source.explain(error))? {
             let cost = row.opt_text("cost")?;
             requests.push(LoggedRequest {
                 source: name.clone(),
@@ -71,7 +74,7 @@ pub(crate) async fn requests(
                     // In SQLite a sum that does not fit is a float.
                     _ => None,
                 },
-                cost_nanos: cost.and_then(|cost| store.dialect().cost_nanos(&cost)),
+                cost_nanos: cost.and_then(|cost| if is_usd { parse_usd_nanos(&cost).ok() } else { cost.parse().ok() }),
                 latency_ms: row.opt_int("latency_ms")?,
                 status: row.opt_text("status")?,
             });
@@ -80,4 +83,13 @@ pub(crate) async fn requests(
     requests.sort_by(|left, right| (right.created_at, &right.id).cmp(&(left.created_at, &left.id)));
     requests.truncate(limit);
     Ok(requests)
+}
+
+/// A user's id, which is text, as a source's column of this type holds it; `None` where it cannot hold it.
+fn user_as(user: &str, type_name: Option<&String>) -> Option<Value> {
+    match type_name.map(String::as_str) {
+        Some("UUID") => Uuid::try_parse(user).ok().map(Value::from),
+        Some("INT2" | "INT4" | "INT8") => user.parse::<i64>().ok().map(Value::from),
+        _ => Some(user.into()),
+    }
 }

@@ -72,7 +72,8 @@ pub struct UserUsage {
 
 #[derive(Debug, Serialize)]
 pub struct CustomerUsage {
-    pub customer_id: i64,
+    /// A number, as the seed has it, where the id is a whole one of at most 18 digits.
+    pub customer_id: serde_json::Value,
     pub customer_name: String,
     pub request_count: i64,
     pub total_tokens: i64,
@@ -295,7 +296,7 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
     );
     let customer = |row: &Row| -> Result<CustomerUsage> {
         Ok(CustomerUsage {
-            customer_id: row.int("customer_id")?,
+            customer_id: number_or_text(&row.text("customer_id")?),
             customer_name: row.opt_text("customer_name")?.unwrap_or_else(|| "Unknown".to_owned()),
             request_count: row.int("request_count")?,
             total_tokens: row.int("total_tokens")?,
@@ -304,6 +305,11 @@ async fn by_customer(tx: &mut Tx, range: &[Value]) -> Result<Vec<CustomerUsage>>
         })
     };
     tx.query(&sql, range).await?.iter().map(customer).collect()
+}
+
+fn number_or_text(id: &str) -> serde_json::Value {
+    let is_plain = |number: &i64| number.to_string() == id && id.trim_start_matches('-').len() <= 18;
+    id.parse::<i64>().ok().filter(is_plain).map_or_else(|| id.into(), Into::into)
 }
 
 async fn daily_trend(tx: &mut Tx, range: &[Value]) -> Result<Vec<DayUsage>> {

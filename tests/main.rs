@@ -47,6 +47,7 @@ mod serving;
 mod sessions;
 mod sql_functions;
 mod style;
+mod text_ids;
 mod tracking;
 mod two_projects;
 mod unrecorded;

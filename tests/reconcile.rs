@@ -75,7 +75,7 @@ async fn whatever_was_touched_is_found_with_both_numbers(engine: Engine) {
         // A row edited by hand.
         (
             "usage_daily",
-            "UPDATE usage_daily SET total_cost_nanos = total_cost_nanos + 10000000 WHERE usage_date = '2026-02-02' AND customer_id = 7",
+            "UPDATE usage_daily SET total_cost_nanos = total_cost_nanos + 10000000 WHERE usage_date = '2026-02-02' AND customer_id = '7'",
             "raw_log|2026-02-02|total_cost_nanos|1350000|11350000",
         ),
         // A deleted day.
@@ -83,7 +83,7 @@ async fn whatever_was_touched_is_found_with_both_numbers(engine: Engine) {
         // A doubled customer.
         (
             "usage_daily_customer",
-            "UPDATE usage_daily_customer SET request_count = request_count * 2 WHERE usage_date = '2026-02-01' AND customer_id = 8",
+            "UPDATE usage_daily_customer SET request_count = request_count * 2 WHERE usage_date = '2026-02-01' AND customer_id = '8'",
             "days|usage_daily_customer 2026-02-01|request_count|3|4",
         ),
         // An emptied table is due, and found all the same.
@@ -197,7 +197,7 @@ async fn the_job_keeps_what_it_found(engine: Engine) {
     let fixture = filled(engine).await;
     let job = ["run-job", "reconcile", "--as-of", AS_OF];
     fixture.run_well(&job);
-    fixture.execute("UPDATE usage_monthly_customer SET request_count = 0 WHERE customer_id = 7").await;
+    fixture.execute("UPDATE usage_monthly_customer SET request_count = 0 WHERE customer_id = '7'").await;
     let failed = fixture.run(&job);
     assert_eq!(failed.code, Some(65), "{failed:?}");
     assert!(
@@ -212,7 +212,7 @@ async fn the_job_keeps_what_it_found(engine: Engine) {
     assert_eq!(rows[0], "months|usage_monthly_customer 2026-02|request_count|12|8");
     // The published file still says what the table said.
     assert!(rows.len() == 3 && rows[1].starts_with("results|") && rows[2].starts_with("sealed_files|2026-02|"), "{rows:?}");
-    fixture.execute("UPDATE usage_monthly_customer SET request_count = 4 WHERE customer_id = 7").await;
+    fixture.execute("UPDATE usage_monthly_customer SET request_count = 4 WHERE customer_id = '7'").await;
     fixture.run_well(&job);
     assert!(fixture.rows(kept).await.is_empty());
     assert_eq!(

@@ -196,15 +196,16 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
             dates.entry(request.date()).or_default().push(request);
             kinds.entry(request.kind).or_default().push(request);
         }
-        let by_cost = |groups: &BTreeMap<u64, Vec<&Request>>| {
-            let mut order: Vec<(i128, u64)> =
-                groups.iter().map(|(id, requests)| (-sum(requests, |one| one.nanos().unwrap_or(0)), *id)).collect();
+        // Ids are texts, and so is their order.
+        let by_cost = |groups: &BTreeMap<u64, Vec<&Request>>, text: fn(u64) -> String| {
+            let mut order: Vec<(i128, String, u64)> =
+                groups.iter().map(|(id, requests)| (-sum(requests, |one| one.nanos().unwrap_or(0)), text(*id), *id)).collect();
             order.sort_unstable();
             order.truncate(25);
-            order.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
+            order.into_iter().map(|(_, _, id)| id).collect::<Vec<_>>()
         };
         let label = |requests: &[&Request]| u8::from(requests.iter().any(|request| request.day > 40));
-        let expected: Vec<Value> = by_cost(&users)
+        let expected: Vec<Value> = by_cost(&users, |id| format!("{id:012}"))
             .iter()
             .map(|user| {
                 let requests = &users[user];
@@ -219,7 +220,7 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
         let shown = |user: &Value| json!([user["user_id"], user["user_email"], user["request_count"], user["total_tokens"].to_string()]);
         assert_eq!(found["by_user"].as_array().unwrap().iter().map(shown).collect::<Vec<_>>(), expected, "{days} days");
         let shown_users = text.split("\"by_user\":").nth(1).unwrap().split("\"by_customer\":").next().unwrap();
-        let costs: Vec<String> = by_cost(&users)
+        let costs: Vec<String> = by_cost(&users, |id| format!("{id:012}"))
             .iter()
             .map(|user| format!("\"total_cost\":{},\"avg_cost_per_request\":{}", cost_of(&users[user], 4), cost_of_each(&users[user], 6)))
             .collect();
@@ -228,7 +229,7 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
             assert!(user.contains(cost), "{days} days: {cost}\n{user}");
         }
 
-        let expected: Vec<Value> = by_cost(&customers)
+        let expected: Vec<Value> = by_cost(&customers, |id| id.to_string())
             .iter()
             .map(|customer| {
                 let requests = &customers[customer];

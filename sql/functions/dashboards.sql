@@ -66,7 +66,11 @@ BEGIN
     ) AS users;
 
     SELECT COALESCE(jsonb_agg(jsonb_build_object(
-        'customer_id', listed.customer_id,
+        -- As the seed has it where it is such a number.
+        'customer_id', CASE
+            WHEN listed.customer_id ~ '^(0|-?[1-9][0-9]{0,17})$' THEN to_jsonb(listed.customer_id::BIGINT)
+            ELSE to_jsonb(listed.customer_id)
+        END,
         'customer_name', COALESCE(customer_name, 'Unknown'),
         'request_count', request_count,
         'total_tokens', total_tokens,
@@ -179,7 +183,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         SELECT usage.*
         FROM span
         JOIN tallyroll.usage_daily_total AS day ON day.usage_date >= span.from_date AND day.usage_date < span.to_date
-        JOIN tallyroll.usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = p_user_id
+        JOIN tallyroll.usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = p_user_id::TEXT
     ), recent AS (
         (
             SELECT

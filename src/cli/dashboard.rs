@@ -3,7 +3,6 @@
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use clap::Args;
-use uuid::Uuid;
 
 use super::output;
 use super::session::Session;
@@ -18,8 +17,8 @@ use crate::usage_dashboard::{TypeUsage, UsageDashboard, Usd};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A user's own dashboard, by the user's id
-    #[arg(long, value_name = "UUID")]
-    user: Option<Uuid>,
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
     /// The user's days and requests with what they cost, in place of totals and limits
     #[arg(long, requires = "user")]
     usage: bool,
@@ -45,12 +44,13 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
     let config = &session.loaded.config;
-    if let Some(user) = arguments.user.filter(|_| arguments.usage) {
+    if let Some(user) = arguments.user.as_ref().filter(|_| arguments.usage) {
         let usage = UserUsage::compute(&session.project, config, &store, user, arguments.days, now).await?;
         store.close().await;
         return if session.json { output::json(&usage) } else { print_usage(&usage) };
     }
-    if let Some(user) = arguments.user {
+    if let Some(user) = &arguments.user {
+        let user = dashboard::parse_user(user)?;
         if arguments.refresh {
             dashboard::refresh(&session.project, config, &store, user, now).await?;
         }

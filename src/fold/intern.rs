@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
-use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, StringArray, UInt32Array};
-use arrow::datatypes::{Int64Type, UInt32Type};
+use anyhow::{Context as _, Result, bail};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, StringArray, UInt32Array};
+use arrow::datatypes::UInt32Type;
 use hashbrown::HashMap;
 
 use crate::source::EventId;
@@ -42,9 +42,9 @@ impl Interner {
         (0..values.len()).map(|index| self.code(values.value(index))).collect()
     }
 
-    /// The texts of the codes from `first` on.
-    pub fn texts_from(&self, first: usize) -> impl Iterator<Item = &str> {
-        self.texts.iter().skip(first).map(String::as_str)
+    /// The texts of all codes, in their order.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(String::as_str)
     }
 
     pub fn text(&self, code: u32) -> &str {
@@ -56,28 +56,6 @@ impl Interner {
         let keys: UInt32Array = codes.map(|code| (code != NULL_CODE).then_some(code)).collect();
         let values = StringArray::from_iter_values(&self.texts);
         Ok(Arc::new(DictionaryArray::try_new(keys, Arc::new(values))?))
-    }
-}
-
-/// Gives each distinct id a code, counted from 0.
-#[derive(Debug, Default)]
-pub struct Ids {
-    codes: HashMap<i64, u32>,
-    ids: Vec<i64>,
-}
-
-impl Ids {
-    pub fn code(&mut self, id: Option<i64>) -> u32 {
-        let Some(id) = id else { return NULL_CODE };
-        *self.codes.entry(id).or_insert_with(|| {
-            self.ids.push(id);
-            u32::try_from(self.ids.len() - 1).unwrap_or(NULL_CODE - 1)
-        })
-    }
-
-    fn column(&self, codes: impl Iterator<Item = u32>) -> ArrayRef {
-        let ids: Int64Array = codes.map(|code| self.ids.get(code as usize).copied()).collect();
-        Arc::new(ids)
     }
 }
 
@@ -138,12 +116,12 @@ impl Labels {
     }
 }
 
-/// The texts and ids behind the codes of groups.
+/// The texts behind the codes of groups.
 #[derive(Debug, Default)]
 pub struct Codes {
     pub sources: Interner,
     pub users: Interner,
-    pub customers: Ids,
+    pub customers: Interner,
     pub request_types: Interner,
     pub categories: Interner,
     pub models: Interner,
@@ -156,6 +134,7 @@ impl Codes {
         match key {
             "source" => Some(&self.sources),
             "user_id" => Some(&self.users),
+            "customer_id" => Some(&self.customers),
             "request_type" => Some(&self.request_types),
             "category" => Some(&self.categories),
             "model" => Some(&self.models),
@@ -167,6 +146,7 @@ impl Codes {
         match key {
             "source" => Some(&mut self.sources),
             "user_id" => Some(&mut self.users),
+            "customer_id" => Some(&mut self.customers),
             "request_type" => Some(&mut self.request_types),
             "category" => Some(&mut self.categories),
             "model" => Some(&mut self.models),
@@ -194,34 +174,38 @@ impl Codes {
     }
 
     /// The code of each row of a key's column.
-    pub fn of_column(&mut self, key: &str, column: &ArrayRef) -> Vec<u32> {
-        match (self.texts_mut(key), column.as_dictionary_opt::<UInt32Type>()) {
-            (Some(texts), Some(column)) => texts.codes(column),
-            _ => column.as_primitive::<Int64Type>().iter().map(|id| self.customers.code(id)).collect(),
-        }
+    ///
+    /// # Errors
+    /// A name that is none of [`super::KEYS`].
+    pub fn of_column(&mut self, key: &str, column: &ArrayRef) -> Result<Vec<u32>> {
+        Ok(self.texts_mut(key).with_context(|| no_key(key))?.codes(column.as_dictionary::<UInt32Type>()))
     }
 
     /// Takes in what another's codes of a key stand for; the code here of each code there.
-    pub fn take_codes(&mut self, key: &str, other: &Self) -> Vec<u32> {
-        match (self.texts_mut(key), other.texts(key)) {
-            (Some(texts), Some(others)) => others.texts_from(0).map(|text| texts.code(text)).collect(),
-            _ => other.customers.ids.iter().map(|id| self.customers.code(Some(*id))).collect(),
-        }
+    ///
+    /// # Errors
+    /// A name that is none of [`super::KEYS`].
+    pub fn take_codes(&mut self, key: &str, other: &Self) -> Result<Vec<u32>> {
+        let texts = self.texts_mut(key).with_context(|| no_key(key))?;
+        Ok(other.texts(key).into_iter().flat_map(Interner::texts).map(|text| texts.code(text)).collect())
     }
 
-    /// A column of a result table: the texts or ids behind the codes of a key, or the labels of that key.
+    /// A column of a result table: the texts behind the codes of a key, or the labels of that key.
     ///
     /// # Errors
     /// A name that is neither one of [`super::KEYS`] nor a label.
     pub fn column(&self, name: &str, codes: impl Iterator<Item = u32>) -> Result<ArrayRef> {
         match (name, self.texts(name)) {
             (_, Some(texts)) => Ok(texts.column(codes)?),
-            ("customer_id", _) => Ok(self.customers.column(codes)),
             ("user_email", _) => Ok(self.user_labels.column(codes)?),
             ("customer_name", _) => Ok(self.customer_labels.column(codes)?),
-            _ => bail!("There is no key and no label `{name}`"),
+            _ => bail!(no_key(name)),
         }
     }
+}
+
+fn no_key(name: &str) -> String {
+    format!("There is no key and no label `{name}`")
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@ mod checks;
 mod result_table;
 mod table;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use uuid::Uuid;
 
 use super::window_rows;
 use crate::abort;
@@ -167,6 +170,7 @@ impl SqlSelect {
     /// table of this transaction's own, and gives no row outside of the window.
     async fn insert(&self, tx: &mut Tx, table: &str, select: &str, parameters: &[Value], within: Option<(&Job, Window)>) -> Result<u64> {
         let names = self.columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
+        let select = &self.in_types_of(tx, table, select).await?;
         // Our own need not be held to that, and would be written twice.
         if self.is_trusted {
             return tx.execute(&format!("INSERT INTO {table} ({names}) {select}"), parameters).await;
@@ -183,6 +187,24 @@ impl SqlSelect {
         tx.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {STAGED}"), &[]).await
     }
 
+    /// A SELECT with its ids, which are text, in the types of a table: those of the seeds, and of versions before, hold UUIDs and numbers.
+    async fn in_types_of(&self, tx: &mut Tx, table: &str, select: &str) -> Result<String> {
+        if matches!(tx, Tx::Sqlite(_)) {
+            return Ok(select.to_owned());
+        }
+        let sql = "SELECT attname::TEXT AS name, atttypid::REGTYPE::TEXT AS type FROM pg_attribute \
+             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND atttypid IN ('uuid'::REGTYPE, 'int8'::REGTYPE)";
+        let mut casts = BTreeMap::new();
+        for row in tx.query(sql, &[table.into()]).await? {
+            casts.insert(row.text("name")?, row.text("type")?);
+        }
+        let column = |name: &String| match (quote_identifier(name), casts.get(name)) {
+            (column, Some(type_name)) => format!("CAST(result.{column} AS {type_name})"),
+            (column, None) => format!("result.{column}"),
+        };
+        Ok(format!("SELECT {} FROM (\n{select}\n) AS result", self.columns.iter().map(column).collect::<Vec<_>>().join(", ")))
+    }
+
     /// Keeps others from writing the table of a job over everything until `tx` ends. In a snapshot's transaction it comes first.
     ///
     /// # Errors
@@ -191,19 +213,20 @@ impl SqlSelect {
         if job.window == WindowKind::All { tx.lock_table(&job.writes).await } else { Ok(()) }
     }
 
-    /// Replaces only the rows of `column` = `value`, of a job over everything. A run of the job waits, or is waited for.
+    /// Replaces only the rows of one id, of a job over everything. A run of the job waits, or is waited for.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn write_one(&self, store: &Store, job: &Job, column: &str, value: &Value, as_of: DateTime<Utc>) -> Result<()> {
+    pub async fn write_one(&self, store: &Store, job: &Job, column: &str, id: Uuid, as_of: DateTime<Utc>) -> Result<()> {
         let (table, column) = (quote_identifier(&job.writes), quote_identifier(column));
         result_table::require_own(store, job).await?;
         let (select, mut parameters) = self.bind(&self.statement, Window::containing(job.window, as_of.date_naive())?, as_of)?;
-        parameters.push(value.clone());
+        // A text in what is selected, and in the table whatever that keeps.
+        parameters.push(id.to_string().into());
         let select = format!("SELECT * FROM (\n{select}\n) AS result WHERE {column} = ${}", parameters.len());
         let mut tx = store.begin().await?;
         self.lock_whole(&mut tx, job).await?;
-        tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), std::slice::from_ref(value)).await?;
+        tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), &[id.into()]).await?;
         self.insert(&mut tx, &table, &select, &parameters, None).await.with_context(|| format!("`{}` failed", self.origin))?;
         tx.commit().await
     }

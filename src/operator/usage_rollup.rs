@@ -41,8 +41,6 @@ pub struct UsageRollup {
     pub earliest_date: NaiveDate,
     pub max_quarantined_ratio: f64,
     pub batch_rows: usize,
-    /// PostgreSQL keeps a user as a UUID: another id cannot be written.
-    pub requires_uuid: bool,
 }
 
 /// What one window comes to, ready to be written.
@@ -82,7 +80,7 @@ impl Rollup {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(vec![epoch_days; groups.len()]))];
         let codes = |key: usize| groups.iter().map(move |group| self.groups.key(*group as usize)[key]);
         for (index, key) in KEYS.iter().enumerate() {
-            fields.push(key_field(key, matches!(*key, "category" | "model")));
+            fields.push(key_field(key, matches!(*key, "customer_id" | "category" | "model")));
             columns.push(self.codes.column(key, codes(index))?);
             if let Some(label) = label_of(key) {
                 fields.push(key_field(label, true));

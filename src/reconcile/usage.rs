@@ -161,7 +161,7 @@ pub(super) async fn dashboards(context: &Context, findings: &mut Findings) -> Re
              CAST(COALESCE(SUM(month.total_tokens), 0) AS BIGINT) AS total_tokens, \
              CAST(COALESCE(SUM(month.total_cost_nanos), 0) AS BIGINT) AS total_cost_nanos \
          FROM user_dashboard_data AS dashboard \
-         LEFT JOIN usage_monthly_user AS month ON month.user_id = dashboard.user_id \
+         LEFT JOIN usage_monthly_user AS month ON month.user_id = CAST(dashboard.user_id AS TEXT) \
          GROUP BY dashboard.user_id, dashboard.total_requests, dashboard.total_tokens_used, dashboard.total_cost \
          ORDER BY dashboard.user_id";
     for row in context.store.query(sql, &[]).await? {

@@ -150,7 +150,7 @@ impl BatchBuilder {
         match target {
             Target::Int(index) | Target::Cost(index) => self.integers[index].append_value(value),
             Target::EventId => self.event_ids.push_text(&value.to_string()),
-            Target::Text(_) => self.put_text(target, &value.to_string())?,
+            Target::Text(index) => self.texts[index].push_int(value),
             Target::OccurredAt => bail!("an integer stands where an instant should"),
         }
         Ok(())
@@ -215,6 +215,8 @@ struct TextColumn {
     codes: HashMap<String, u32>,
     /// UUIDs by their bytes: each is written out once a batch, not once a row.
     uuid_codes: HashMap<Uuid, u32>,
+    /// And whole numbers by themselves.
+    int_codes: HashMap<i64, u32>,
 }
 
 const NULL_KEY: u32 = u32::MAX;
@@ -235,11 +237,24 @@ impl TextColumn {
 
     fn push_uuid(&mut self, uuid: Uuid) {
         let known = self.uuid_codes.get(&uuid).copied();
-        let code = known.unwrap_or_else(|| self.add(uuid.to_string()));
+        let code = known.unwrap_or_else(|| self.code_of(uuid.to_string()));
         if known.is_none() {
             self.uuid_codes.insert(uuid, code);
         }
         self.keys.push(code);
+    }
+
+    fn push_int(&mut self, value: i64) {
+        let known = self.int_codes.get(&value).copied();
+        let code = known.unwrap_or_else(|| self.code_of(value.to_string()));
+        if known.is_none() {
+            self.int_codes.insert(value, code);
+        }
+        self.keys.push(code);
+    }
+
+    fn code_of(&mut self, text: String) -> u32 {
+        self.codes.get(&text).copied().unwrap_or_else(|| self.add(text))
     }
 
     fn add(&mut self, text: String) -> u32 {
@@ -258,6 +273,7 @@ impl TextColumn {
         let texts = StringArray::from_iter_values(std::mem::take(&mut self.texts));
         self.codes.clear();
         self.uuid_codes.clear();
+        self.int_codes.clear();
         Ok(Arc::new(DictionaryArray::try_new(UInt32Array::new(keys.into(), Some(nulls)), Arc::new(texts))?))
     }
 }

@@ -28,7 +28,7 @@ const FIELDS: [(&str, Kind); 19] = [
     ("occurred_at", Kind::Instant),
     ("user_id", Kind::Text),
     ("user_email", Kind::Text),
-    ("customer_id", Kind::Int),
+    ("customer_id", Kind::Text),
     ("customer_name", Kind::Text),
     ("request_type", Kind::Text),
     ("category", Kind::Text),
@@ -46,8 +46,8 @@ const FIELDS: [(&str, Kind); 19] = [
 ];
 
 /// How many fields are texts, and how many are integers or costs.
-pub(super) const TEXT_COUNT: usize = 7;
-pub(super) const INT_COUNT: usize = 10;
+pub(super) const TEXT_COUNT: usize = 8;
+pub(super) const INT_COUNT: usize = 9;
 
 /// What may be wrong with an event that no field shows: bits of the column `marks`.
 pub const BAD_COST: u8 = 1;
@@ -188,12 +188,12 @@ pub struct EventColumns<'a> {
     pub occurred_at: &'a TimestampMicrosecondArray,
     pub user_id: &'a DictionaryArray<UInt32Type>,
     pub user_email: &'a DictionaryArray<UInt32Type>,
+    pub customer_id: &'a DictionaryArray<UInt32Type>,
     pub customer_name: &'a DictionaryArray<UInt32Type>,
     pub request_type: &'a DictionaryArray<UInt32Type>,
     pub category: &'a DictionaryArray<UInt32Type>,
     pub model: &'a DictionaryArray<UInt32Type>,
     pub status: &'a DictionaryArray<UInt32Type>,
-    pub customer_id: &'a Int64Array,
     pub input_tokens: &'a Int64Array,
     pub output_tokens: &'a Int64Array,
     pub total_tokens: &'a Int64Array,
@@ -225,12 +225,12 @@ impl<'a> EventColumns<'a> {
             occurred_at: column("occurred_at")?.as_primitive::<TimestampMicrosecondType>(),
             user_id: text("user_id")?,
             user_email: text("user_email")?,
+            customer_id: text("customer_id")?,
             customer_name: text("customer_name")?,
             request_type: text("request_type")?,
             category: text("category")?,
             model: text("model")?,
             status: text("status")?,
-            customer_id: int("customer_id")?,
             input_tokens: int("input_tokens")?,
             output_tokens: int("output_tokens")?,
             total_tokens: int("total_tokens")?,

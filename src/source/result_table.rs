@@ -6,10 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use arrow::array::{ArrayRef, Date32Builder, Int64Builder, RecordBatch, StringDictionaryBuilder, TimestampMicrosecondBuilder};
 use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use futures_util::TryStreamExt;
-use uuid::Uuid;
 
 use super::copy_binary::{begin_row, date_days, instant_micros, integer, next_field, skip_header};
-use crate::store::bulk::is_uuid_field;
 use crate::store::{Tx, classify};
 
 /// What a SELECT without parameters gives, as columns of these fields' types: those of [`Tx::insert_batch`] but for Int32 and Boolean.
@@ -40,7 +38,6 @@ enum Column {
     Date(Date32Builder),
     Instant(TimestampMicrosecondBuilder),
     Text(StringDictionaryBuilder<UInt32Type>),
-    Uuid(StringDictionaryBuilder<UInt32Type>),
 }
 
 impl Column {
@@ -49,7 +46,6 @@ impl Column {
             DataType::Int64 => Self::Int(Int64Builder::new()),
             DataType::Date32 => Self::Date(Date32Builder::new()),
             DataType::Timestamp(_, _) => Self::Instant(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
-            DataType::Dictionary(_, _) if is_uuid_field(field) => Self::Uuid(StringDictionaryBuilder::new()),
             DataType::Dictionary(_, _) => Self::Text(StringDictionaryBuilder::new()),
             other => bail!("Column `{}` has type {other}, which is not read", field.name()),
         })
@@ -61,13 +57,6 @@ impl Column {
             Self::Date(values) => values.append_option(field.map(date_days).transpose()?),
             Self::Instant(values) => values.append_option(field.map(instant_micros).transpose()?),
             Self::Text(values) => values.append_option(field.map(std::str::from_utf8).transpose().context("A text is not UTF-8")?),
-            Self::Uuid(values) => match field {
-                Some(uuid) => {
-                    let uuid = Uuid::from_slice(uuid)?.hyphenated();
-                    values.append_value(uuid.encode_lower(&mut Uuid::encode_buffer()));
-                }
-                None => values.append_null(),
-            },
         }
         Ok(())
     }
@@ -77,7 +66,7 @@ impl Column {
             Self::Int(mut values) => Arc::new(values.finish()),
             Self::Date(mut values) => Arc::new(values.finish()),
             Self::Instant(mut values) => Arc::new(values.finish()),
-            Self::Text(mut values) | Self::Uuid(mut values) => Arc::new(values.finish()),
+            Self::Text(mut values) => Arc::new(values.finish()),
         }
     }
 }

@@ -8,14 +8,10 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Date32Type, Field, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt32Type};
 use chrono::{DateTime, Days, NaiveDate};
 use sqlx::postgres::PgConnection;
-use uuid::Uuid;
 
 use super::value::Value;
 use super::{Tx, classify};
 use crate::sql_text::quote_identifier;
-
-/// Metadata of a text field that the database keeps as a UUID.
-const UUID_MARK: (&str, &str) = ("tallyroll", "uuid");
 
 /// Bytes sent to PostgreSQL at once.
 const COPY_CHUNK_BYTES: usize = 1 << 20;
@@ -27,19 +23,6 @@ const ROWS_PER_INSERT: usize = 64;
 /// Days and microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
 const POSTGRES_EPOCH_DAYS: i32 = 10_957;
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
-
-/// A text field whose values are UUIDs, written in the database's own form.
-#[must_use]
-pub fn uuid_field(name: &str, data_type: DataType, nullable: bool) -> Field {
-    let mark = [(UUID_MARK.0.to_owned(), UUID_MARK.1.to_owned())];
-    Field::new(name, data_type, nullable).with_metadata(mark.into())
-}
-
-/// Whether it is one.
-#[must_use]
-pub fn is_uuid_field(field: &Field) -> bool {
-    field.metadata().get(UUID_MARK.0).is_some_and(|mark| mark == UUID_MARK.1)
-}
 
 impl Tx {
     /// Appends the rows of `batch` to `table`, column by name.
@@ -138,7 +121,6 @@ enum Cells<'a> {
     Date(&'a [i32]),
     Instant(&'a [i64]),
     Text { keys: &'a [u32], values: Vec<&'a str> },
-    Uuid { keys: &'a [u32], values: Vec<Option<Uuid>>, texts: Vec<&'a str> },
 }
 
 fn readers(batch: &RecordBatch) -> Result<Vec<Reader<'_>>> {
@@ -159,12 +141,7 @@ fn reader<'a>(array: &'a ArrayRef, field: &Field) -> Result<Reader<'a>> {
             let keys = dictionary.keys().values();
             let texts = dictionary.values().as_string::<i32>();
             let values: Vec<&str> = (0..texts.len()).map(|index| texts.value(index)).collect();
-            if is_uuid_field(field) {
-                // Texts of rows that are not written may be anything.
-                Cells::Uuid { keys, values: values.iter().map(|text| Uuid::try_parse(text).ok()).collect(), texts: values }
-            } else {
-                Cells::Text { keys, values }
-            }
+            Cells::Text { keys, values }
         }
         other => bail!("Column `{}` has type {other}, which cannot be written", field.name()),
     };
@@ -189,7 +166,6 @@ impl Reader<'_> {
             Cells::Date(values) => Value::Date(date_of(values[row])?),
             Cells::Instant(values) => Value::Instant(DateTime::from_timestamp_micros(values[row]).context("An instant is out of range")?),
             Cells::Text { keys, values } => Value::Text(values[keys[row] as usize].to_owned()),
-            Cells::Uuid { keys, texts, .. } => Value::Text(texts[keys[row] as usize].to_owned()),
         })
     }
 
@@ -206,10 +182,6 @@ impl Reader<'_> {
             Cells::Date(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_DAYS).to_be_bytes()),
             Cells::Instant(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_MICROS).to_be_bytes()),
             Cells::Text { keys, values } => put(buffer, values[keys[row] as usize].as_bytes()),
-            Cells::Uuid { keys, values, texts } => match &values[keys[row] as usize] {
-                Some(uuid) => put(buffer, uuid.as_bytes()),
-                None => bail!("`{}` is no UUID", texts[keys[row] as usize]),
-            },
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What the two databases say differently outside of whole statements: how they keep a value, and what a function is called.
 
 use super::value::Value;
-use crate::money::parse_usd_nanos;
 use crate::sql_text::quote_identifier;
 
 /// Which of the two databases it is.
@@ -26,12 +25,6 @@ impl Dialect {
         self.pick("postgres", "sqlite")
     }
 
-    /// Whether the ids of users are of a type that refuses what is no UUID.
-    #[must_use]
-    pub fn has_uuids(self) -> bool {
-        self.pick(true, false)
-    }
-
     /// How many jobs a run has at work side by side: a file has one writer at a time.
     #[must_use]
     pub fn jobs_at_once(self) -> u32 {
@@ -42,15 +35,6 @@ impl Dialect {
     #[must_use]
     pub fn cost_column(self, cost: &str) -> String {
         format!("{cost}_{}", self.pick("usd", "nanos"))
-    }
-
-    /// What such a column says, in nano-USD; none where it is no sum of money.
-    #[must_use]
-    pub fn cost_nanos(self, text: &str) -> Option<i64> {
-        match self {
-            Self::Postgres => parse_usd_nanos(text).ok(),
-            Self::Sqlite => text.parse().ok(),
-        }
     }
 
     /// Behind a text: compare it byte by byte, in whatever language the database sorts.

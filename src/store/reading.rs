@@ -7,6 +7,7 @@
 //! statement. What no transaction holds (another server by dblink, a signal to a process) is not seen.
 //! SQLite has an authorizer that is asked about all that a statement does, and no functions that write.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -14,7 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
-use sqlx::{AssertSqlSafe, Column, Connection as _, Executor, SqlSafeStr, Statement};
+use sqlx::{AssertSqlSafe, Column, Connection as _, Executor, SqlSafeStr, Statement, TypeInfo};
 
 use super::sqlite::BUSY_TIMEOUT;
 use super::{READ_ONLY, Row, Store, Tx, Value, classify, classify_sqlite, is_read_only, lacks_column, lacks_table, postgres, read_only};
@@ -67,6 +68,25 @@ impl Store {
 }
 
 impl Tx {
+    /// The columns of a statement's result, each with the database's name for its type.
+    ///
+    /// # Errors
+    /// What the database says against the statement.
+    pub async fn columns_of(&mut self, sql: &str) -> Result<BTreeMap<String, String>> {
+        let sql = AssertSqlSafe(sql.to_owned()).into_sql_str();
+        let named = |name: &str, type_name: &str| (name.to_owned(), type_name.to_owned());
+        Ok(match self {
+            Self::Postgres(tx) => {
+                let prepared = tx.prepare(sql).await.map_err(no_select)?;
+                prepared.columns().iter().map(|column| named(column.name(), column.type_info().name())).collect()
+            }
+            Self::Sqlite(tx) => {
+                let prepared = tx.prepare(sql).await.map_err(no_select)?;
+                prepared.columns().iter().map(|column| named(column.name(), column.type_info().name())).collect()
+            }
+        })
+    }
+
     /// The rows of a statement that holds a text of a file, in which it can only read. The transaction is one of [`Store::begin_read`].
     ///
     /// # Errors

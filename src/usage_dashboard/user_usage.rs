@@ -3,7 +3,6 @@
 use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::number::{Usd, average, cost, usd};
 use super::span;
@@ -62,7 +61,7 @@ impl UserUsage {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn compute(project: &Project, config: &Config, store: &Store, user: Uuid, days: u64, as_of: DateTime<Utc>) -> Result<Self> {
+    pub async fn compute(project: &Project, config: &Config, store: &Store, user: &str, days: u64, as_of: DateTime<Utc>) -> Result<Self> {
         let timezone = config.reporting.timezone;
         let (from, to) = span(days, timezone, as_of)?;
         let sql = "SELECT day.usage_date AS usage_date, usage.request_count AS request_count, usage.total_tokens AS total_tokens, \

@@ -96,6 +96,11 @@ async fn a_session_is_kept_from_strangers(engine: Engine) {
     assert_eq!(open.get("/").await.status, 200);
     assert_eq!(open.with(&[("host", "evil.example")]).get("/").await.status, 303);
     assert_eq!(open.with(&[("host", "evil.example:8080")]).get("/api/jobs").await.status, 401);
+    // What a proxy passes on may come from anywhere.
+    for name in ["forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-proto"] {
+        let proxied = open.with(&[("host", "127.0.0.1"), (name, "for=198.51.100.7")]);
+        assert_eq!((proxied.get("/").await.status, proxied.get("/api/jobs").await.status), (403, 403), "{name}");
+    }
     assert!(open.get("/login").await.text().contains("No token is set"));
     assert_eq!(open.post("/login", FORM, "token=").await.status, 401);
 }

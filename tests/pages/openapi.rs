@@ -16,7 +16,7 @@ on_both_databases!(every_answer_is_as_described);
 const USER: &str = "00000000-0000-4000-8000-000000000001";
 
 /// Method, path as the document names it, path as it is asked for, status.
-const ASKED: [(&str, &str, &str, u16); 37] = [
+const ASKED: [(&str, &str, &str, u16); 38] = [
     ("get", "/api/openapi.json", "", 200),
     ("get", "/api/jobs", "", 200),
     ("post", "/api/jobs/{job}/run", "/api/jobs/usage_daily/run", 202),
@@ -37,7 +37,8 @@ const ASKED: [(&str, &str, &str, u16); 37] = [
     ("get", "/api/usage/costs", "", 200),
     ("get", "/api/users/{id}/usage", "/api/users/00000000-0000-4000-8000-000000000001/usage?days=90", 200),
     ("get", "/api/users/{id}/usage", "/api/users/00000000-0000-4000-8000-00000000dead/usage", 200),
-    ("get", "/api/users/{id}/usage", "/api/users/me/usage", 400),
+    ("get", "/api/users/{id}/usage", "/api/users/me/usage", 200),
+    ("get", "/api/users/{id}/usage", "/api/users/a%00b/usage", 400),
     ("get", "/api/user/dashboard", "/api/user/dashboard?user=00000000-0000-4000-8000-000000000001", 200),
     ("get", "/api/user/dashboard", "/api/user/dashboard?user=00000000-0000-4000-8000-00000000dead", 404),
     ("get", "/api/user/dashboard", "/api/user/dashboard", 400),

@@ -31,7 +31,7 @@ async fn fill(fixture: &Fixture, engine: Engine, grain: [&str; 4], days: usize, 
                 days - 1
             ),
             format!("SELECT n FROM generate_series(1, {count}) AS n"),
-            "CAST('00000000-0000-4000-8000-' || lpad(CAST(n AS TEXT), 12, '0') AS UUID)",
+            "'00000000-0000-4000-8000-' || lpad(CAST(n AS TEXT), 12, '0')",
         ),
         Engine::Sqlite => (
             format!(
@@ -42,7 +42,7 @@ async fn fill(fixture: &Fixture, engine: Engine, grain: [&str; 4], days: usize, 
             "'00000000-0000-4000-8000-' || substr('000000000000' || n, -12)",
         ),
     };
-    let id_value = if id == "user_id" { uuid } else { "n" };
+    let id_value = if id == "user_id" { uuid } else { "CAST(n AS TEXT)" };
     let at = if engine == Engine::Postgres { "CAST(day AS TIMESTAMPTZ)" } else { "day || 'T10:00:00.000000Z'" };
     fixture
         .execute(&format!(
@@ -76,7 +76,7 @@ async fn pages_of_a_large_database_answer_in_time(engine: Engine) {
         .collect();
     let sums = sums.join(", ");
     fixture.execute(&format!("INSERT INTO usage_daily_total (usage_date, {MEASURES}, unique_users, unique_customers) SELECT usage_date, {sums}, 1, 1 FROM usage_daily_user GROUP BY 1")).await;
-    fixture.execute(&format!("INSERT INTO usage_daily_type (usage_date, request_type, model, {MEASURES}) SELECT usage_date, 'type', CAST(customer_id % 20 AS TEXT), {sums} FROM usage_daily_customer GROUP BY 1, 3")).await;
+    fixture.execute(&format!("INSERT INTO usage_daily_type (usage_date, request_type, model, {MEASURES}) SELECT usage_date, 'type', CAST(CAST(customer_id AS BIGINT) % 20 AS TEXT), {sums} FROM usage_daily_customer GROUP BY 1, 3")).await;
     fixture.execute("ANALYZE").await;
     let site = Site::new(&fixture, TOKEN, NOW).await;
     for path in [
@@ -110,7 +110,7 @@ async fn those_that_cost_most_are_found_without_reading_all(engine: Engine) {
         // Costs that differ from day to day, so that the order differs from span to span.
         let day =
             if engine == Engine::Postgres { "EXTRACT(DAY FROM usage_date)::BIGINT" } else { "CAST(strftime('%d', usage_date) AS INTEGER)" };
-        for (table, id) in [("user", "length(user_email)"), ("customer", "customer_id")] {
+        for (table, id) in [("user", "length(user_email)"), ("customer", "CAST(customer_id AS BIGINT)")] {
             fixture
                 .execute(&format!("UPDATE usage_daily_{table} SET total_cost_nanos = total_cost_nanos + ({id} * {day} * 7919) % 100003"))
                 .await;

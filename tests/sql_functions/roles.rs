@@ -196,3 +196,20 @@ async fn a_runner_runs_and_one_that_would_see_fewer_rows_stops() {
     assert_eq!(fixture.rows(may).await, Vec::<String>::new());
     drop_roles(&fixture, &[right, wrong]).await;
 }
+
+/// Who was granted it before, by hand or by a default, loses it to `--roles`.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_role_but_the_migrator_creates_in_either_schema() {
+    let _one_at_a_time = ROLES.lock().await;
+    let fixture = with_roles().await;
+    let roles = ["tallyroll_owner", "tallyroll_runner", "tallyroll_writer", "tallyroll_reader", "tallyroll_user"];
+    for schema in ["public", "tallyroll"] {
+        fixture.execute(&format!("GRANT CREATE ON SCHEMA {schema} TO {}", roles.join(", "))).await;
+    }
+    fixture.run_well(&["migrate", "--roles"]);
+    for role in roles {
+        let may =
+            format!("SELECT has_schema_privilege('{role}', 'public', 'CREATE') OR has_schema_privilege('{role}', 'tallyroll', 'CREATE')");
+        assert_eq!(fixture.rows(&may).await, ["0"], "{role}");
+    }
+}

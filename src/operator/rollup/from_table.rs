@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, TimestampMicrosecondType, UInt32Type};
+use arrow::datatypes::{DataType, Date32Type, Field, TimestampMicrosecondType, UInt32Type};
 use polars::prelude::{
     ChunkedArray, Column, DataFrame, DataType as PolarsType, Expr, Int64Type as PolarsInt64, Int128Type, IntoLazy, NULL, PolarsDataType,
     UInt32Type as PolarsUInt32, col, lit, when,
@@ -82,7 +82,7 @@ fn fold(level: &[&'static str], read: &RecordBatch) -> Result<Folded> {
     let mut folded = Folded::new(level)?;
     let mut keys = vec![[NULL_CODE; KEYS.len()]; values.len()];
     for (position, key) in KEYS.iter().enumerate().filter(|(_, key)| level.contains(key)) {
-        let codes = folded.codes.of_column(key, &column(&frame, read, key)?);
+        let codes = folded.codes.of_column(key, &column(&frame, read, key)?)?;
         let label = label_of(key).map(|label| Ok::<_, anyhow::Error>((chunked::<PolarsInt64>(&frame, label)?, texts(read, label)?)));
         if let (Some((dated, names)), Some(labels)) = (label.transpose()?, folded.codes.labels_mut(key)) {
             for (code, dated) in codes.iter().zip(dated.iter()) {
@@ -117,11 +117,8 @@ const CODE: i64 = u32::MAX as i64;
 fn frame(level: &[&'static str], read: &RecordBatch) -> Result<DataFrame> {
     let mut columns: Vec<Column> = Vec::new();
     for key in level {
-        let array = array(read, key)?;
-        columns.push(match array.data_type() {
-            DataType::Int64 => Column::new((*key).into(), array.as_primitive::<Int64Type>().iter().collect::<Vec<_>>()),
-            _ => Column::new((*key).into(), array.as_dictionary::<UInt32Type>().keys().iter().collect::<Vec<_>>()),
-        });
+        let codes = array(read, key)?.as_dictionary::<UInt32Type>().keys();
+        columns.push(Column::new((*key).into(), codes.iter().collect::<Vec<_>>()));
     }
     let days = read.column(0).as_primitive::<Date32Type>();
     for label in labels(level) {
@@ -155,9 +152,6 @@ fn aggregate(measure: &Measure, values: &Int64Array) -> Expr {
 
 /// A key of the folded rows.
 fn column(folded: &DataFrame, read: &RecordBatch, key: &str) -> Result<ArrayRef> {
-    if array(read, key)?.data_type() == &DataType::Int64 {
-        return Ok(Arc::new(chunked::<PolarsInt64>(folded, key)?.iter().collect::<Int64Array>()));
-    }
     let codes: UInt32Array = chunked::<PolarsUInt32>(folded, key)?.iter().collect();
     Ok(Arc::new(DictionaryArray::try_new(codes, Arc::clone(texts(read, key)?))?))
 }
@@ -197,7 +191,7 @@ mod tests {
     use crate::job::Job;
     use crate::measure::INPUT_TOKENS;
     use crate::operator::rollup::shape::Shape;
-    use arrow::array::Date32Array;
+    use arrow::array::{Date32Array, StringArray};
     use arrow::datatypes::Schema;
     use chrono::NaiveDate;
 
@@ -215,7 +209,7 @@ mod tests {
     }
 
     /// Day, customer, its name, model, input tokens.
-    type Read = (i32, Option<i64>, Option<&'static str>, Option<&'static str>, i64);
+    type Read = (i32, Option<&'static str>, Option<&'static str>, Option<&'static str>, i64);
 
     fn read(rows: &[Read]) -> RecordBatch {
         let text = |texts: Vec<Option<&str>>| -> ArrayRef { Arc::new(texts.into_iter().collect::<DictionaryArray<UInt32Type>>()) };
@@ -232,7 +226,7 @@ mod tests {
         fields.extend(measure_fields());
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(rows.iter().map(|row| Some(row.0)).collect::<Date32Array>()),
-            Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>()),
+            text(rows.iter().map(|row| row.1).collect()),
             text(rows.iter().map(|row| row.3).collect()),
             text(rows.iter().map(|row| row.2).collect()),
         ];
@@ -248,13 +242,14 @@ mod tests {
     #[test]
     fn the_label_is_that_of_the_latest_day_and_null_is_not_counted() {
         let rows = [
-            (-2, Some(7), Some("new"), Some("a"), 1),
-            (-3, Some(7), Some("old"), Some("b"), 2),
-            (-1, Some(7), None, None, 4),
+            (-2, Some("7"), Some("new"), Some("a"), 1),
+            (-3, Some("7"), Some("old"), Some("b"), 2),
+            (-1, Some("7"), None, None, 4),
             (-1, None, None, None, 8),
         ];
         let folded = monthly(&read(&rows)).unwrap();
-        let of_seven = folded.slice(folded["customer_id"].as_primitive::<Int64Type>().iter().position(|id| id == Some(7)).unwrap(), 1);
+        let customers = folded["customer_id"].as_dictionary::<UInt32Type>().downcast_dict::<StringArray>().unwrap();
+        let of_seven = folded.slice(customers.into_iter().position(|id| id == Some("7")).unwrap(), 1);
         let text = |name: &str| arrow::util::display::array_value_to_string(&of_seven[name], 0).unwrap();
         assert_eq!(["customer_name", "models", "input_tokens"].map(text), ["new", "2", "7"]);
         assert_eq!((folded.num_rows(), text("usage_month").as_str()), (2, "1970-01-01"));
@@ -262,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_sum_past_64_bits_is_an_error_never_a_wrap() {
-        let fits = [(1, Some(1), None, None, i64::MAX), (1, Some(2), None, None, i64::MAX), (1, Some(2), None, None, -5)];
+        let fits = [(1, Some("1"), None, None, i64::MAX), (1, Some("2"), None, None, i64::MAX), (1, Some("2"), None, None, -5)];
         let folded = monthly(&read(&fits)).unwrap();
-        let sums: i128 = folded["input_tokens"].as_primitive::<Int64Type>().iter().flatten().map(i128::from).sum();
+        let sums: i128 = folded["input_tokens"].as_primitive::<arrow::datatypes::Int64Type>().iter().flatten().map(i128::from).sum();
         assert_eq!(sums, i128::from(i64::MAX) * 2 - 5);
         let error = monthly(&read(&[fits[0], fits[0]])).unwrap_err();
         assert_eq!(error.to_string(), "The sum of `input_tokens` is 18446744073709551614, which does not fit the stored 64 bits");

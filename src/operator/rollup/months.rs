@@ -65,7 +65,10 @@ impl Months {
             return Ok(());
         }
         let folded = &mut month.folded;
-        let recoded = KEYS.map(|key| if level.contains(&key) { folded.codes.take_codes(key, codes) } else { Vec::new() });
+        let mut recoded: [Vec<u32>; KEYS.len()] = Default::default();
+        for (recoded, key) in recoded.iter_mut().zip(KEYS).filter(|(_, key)| level.contains(key)) {
+            *recoded = folded.codes.take_codes(key, codes)?;
+        }
         let recode = |position: usize, code: u32| recoded[position].get(code as usize).copied().unwrap_or(NULL_CODE);
         let day_number = (date - NaiveDate::default()).num_days();
         for (position, key) in KEYS.iter().enumerate().filter(|(_, key)| level.contains(key)) {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray, DictionaryArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt32Type;
 
-use super::event_values::{Status, integer, values};
+use super::event_values::{Status, values};
 use super::quarantine::{self, QuarantinedEvent};
 use super::{Rollup, UsageRollup};
 use crate::failure::Failure;
@@ -27,8 +27,6 @@ pub(super) struct Accumulator {
     plausible: RangeInclusive<i64>,
     codes: Codes,
     groups: Groups,
-    /// Whether the user behind a code is a UUID.
-    user_is_uuid: Vec<bool>,
     rows_in_by_source: Vec<(String, i64)>,
     quarantined: Vec<QuarantinedEvent>,
     quarantined_bytes: usize,
@@ -41,7 +39,6 @@ impl Accumulator {
             plausible,
             codes: Codes::default(),
             groups: Groups::default(),
-            user_is_uuid: Vec::new(),
             rows_in_by_source: Vec::new(),
             quarantined: Vec::new(),
             quarantined_bytes: 0,
@@ -73,8 +70,7 @@ impl Accumulator {
         let source_code = codes.sources.code(&source);
         let unknown_type = codes.request_types.code("unknown");
         let users = codes.users.codes(events.user_id);
-        let new_users = codes.users.texts_from(self.user_is_uuid.len());
-        self.user_is_uuid.extend(new_users.map(|user| uuid::Uuid::try_parse(user).is_ok()));
+        let customers = codes.customers.codes(events.customer_id);
         let request_types = codes.request_types.codes(events.request_type);
         let categories = codes.categories.codes(events.category);
         let models = codes.models.codes(events.model);
@@ -87,9 +83,8 @@ impl Accumulator {
 
         for row in 0..batch.num_rows() {
             let user_id = if users[row] == NULL_CODE { "" } else { codes.users.text(users[row]) };
-            let is_uuid = !self.rollup.requires_uuid || self.user_is_uuid.get(users[row] as usize).copied().unwrap_or(true);
             let status = if status_keys.is_valid(row) { statuses[status_keys.value(row) as usize] } else { Status::Other };
-            let measured = match quarantine::reason(&events, row, user_id, is_uuid, &self.plausible) {
+            let measured = match quarantine::reason(&events, row, user_id, &self.plausible) {
                 Some(reason) => Err(reason),
                 None => values(&events, row, pricing, prices.get(row).copied().unwrap_or_default(), status),
             };
@@ -107,7 +102,8 @@ impl Accumulator {
             };
             let occurred_micros = events.occurred_at.value(row);
             let event_id = || events.event_id.value(row).into_owned();
-            let customer = codes.customers.code(integer(events.customer_id, row));
+            // An empty text is no customer.
+            let customer = if codes.customers.text(customers[row]).is_empty() { NULL_CODE } else { customers[row] };
             if let Some(email) = emails.get(row) {
                 codes.user_labels.see(users[row], occurred_micros, event_id, email);
             }

@@ -25,7 +25,6 @@ pub struct QuarantinedEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     NoUser,
-    UserNotUuid,
     NegativeTokens,
     NegativeLatency,
     CostNotFinite,
@@ -42,7 +41,6 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::NoUser => "no_user",
-            Self::UserNotUuid => "user_not_uuid",
             Self::NegativeTokens => "negative_tokens",
             Self::NegativeLatency => "negative_latency",
             Self::CostNotFinite => "cost_not_finite",
@@ -65,21 +63,13 @@ pub fn latest_occurred_at(as_of: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// Why row `row` may not enter a total, from its own fields alone. `plausible` are the instants, in microseconds, that may.
-pub(super) fn reason(
-    events: &EventColumns<'_>,
-    row: usize,
-    user_id: &str,
-    is_uuid: bool,
-    plausible: &RangeInclusive<i64>,
-) -> Option<Reason> {
+pub(super) fn reason(events: &EventColumns<'_>, row: usize, user_id: &str, plausible: &RangeInclusive<i64>) -> Option<Reason> {
     let negative = |array: &Int64Array| array.is_valid(row) && array.value(row) < 0;
     let marks = events.marks.value(row);
     if marks & BAD_TEXT != 0 {
         Some(Reason::TextTooLong)
     } else if user_id.is_empty() {
         Some(Reason::NoUser)
-    } else if !is_uuid {
-        Some(Reason::UserNotUuid)
     } else if [events.input_tokens, events.output_tokens, events.total_tokens].into_iter().any(negative) {
         Some(Reason::NegativeTokens)
     } else if negative(events.latency_ms) {
@@ -113,7 +103,7 @@ pub(super) fn record(source: &str, events: &EventColumns<'_>, row: usize, reason
         "occurred_at": format_instant(occurred_at),
         "user_id": text(events.user_id),
         "user_email": text(events.user_email),
-        "customer_id": int(events.customer_id),
+        "customer_id": text(events.customer_id),
         "customer_name": text(events.customer_name),
         "request_type": text(events.request_type),
         "category": text(events.category),

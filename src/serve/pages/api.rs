@@ -16,6 +16,7 @@ use crate::serve::html::shortened;
 use crate::serve::problem::Problem;
 use crate::serve::query::{Named, Query};
 use crate::serve::session::{Session, csrf_of};
+use crate::source::MAX_TEXT_BYTES;
 use crate::usage_dashboard::UsageDashboard;
 use crate::usage_dashboard::cost_summary::CostSummary;
 use crate::usage_dashboard::user_usage::UserUsage;
@@ -46,10 +47,12 @@ pub(super) async fn costs(State(app): State<Arc<App>>) -> Result<Response, Probl
 
 /// `GET /api/users/{id}/usage`: a user's days and latest requests.
 pub(super) async fn user_usage(State(app): State<Arc<App>>, Named(id): Named, query: Query) -> Result<Response, Problem> {
-    let user = user_of(&id)?;
+    if id.is_empty() || id.len() > MAX_TEXT_BYTES || id.contains('\0') {
+        return Err(Problem::bad_request(format!("`{}` is no user's id", shortened(&id))));
+    }
     let days = query.number("days", 0..=DAYS_MAX, DAYS)?;
     let context = &app.context;
-    let usage = UserUsage::compute(&context.project, &context.config, &context.store, user, days, context.clock.now()).await?;
+    let usage = UserUsage::compute(&context.project, &context.config, &context.store, &id, days, context.clock.now()).await?;
     Ok(Json(usage).into_response())
 }
 
@@ -89,10 +92,8 @@ async fn dashboard_of(app: &App, user: Uuid) -> Result<Response, Problem> {
 }
 
 fn asked_user(query: &Query) -> Result<Uuid, Problem> {
-    user_of(query.text("user").unwrap_or_default())
-}
-
-fn user_of(text: &str) -> Result<Uuid, Problem> {
-    Uuid::try_parse(text)
-        .map_err(|_| Problem::bad_request(format!("`{}` is no user's id", shortened(text))).hint("name a user by the id, a UUID"))
+    let text = query.text("user").unwrap_or_default();
+    Uuid::try_parse(text).map_err(|_| {
+        Problem::bad_request(format!("`{}` is no user's id", shortened(text))).hint("dashboards are of users whose id is a UUID")
+    })
 }
