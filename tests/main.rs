@@ -31,6 +31,7 @@ mod lying_storage;
 mod model;
 mod one_snapshot;
 mod overlap;
+mod overtaken;
 mod pages;
 mod peak_seats;
 mod project_files;
