@@ -34,7 +34,7 @@ async fn a_scheduler_that_lost_its_slots_begins_and_ends_none(engine: Engine) {
     let settings = "cron = \"* * * * *\"\ncatch_up = \"all\"";
     let (go, gone) = watch::channel([false; 2]);
     let of = |calls: &Calls, index: usize, fails: bool| {
-        let mut gone = gone.clone();
+        let gone = gone.clone();
         noting(calls, move |_| {
             let mut gone = gone.clone();
             async move {
