@@ -1,9 +1,9 @@
-//! The demo's usage and seats: made up, realistic in shape, the same for the same seed.
+//! The demo's usage and seats: made up, realistic in shape, the same for the same seed and day.
 
 mod seats;
 
 use anyhow::Result;
-use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, Days, NaiveDate, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::store::{Store, Value};
@@ -11,29 +11,29 @@ use crate::store::{Store, Value};
 /// Days that the demo's log covers, from its first on.
 pub const DAYS: u64 = 90;
 
-/// First day of the demo's log.
+/// The instant at which a day begins, in UTC: a demo's runs are as of one, and its log ends there.
 #[must_use]
-pub fn first_day() -> NaiveDate {
-    NaiveDate::from_ymd_opt(2026, 1, 1).unwrap_or_default()
+pub fn start_of(day: NaiveDate) -> DateTime<Utc> {
+    day.and_time(chrono::NaiveTime::MIN).and_utc()
 }
 
-/// The instant that the demo's runs are as of: the end of its last day.
+/// The demo's price book: chat requests of one model log no cost and are priced by it, at another price from the 32nd day on; those of
+/// another model stay unpriced.
 #[must_use]
-pub fn as_of() -> DateTime<Utc> {
-    (first_day() + Days::new(DAYS)).and_time(chrono::NaiveTime::MIN).and_utc()
+pub fn prices(as_of: NaiveDate) -> String {
+    PRICES.replace("{32nd day}", &(as_of - Days::new(DAYS - 31)).to_string())
 }
 
-/// The demo's price book: chat requests of one model log no cost and are priced by it; those of another stay unpriced.
-pub const PRICES: &str = r#"# USD for one million tokens. A new price is a new entry; old days keep theirs.
+const PRICES: &str = r#"# USD for one million tokens. A new price is a new entry; old days keep theirs.
 [[price]]
 model = "gpt-4o-mini"
-effective_from = "2025-01-01"
+effective_from = "2000-01-01"
 input_usd_per_million = "0.15"
 output_usd_per_million = "0.60"
 
 [[price]]
 model = "gpt-4o-mini"
-effective_from = "2026-02-01"
+effective_from = "{32nd day}"
 input_usd_per_million = "0.12"
 output_usd_per_million = "0.48"
 "#;
@@ -68,11 +68,11 @@ const USERS: u64 = 180;
 const CHAT_USERS: u64 = 40;
 const ROWS_PER_STATEMENT: usize = 1_000;
 
-/// Writes `event_count` events; those that are there already stay.
+/// Writes `event_count` events of the days before `as_of`; those that are there already stay.
 ///
 /// # Errors
 /// What the database says.
-pub async fn write(store: &Store, event_count: u64, seed: u64) -> Result<()> {
+pub async fn write(store: &Store, event_count: u64, seed: u64, as_of: NaiveDate) -> Result<()> {
     let mut random = SplitMix64(seed);
     let users: Vec<Uuid> = (0..USERS).map(|_| random.uuid()).collect();
     let mut tx = store.begin().await?;
@@ -88,9 +88,9 @@ pub async fn write(store: &Store, event_count: u64, seed: u64) -> Result<()> {
     let mut analytics = Vec::new();
     for _ in 0..event_count {
         if random.below(10) == 0 {
-            chat(&mut random, &users, &mut chats, &mut analytics);
+            chat(&mut random, as_of, &users, &mut chats, &mut analytics);
         } else {
-            log.push(logged(&mut random, &users, event_count));
+            log.push(logged(&mut random, as_of, &users, event_count));
         }
         if log.len() >= ROWS_PER_STATEMENT {
             tx.insert_rows("ai_usage_log", &LOG_COLUMNS, &std::mem::take(&mut log), "ON CONFLICT DO NOTHING").await?;
@@ -99,7 +99,7 @@ pub async fn write(store: &Store, event_count: u64, seed: u64) -> Result<()> {
     tx.insert_rows("ai_usage_log", &LOG_COLUMNS, &log, "ON CONFLICT DO NOTHING").await?;
     tx.insert_rows("chat_requests", &CHAT_COLUMNS, &chats, "ON CONFLICT DO NOTHING").await?;
     tx.insert_rows("request_analytics", &ANALYTICS_COLUMNS, &analytics, "ON CONFLICT DO NOTHING").await?;
-    seats::write(&mut tx, seed).await?;
+    seats::write(&mut tx, seed, start_of(as_of)).await?;
     tx.commit().await
 }
 
@@ -126,16 +126,16 @@ fn email(index: u64) -> String {
     format!("user{index}@example.com")
 }
 
-fn logged(random: &mut SplitMix64, users: &[Uuid], event_count: u64) -> Vec<Value> {
+fn logged(random: &mut SplitMix64, as_of: NaiveDate, users: &[Uuid], event_count: u64) -> Vec<Value> {
     let id = random.uuid();
     let user = random.skewed(USERS);
-    let occurred_at = random.instant();
+    let occurred_at = random.instant(as_of);
     // Most users work for one customer, the support team (the first few) for any, now and then for none.
     let customer = if user < 6 { random.below(CUSTOMERS.len() as u64) } else { user % CUSTOMERS.len() as u64 };
     let customer = (random.below(20) != 0).then_some(customer);
     // One customer changed its name half-way: a rename never splits it.
     let name = customer.map(|index| match CUSTOMERS.get(usize::try_from(index).unwrap_or(0)) {
-        Some(&"Acme Freight") if occurred_at > as_of() - TimeDelta::days(45) => "Acme Logistics",
+        Some(&"Acme Freight") if occurred_at > start_of(as_of) - TimeDelta::days(45) => "Acme Logistics",
         Some(name) => name,
         None => "",
     });
@@ -161,10 +161,10 @@ fn logged(random: &mut SplitMix64, users: &[Uuid], event_count: u64) -> Vec<Valu
     ]
 }
 
-fn chat(random: &mut SplitMix64, users: &[Uuid], chats: &mut Vec<Vec<Value>>, analytics: &mut Vec<Vec<Value>>) {
+fn chat(random: &mut SplitMix64, as_of: NaiveDate, users: &[Uuid], chats: &mut Vec<Vec<Value>>, analytics: &mut Vec<Vec<Value>>) {
     let id = random.uuid();
     let user: Value = users.get(usize::try_from(random.skewed(CHAT_USERS)).unwrap_or(0)).copied().into();
-    let occurred_at = random.instant();
+    let occurred_at = random.instant(as_of);
     let (input, output) = (100 + random.small(2_000), 20 + random.small(800));
     let model = ["gpt-4", "gpt-4o-mini", "gpt-4o-mini", "in-house"][random.index(4)];
     let status = ["completed", "completed", "completed", "completed", "failed", "pending"][random.index(6)];
@@ -222,15 +222,15 @@ impl SplitMix64 {
         uuid::Builder::from_random_bytes((u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()).into_uuid()
     }
 
-    fn instant(&mut self) -> DateTime<Utc> {
-        let start = first_day().and_time(chrono::NaiveTime::MIN).and_utc();
+    fn instant(&mut self, as_of: NaiveDate) -> DateTime<Utc> {
+        let first_day = as_of - Days::new(DAYS);
         // Weekends are quiet, and so are nights.
         loop {
             let day = self.below(DAYS);
             let micros = self.below(86_400_000_000).midpoint(self.below(86_400_000_000));
-            let weekday = (day + 3) % 7;
+            let weekday = (day + u64::from(first_day.weekday().num_days_from_monday())) % 7;
             if weekday < 5 || self.below(4) == 0 {
-                return start + TimeDelta::days(day.cast_signed()) + TimeDelta::microseconds(micros.cast_signed());
+                return start_of(first_day) + TimeDelta::days(day.cast_signed()) + TimeDelta::microseconds(micros.cast_signed());
             }
         }
     }

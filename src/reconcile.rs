@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::engine::env::Context;
 use crate::failure::Failure;
+use crate::show::counted;
 use crate::snapshot::overlap;
 use crate::store::{Tx, Value};
 
@@ -148,8 +149,9 @@ impl Report {
     pub fn failure(&self) -> Option<anyhow::Error> {
         let first = self.differences.first()?;
         let text = format!(
-            "{} number(s) do not agree; first `{}`, {}: {} should be {} and is {}",
-            self.differences.len(),
+            "{} disagree{}; first `{}`, {}: {} should be {} and is {}",
+            counted(self.differences.len(), "number"),
+            if self.differences.len() == 1 { "s" } else { "" },
             first.check,
             first.window,
             first.subject,

@@ -1,5 +1,7 @@
 //! Numbers and texts as people read them, in the terminal and on the pages. Pure.
 
+use chrono::{DateTime, Utc};
+
 /// A text that cannot steer a terminal: control characters and those that turn the reading direction are shown as such.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|character| if character != '\n' && is_hidden(character) { '\u{fffd}' } else { character }).collect()
@@ -32,6 +34,23 @@ pub(crate) fn grouped(number: i64) -> String {
     if number < 0 { format!("-{text}") } else { text }
 }
 
+/// `1 row`, `2,000 rows`.
+pub(crate) fn counted(count: impl TryInto<i64>, name: &str) -> String {
+    let count = count.try_into().unwrap_or(i64::MAX);
+    format!("{} {name}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// How long ago something was, as people say it; a day where it was long ago.
+pub(crate) fn ago(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    match (now - then).num_seconds() {
+        seconds @ 0..60 => format!("{seconds} s ago"),
+        seconds @ 60..3_600 => format!("{} min ago", seconds / 60),
+        seconds @ 3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        seconds @ 172_800..5_184_000 => format!("{} days ago", seconds / 86_400),
+        _ => then.date_naive().to_string(),
+    }
+}
+
 /// Milliseconds as seconds.
 pub(crate) fn seconds(duration_ms: i64) -> String {
     format!("{}.{:01} s", duration_ms / 1_000, duration_ms % 1_000 / 100)
@@ -46,6 +65,16 @@ mod tests {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(-1_234_567), "-1,234,567");
+    }
+
+    #[test]
+    fn counts_and_times_read_as_people_say_them() {
+        assert_eq!([0_i64, 1, 2_000].map(|count| counted(count, "row")), ["0 rows", "1 row", "2,000 rows"]);
+        let now: DateTime<Utc> = "2026-03-10T12:00:00Z".parse().unwrap();
+        let before = |seconds: i64| ago(now - chrono::TimeDelta::seconds(seconds), now);
+        assert_eq!([0, 59, 60, 3_599].map(before), ["0 s ago", "59 s ago", "1 min ago", "59 min ago"]);
+        assert_eq!([3_600, 172_799, 172_800].map(before), ["1 h ago", "47 h ago", "2 days ago"]);
+        assert_eq!([5_184_000, -1].map(before), ["2026-01-09", "2026-03-10"]);
     }
 
     #[test]

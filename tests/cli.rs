@@ -137,12 +137,27 @@ async fn json_logs_carry_run_job_and_window() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_is_the_same_each_time_and_refuses_a_folder_of_others() {
     let fixture = Fixture::empty(Engine::Sqlite).await;
-    let first = fixture.run_well(&["demo", "--dir", "a", "--events", "2000"]);
-    let second = fixture.run_well(&["demo", "--dir", "b", "--events", "2000"]);
+    let of_a_day = ["demo", "--events", "2000", "--as-of", "2026-04-01", "--dir"];
+    let first = fixture.run_well(&[&of_a_day[..], &["a"]].concat());
+    let second = fixture.run_well(&[&of_a_day[..], &["b"]].concat());
     assert_eq!(first.replace("a/", "b/").replace("-C a", "-C b"), second);
+    // Again, on whatever day: the folder says of which it is.
     assert_eq!(fixture.run_well(&["demo", "--dir", "a", "--events", "2000"]), first);
     assert!(first.contains("2026-01") && first.contains("cost USD") && first.contains("Database   a/tallyroll.db"), "{first}");
-    assert_eq!(fixture.run(&["demo", "--dir", "a", "--events", "10"]).code, Some(2));
+    for other in [&["--events", "10"][..], &["--events", "2000", "--as-of", "2026-05-01"]] {
+        assert_eq!(fixture.run(&[&["demo", "--dir", "a"], other].concat()).code, Some(2), "{other:?}");
+    }
+    for day in ["0001-01-01", "262142-12-31"] {
+        assert_eq!(fixture.run(&["demo", "--dir", "c", "--as-of", day]).code, Some(2), "{day}");
+    }
+    // Unless it is told otherwise it ends today, so that everything shows it.
+    fixture.run_well(&["demo", "--dir", "today", "--events", "2000"]);
+    for command in ["verify", "reconcile"] {
+        fixture.run_well(&["-C", "today", command]);
+    }
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&fixture.run_well(&["-C", "today", "dashboard", "--days", "7", "--json"])).unwrap();
+    assert!(dashboard["summary"]["total_requests"].as_i64().unwrap() > 20, "{dashboard}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

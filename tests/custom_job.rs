@@ -68,7 +68,7 @@ async fn a_failing_check_keeps_the_old_rows(engine: Engine) {
     fixture.log("2026-03-01T12:00:00.000000Z", &[("model_used", "'a'")]).await;
     let failed = fixture.run(RUN);
     assert_eq!(failed.code, Some(65), "{failed:?}");
-    assert!(failed.stderr.contains("Check `not_more_than_two` of job `usage_by_model` returned 1 row(s) for 2026-03"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("Check `not_more_than_two` of job `usage_by_model` returned 1 row for 2026-03"), "{}", failed.stderr);
     assert!(failed.stderr.contains("model = a, request_count = 3"), "{}", failed.stderr);
     assert_eq!(fixture.rows("SELECT request_count FROM usage_by_model").await, ["2"]);
 }

@@ -68,7 +68,7 @@ async fn an_edited_definition_can_be_accepted(engine: Engine) {
     fixture.write("sql/usage_by_model.sql", &SQL.replace("SUM(request_count)", "SUM(request_count + 0)"));
     assert!(fixture.run_well(&run(&["usage_by_model", "--dry-run"])).contains("its SQL changed"));
     let accepted = fixture.run_well(&run(&["usage_by_model", "--accept-definition"]));
-    assert!(accepted.contains("`usage_by_model`: 2 window(s) taken over as they are"), "{accepted}");
+    assert!(accepted.contains("`usage_by_model`: 2 windows taken over as they are"), "{accepted}");
     assert!(fixture.run_well(&run(&["usage_by_model"])).contains("Nothing is due"));
     assert_eq!(fixture.rows("SELECT usage_month, model, request_count FROM usage_by_model ORDER BY 1, 2").await, before);
     let refused = fixture.run(&run(&["usage_by_model", "--accept-definition", "--force"]));

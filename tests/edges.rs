@@ -59,7 +59,7 @@ async fn a_rebuild_refuses_to_lose_days(engine: Engine) {
     fixture.execute("DELETE FROM ai_usage_log WHERE created_at < '2026-03-15'").await;
     let refused = fixture.run(REBUILD);
     assert_eq!(refused.code, Some(65), "{refused:?}");
-    assert!(refused.stderr.contains("A rebuild would empty 2 day(s), the first 2026-03-01 (ai_usage_log)"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("A rebuild would empty 2 days, the first 2026-03-01 (ai_usage_log)"), "{}", refused.stderr);
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_daily").await, 4);
     fixture.run_well(&[REBUILD, &["--force"]].concat());
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_daily").await, 2);

@@ -449,7 +449,7 @@ async fn whatever_a_check_returns_is_shown(engine: Engine) {
         fixture.write("jobs/mine.toml", &format!("{JOB}[checks]\nodd = '''SELECT {value} AS v'''\n"));
         let failed = fixture.run(&["run-job", "mine", "--as-of", AS_OF]);
         assert_eq!(failed.code, Some(65), "{value} {failed:?}");
-        assert!(failed.stderr.contains("returned 1 row(s)") && failed.stderr.contains(shown), "{value} {}", failed.stderr);
+        assert!(failed.stderr.contains("returned 1 row") && failed.stderr.contains(shown), "{value} {}", failed.stderr);
         assert!(!failed.stderr.contains("panicked") && failed.stderr.len() < 2_000, "{value} {}", failed.stderr);
     }
     // Many rows are not all fetched to show the first.

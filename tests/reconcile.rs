@@ -90,7 +90,7 @@ async fn whatever_was_touched_is_found_with_both_numbers(engine: Engine) {
         (
             "usage_monthly_user",
             "DELETE FROM usage_monthly_user",
-            "results|usage_monthly_user 2026-02|rows and sums as written|1 row(s), request_count = 12, total_tokens = 1320, total_cost_nanos = 5400000|0 row(s)",
+            "results|usage_monthly_user 2026-02|rows and sums as written|1 row, request_count = 12, total_tokens = 1320, total_cost_nanos = 5400000|0 rows",
         ),
         // A day that nobody wrote.
         (
@@ -201,9 +201,7 @@ async fn the_job_keeps_what_it_found(engine: Engine) {
     let failed = fixture.run(&job);
     assert_eq!(failed.code, Some(65), "{failed:?}");
     assert!(
-        failed
-            .stderr
-            .contains("number(s) do not agree; first `months`, usage_monthly_customer 2026-02: request_count should be 12 and is 8"),
+        failed.stderr.contains("numbers disagree; first `months`, usage_monthly_customer 2026-02: request_count should be 12 and is 8"),
         "{}",
         failed.stderr
     );

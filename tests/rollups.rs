@@ -128,10 +128,10 @@ async fn checks_have_names(engine: Engine) {
     log_three(&fixture).await;
     fixture.log("2026-03-04T10:00:00.000000Z", &[("model_used", "NULL")]).await;
     for (checks, said) in [
-        ("not_null = [\"model\"]", "Check `not_null` of job `models` returned 1 row(s) for 2026-03"),
-        ("unique = [\"unique_users\"]", "Check `unique` of job `models` returned 1 row(s) for 2026-03"),
+        ("not_null = [\"model\"]", "Check `not_null` of job `models` returned 1 row for 2026-03"),
+        ("unique = [\"unique_users\"]", "Check `unique` of job `models` returned 1 row for 2026-03"),
         ("equal_sums = \"usage_dayly\"", "names `usage_dayly`, which no job writes"),
-        ("few = \"SELECT model FROM models WHERE request_count > 1\"", "Check `few` of job `models` returned 1 row(s)"),
+        ("few = \"SELECT model FROM models WHERE request_count > 1\"", "Check `few` of job `models` returned 1 row"),
     ] {
         fixture.write("jobs/models.toml", &format!("{MODELS}\n[checks]\n{checks}\n"));
         let failed = fixture.run(&["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-15T00:00:00Z", "--force"]);

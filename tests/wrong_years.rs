@@ -103,7 +103,7 @@ async fn what_was_sealed_stays_while_its_subscription_is_wrong(engine: Engine) {
     fixture.execute("UPDATE subscription SET start_at = '0001-01-01T00:00:00.000000Z' WHERE id IN ('a', 'b')").await;
     for _ in 0..2 {
         let run = fixture.run(&["run-job", "peak_seats", "--as-of", NOW]);
-        assert!(run.code == Some(65) && run.stderr.contains("2 subscription(s) cannot be billed"), "{run:?}");
+        assert!(run.code == Some(65) && run.stderr.contains("2 subscriptions cannot be billed"), "{run:?}");
         assert!(sealed(&fixture) == before);
         fixture.run_well(&["verify", "--as-of", NOW]);
         fixture.run_well(&["reconcile"]);

@@ -56,7 +56,7 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     }
     match problems.len() {
         0 => Ok(()),
-        count => Err(Failure::config(format!("{count} problem(s)")).listing(problems).into()),
+        count => Err(Failure::config(output::counted(count, "problem")).listing(problems).into()),
     }
 }
 

@@ -4,11 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use chrono::{Datelike as _, NaiveDate};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::output;
 use super::session::{Global, Session};
+use crate::clock::Clock;
 use crate::demo;
 use crate::engine::request::Request;
 use crate::failure::Failure;
@@ -25,6 +28,9 @@ pub(super) struct Arguments {
     /// Events in the log
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]
     events: u64,
+    /// The day that the log ends before; today unless set, or the day that the folder was made for
+    #[arg(long, value_name = "DAY")]
+    as_of: Option<NaiveDate>,
     /// Another seed gives another log
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -32,15 +38,15 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     let dir = &arguments.dir;
-    make_folder(dir, arguments)?;
+    let as_of = make_folder(dir, arguments)?;
     let session = Session::load(&Global { project: dir.clone(), database_url: Some("sqlite://tallyroll.db".into()), ..global })?;
     let store = session.open(Create::IfMissing).await?;
     store.migrate(false).await?;
-    demo::write(&store, arguments.events, arguments.seed).await?;
+    demo::write(&store, arguments.events, arguments.seed, as_of).await?;
     store.close().await;
 
     let context = session.context().await?;
-    let request = Request { as_of: demo::as_of(), downstream: true, ..Request::default() };
+    let request = Request { as_of: demo::start_of(as_of), downstream: true, ..Request::default() };
     for name in ["usage_daily", "peak_seats"] {
         let job = context.jobs.get(name)?;
         let reports = run::run(&context, job, &request, &Binding::default()).await?;
@@ -65,14 +71,14 @@ pub(super) async fn run(global: Global, arguments: &Arguments) -> Result<()> {
     output::line("")?;
     output::line(&output::table(&header, &header[2..], &peak_rows))?;
     let shown = dir.display();
-    let as_of = demo::as_of().date_naive();
     // As it was called: right after a build nothing is on the PATH.
     let program = std::env::args().next().unwrap_or_else(|| "tallyroll".to_owned());
     output::line(&format!(
-        "{quarantined} event(s) with a negative latency are in quarantine; no total holds them.\n\n\
+        "In quarantine, and in no total: {} with a negative latency.\n\n\
          Settings   {shown}/tallyroll.toml\nPrices     {shown}/prices.toml\nDatabase   {shown}/tallyroll.db\nParquet    {shown}/out\n\n\
          Try next:\n  {program} -C {shown} explain peak-seats --subscription acme-freight --month-number 4\n  \
-         {program} -C {shown} verify --as-of {as_of}\n  {program} -C {shown} serve"
+         {program} -C {shown} verify --as-of {as_of}\n  {program} -C {shown} serve",
+        output::counted(quarantined, "event")
     ))
 }
 
@@ -82,12 +88,25 @@ const SUMMARY: &str = include_str!("../../sql/demo_summary.sql");
 /// One row a billing month.
 const PEAKS: &str = include_str!("../../sql/demo_peaks.sql");
 
-/// The folder with its settings; one that holds another database is refused.
-fn make_folder(dir: &Path, arguments: &Arguments) -> Result<()> {
+/// What a demo was made of, kept beside its database.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Stamp {
+    events: u64,
+    seed: u64,
+    as_of: NaiveDate,
+}
+
+/// The folder with its settings, and the day that its log ends before; one that holds another database is refused.
+fn make_folder(dir: &Path, arguments: &Arguments) -> Result<NaiveDate> {
     let database = dir.join("tallyroll.db");
     let stamp = dir.join("demo.json");
-    let made_of = json!({ "events": arguments.events, "seed": arguments.seed }).to_string();
-    if database.exists() && fs::read_to_string(&stamp).ok().as_ref() != Some(&made_of) {
+    let known = fs::read_to_string(&stamp).ok().and_then(|text| serde_json::from_str::<Stamp>(&text).ok());
+    let as_of = arguments.as_of.or(known.as_ref().map(|known| known.as_of)).unwrap_or_else(|| Clock::system().now().date_naive());
+    if !(1972..=9_998).contains(&as_of.year()) {
+        return Err(Failure::usage(format!("A demo cannot be of {as_of}")).hint("name a day of this century, say").into());
+    }
+    let made_of = Stamp { events: arguments.events, seed: arguments.seed, as_of };
+    if database.exists() && known.as_ref() != Some(&made_of) {
         return Err(Failure::usage(format!("`{}` holds another database", dir.display()))
             .hint("choose another folder with `--dir`, or remove that one")
             .into());
@@ -97,9 +116,9 @@ fn make_folder(dir: &Path, arguments: &Arguments) -> Result<()> {
         &dir.join("tallyroll.toml"),
         "[database]\nurl = \"sqlite://tallyroll.db\"\n\n[quarantine]\n# A demo's quiet days are small, and one bad row is a large share of one.\nmax_ratio = 0.25\n",
     )?;
-    write_if_missing(&dir.join("prices.toml"), demo::PRICES)?;
-    fs::write(&stamp, &made_of)?;
-    Ok(())
+    write_if_missing(&dir.join("prices.toml"), &demo::prices(as_of))?;
+    fs::write(&stamp, serde_json::to_string(&made_of)?)?;
+    Ok(as_of)
 }
 
 /// The lines of the table of months; printed here as JSON, where that is asked for.

@@ -42,8 +42,8 @@ pub(super) async fn run(session: &Session, arguments: &Arguments) -> Result<()> 
     if session.json {
         return Ok(());
     }
-    output::line(&output::table(&["file", "rows"], &["rows"], &rows))?;
-    output::line(&format!("{} file(s) and their CSV twins in `{}`", files.len(), arguments.to.display()))
+    session.tell(&output::table(&["file", "rows"], &["rows"], &rows))?;
+    session.tell(&format!("{} and their CSV twins in `{}`", output::counted(files.len(), "file"), arguments.to.display()))
 }
 
 /// Fails where the folder is an output or would be in one: whoever reads an output would count every row twice.

@@ -89,7 +89,7 @@ async fn from_license(session: &Session, license: &Path, public_key: &Path, org:
         return output::json(&json!({ "subscription_id": license.id, "org_id": org, "is_changed": is_changed, "license": license }));
     }
     let done = if is_changed { "imported" } else { "was there already" };
-    output::line(&format!("Subscription `{}` of org `{}` {done}", output::printable(&license.id), output::printable(org)))
+    session.tell(&format!("Subscription `{}` of org `{}` {done}", output::printable(&license.id), output::printable(org)))
 }
 
 async fn files(session: Session, target: &'static Target, files: &[PathBuf], columns: &[String], constants: &[String]) -> Result<()> {
@@ -121,7 +121,7 @@ async fn files(session: Session, target: &'static Target, files: &[PathBuf], col
         return Ok(());
     }
     let header = ["file", "rows", "imported", "there already", "bad", "columns not used"];
-    output::line(&output::table(&header, &["rows", "imported", "there already", "bad"], &rows))?;
+    session.tell(&output::table(&header, &["rows", "imported", "there already", "bad"], &rows))?;
     for bad in &bad_lines {
         output::line(&output::printable(bad))?;
     }

@@ -12,7 +12,6 @@ use super::status::{self, JobStatus};
 use crate::clock::Clock;
 use crate::jobs::Jobs;
 use crate::schedule::{self, Schedule};
-use crate::store::format_instant;
 
 pub(super) async fn run(global: &Global) -> Result<()> {
     let session = Session::load(global)?;
@@ -65,14 +64,15 @@ pub(super) async fn run(global: &Global) -> Result<()> {
             job.writes.clone(),
             job.window.to_string(),
             schedule.map_or_else(upstream_schedule, |schedule| format!("{} {}", schedule.settings.cron, schedule.timezone)),
-            status.and_then(|status| status.last_success_at).map_or("never".to_owned(), format_instant),
+            status.and_then(|status| status.last_success_at).map_or("never".to_owned(), |at| output::instant(session.wide, at, now)),
             status.map_or("?".to_owned(), |status| (status.due + status.failed).to_string()),
         ]);
     }
     if session.json {
         return Ok(());
     }
-    output::line(&output::table(&["job", "reads", "writes", "window", "schedule", "last success", "due"], &["due"], &rows))?;
+    let header = ["job", "reads", "writes", "window", "schedule", "last success", "due"];
+    output::line(&output::narrow(session.wide, &header, &["due"], &rows, &["reads", "writes", "window"], &[]))?;
     if schedules.is_empty() {
         return Ok(());
     }
@@ -90,5 +90,7 @@ pub(super) fn times(schedules: &BTreeMap<String, Schedule>, now: DateTime<Utc>) 
             vec![job.clone(), schedule.describe(), schedule.local_fires(&fires).join("\n"), in_utc.join("\n")]
         })
         .collect();
-    output::table(&["job", "runs", "next times", "in UTC"], &[], &rows)
+    // Where all clocks are UTC, the times say so themselves.
+    let is_local = schedules.values().any(|schedule| schedule.timezone != chrono_tz::UTC);
+    output::narrow(is_local, &["job", "runs", "next times", "in UTC"], &[], &rows, &["in UTC"], &[])
 }

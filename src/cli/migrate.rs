@@ -37,22 +37,22 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
         if session.json {
             output::json(&json!({ "version": migration.version, "description": migration.description, "state": state }))?;
         } else if !migration.already_applied {
-            output::line(&format!("{} {}: {state}", migration.version, migration.description))?;
+            session.tell(&format!("{} {}: {state}", migration.version, migration.description))?;
         }
     }
     if !session.json && !roles_only && migrations.iter().all(|migration| migration.already_applied) {
-        output::line(&format!("The schema at `{}` is up to date", store.location()))?;
+        session.tell(&format!("The schema at `{}` is up to date", store.location()))?;
     }
     roles?;
     for table in tables? {
         if session.json {
             output::json(&json!({ "table": table, "state": "made" }))?;
         } else {
-            output::line(&format!("Made the table {table} of a job of the project"))?;
+            session.tell(&format!("Made the table {table} of a job of the project"))?;
         }
     }
     if arguments.roles && !session.json {
-        output::line(
+        session.tell(
             "The roles tallyroll_migrator, tallyroll_owner, tallyroll_runner, tallyroll_writer, tallyroll_reader and tallyroll_user are there, with their rights",
         )?;
     }

@@ -6,15 +6,17 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::engine::env::Event;
 use crate::failure;
+use crate::show::ago;
 use crate::show::escaped;
-pub(super) use crate::show::{grouped, printable, seconds};
-use crate::store::url;
+pub(super) use crate::show::{counted, grouped, printable, seconds};
+use crate::store::{format_instant, url};
 
 /// Writes a text and a line end to stdout. A closed pipe is not an error.
 pub(super) fn line(text: &str) -> Result<()> {
@@ -81,6 +83,29 @@ pub(super) fn table(header: &[&str], right: &[&str], rows: &[Vec<String>]) -> St
         }
     }
     table.to_string()
+}
+
+/// A table without the columns that only `--wide` shows, and without those of `if_any` in which nothing stands but zeros.
+pub(super) fn narrow(wide: bool, header: &[&str], right: &[&str], rows: &[Vec<String>], wide_only: &[&str], if_any: &[&str]) -> String {
+    let is_blank = |index: usize| rows.iter().all(|row| row.get(index).is_none_or(|text| text == "0" || text == "-"));
+    let is_kept = |(index, name): &(usize, &&str)| wide || !(wide_only.contains(name) || if_any.contains(name) && is_blank(*index));
+    let kept: Vec<usize> = header.iter().enumerate().filter(is_kept).map(|(index, _)| index).collect();
+    let header: Vec<&str> = kept.iter().map(|index| header[*index]).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| kept.iter().filter_map(|index| row.get(*index).cloned()).collect()).collect();
+    table(&header, right, &rows)
+}
+
+/// A run's id; without `--wide` its last characters, which commands take as well.
+pub(super) fn run_id(wide: bool, id: &str) -> String {
+    let start = if wide { 0 } else { id.len().saturating_sub(SHORT_ID) };
+    id.get(start..).unwrap_or(id).to_owned()
+}
+
+const SHORT_ID: usize = 8;
+
+/// An instant; without `--wide` how long ago it was.
+pub(super) fn instant(wide: bool, at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    if wide { format_instant(at) } else { ago(at, now) }
 }
 
 /// A bar of up to `columns` blocks for a count beside the largest one.

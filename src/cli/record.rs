@@ -105,7 +105,7 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
         return Ok(());
     }
     if table.is_empty() {
-        return output::line("No count changed; the ledger stays as it is");
+        return session.tell("No count changed; the ledger stays as it is");
     }
-    output::line(&output::table(&["row", "seat type", "seats", "in force from", "reason"], &["row", "seats"], &table))
+    session.tell(&output::table(&["row", "seat type", "seats", "in force from", "reason"], &["row", "seats"], &table))
 }

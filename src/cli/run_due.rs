@@ -82,8 +82,8 @@ fn print(session: &Session, ticked: &Ticked) -> Result<()> {
         if session.json {
             output::json(&json!({ "job": job, "scheduled_for": slot, "fate": fate }))?;
         } else {
-            output::line(&format!("{job} {}: {fate}", format_instant(**slot)))?;
+            session.tell(&format!("{job} {}: {fate}", format_instant(**slot)))?;
         }
     }
-    if slots.is_empty() && !session.json { output::line("No schedule is due") } else { Ok(()) }
+    Ok(())
 }

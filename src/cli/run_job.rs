@@ -71,16 +71,19 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let named = named_days(arguments)?;
     let context = session.context().await?;
     let job = context.jobs.get(&arguments.job)?;
-    let request = match &arguments.resume {
-        Some(run_id) => resumed(&context, job, run_id).await?,
-        None => Request {
+    let (request, resume) = if let Some(run_id) = &arguments.resume {
+        let (request, run_id) = resumed(&context, job, run_id).await?;
+        (request, Some(run_id))
+    } else {
+        let request = Request {
             from: named.map(|(from, _)| from),
             to: named.and_then(|(_, to)| to),
             as_of: arguments.as_of.unwrap_or_else(|| context.clock.now()),
             downstream: arguments.downstream,
             force: arguments.force,
             rebuild: arguments.rebuild,
-        },
+        };
+        (request, None)
     };
     if arguments.accept_definition {
         return accept_definition(&session, &context, job, arguments.downstream).await;
@@ -88,7 +91,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     if arguments.dry_run {
         return dry_run(&session, &context, job, &request).await;
     }
-    let binding = Binding { lock_wait: Duration::from_secs(arguments.lock_wait), resume: arguments.resume.clone(), ..Binding::default() };
+    let binding = Binding { lock_wait: Duration::from_secs(arguments.lock_wait), resume, ..Binding::default() };
     let mut reports = run::run(&context, job, &request, &binding).await?;
     if let Ok((schedules, _)) = schedule::read(&context.project, &context.jobs) {
         metrics::write_textfile(&context, &schedules).await;
@@ -126,12 +129,14 @@ fn named_days(arguments: &Arguments) -> Result<Option<(NaiveDate, Option<NaiveDa
     Ok(Some((from, arguments.to)))
 }
 
-async fn resumed(context: &Context, job: &Job, run_id: &str) -> Result<Request> {
+/// What a run was asked to do, and its whole id.
+async fn resumed(context: &Context, job: &Job, run_id: &str) -> Result<(Request, String)> {
     let run =
         context.store.run(run_id).await?.filter(|run| run.job == job.name).ok_or_else(|| {
             Failure::usage(format!("There is no run `{run_id}` of job `{}`", job.name)).hint("`tallyroll runs` lists them")
         })?;
-    serde_json::from_str(&run.request).with_context(|| format!("The record of run `{run_id}` cannot be read"))
+    let request = serde_json::from_str(&run.request).with_context(|| format!("The record of run `{run_id}` cannot be read"))?;
+    Ok((request, run.run_id))
 }
 
 async fn accept_definition(session: &Session, context: &Context, job: &Job, downstream: bool) -> Result<()> {
@@ -144,7 +149,7 @@ async fn accept_definition(session: &Session, context: &Context, job: &Job, down
         if session.json {
             output::json(&json!({ "job": job.name, "windows": window_count }))?;
         } else {
-            output::line(&format!("`{}`: {window_count} window(s) taken over as they are", job.name))?;
+            session.tell(&format!("`{}`: {} taken over as they are", job.name, output::counted(window_count, "window")))?;
         }
     }
     context.store.close().await;
@@ -165,7 +170,7 @@ async fn dry_run(session: &Session, context: &Arc<Context>, job: &Job, request: 
         if let Some(billing) = window.billing.take() {
             window.state = match billing.revision_count {
                 0 => billing.state.to_owned(),
-                count => format!("{}, {count} revision(s)", billing.state),
+                count => format!("{}, {}", billing.state, output::counted(count, "revision")),
             };
             corrections.extend(billing.corrections.into_iter().map(|correction| {
                 vec![
@@ -191,14 +196,14 @@ async fn dry_run(session: &Session, context: &Arc<Context>, job: &Job, request: 
     if !corrections.is_empty() {
         let count = corrections.len();
         corrections.truncate(SHOWN_CORRECTIONS);
-        output::line(&format!("\n{count} row(s) of closed months would be corrected by a new revision:"))?;
+        output::line(&format!("\n{} of closed months would be corrected by a new revision:", output::counted(count, "row")))?;
         let header = ["billing month", "subscription", "month", "seat type", "peak", "change", "why"];
         output::line(&output::table(&header, &["month", "peak", "change"], &corrections))?;
         if count > SHOWN_CORRECTIONS {
             output::line(&format!("… and {} more; `--json` lists them all", count - SHOWN_CORRECTIONS))?;
         }
     }
-    output::line(&format!("{} window(s) would be written; nothing was changed", rows.len()))
+    output::line(&format!("{} would be written; nothing was changed", output::counted(rows.len(), "window")))
 }
 
 fn print(session: &Session, reports: &[JobReport], request: &Request) -> Result<()> {
@@ -207,7 +212,7 @@ fn print(session: &Session, reports: &[JobReport], request: &Request) -> Result<
     }
     if reports.iter().all(|report| report.run_id.is_none()) {
         let names: Vec<String> = reports.iter().map(|report| format!("`{}`", report.job)).collect();
-        return output::line(&format!("Nothing is due for {} as of {}", names.join(", "), format_instant(request.as_of)));
+        return session.tell(&format!("Nothing is due for {} as of {}", names.join(", "), format_instant(request.as_of)));
     }
     let rows: Vec<Vec<String>> = reports
         .iter()
@@ -223,10 +228,11 @@ fn print(session: &Session, reports: &[JobReport], request: &Request) -> Result<
                 output::grouped(report.rows_out),
                 output::grouped(report.quarantined_count),
                 output::seconds(report.duration_ms),
-                report.run_id.clone().unwrap_or_else(|| "-".to_owned()),
+                report.run_id.as_ref().map_or("-".to_owned(), |id| output::run_id(session.wide, id)),
             ]
         })
         .collect();
     let header = ["job", "windows", "rows in", "rows out", "quarantined", "took", "run"];
-    output::line(&output::table(&header, &["windows", "rows in", "rows out", "quarantined", "took"], &rows))
+    let right = ["windows", "rows in", "rows out", "quarantined", "took"];
+    session.tell(&output::narrow(session.wide, &header, &right, &rows, &[], &["quarantined"]))
 }

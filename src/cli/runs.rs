@@ -5,8 +5,9 @@ use clap::Args;
 
 use super::output;
 use super::session::Session;
+use crate::clock::Clock;
 use crate::jobs::Jobs;
-use crate::store::{Create, format_instant};
+use crate::store::Create;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -32,14 +33,15 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     if session.json {
         return runs.iter().try_for_each(output::json);
     }
+    let (wide, now) = (session.wide, Clock::system().now());
     let rows: Vec<Vec<String>> = runs
         .iter()
         .map(|run| {
             vec![
-                run.run_id.clone(),
+                output::run_id(wide, &run.run_id),
                 run.job.clone(),
                 run.state.to_string(),
-                format_instant(run.started_at),
+                output::instant(wide, run.started_at, now),
                 run.duration_ms.map_or("-".to_owned(), output::seconds),
                 format!("{}/{}", run.windows_done, run.windows_planned),
                 output::grouped(run.rows_in),
@@ -49,10 +51,11 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
         })
         .collect();
     let header = ["run", "job", "state", "started", "took", "windows", "rows in", "rows out", "quarantined"];
-    output::line(&output::table(&header, &["took", "windows", "rows in", "rows out", "quarantined"], &rows))?;
+    let right = ["took", "windows", "rows in", "rows out", "quarantined"];
+    output::line(&output::narrow(wide, &header, &right, &rows, &["rows in", "rows out"], &["quarantined"]))?;
     for run in &runs {
         if let Some(error) = &run.error_text {
-            output::line(&format!("{}: {}", run.run_id, output::printable(error)))?;
+            output::line(&format!("{}: {}", output::run_id(wide, &run.run_id), output::printable(error)))?;
         }
     }
     Ok(())

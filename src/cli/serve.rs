@@ -75,14 +75,16 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
 
     tick_until_stopped(&context, &scheduler, &heartbeat_micros).await?;
     let grace = Duration::from_secs(context.config.serve.grace_seconds.into());
-    if tokio::time::timeout(grace, scheduler.finish()).await.is_err() {
+    let is_clean = tokio::time::timeout(grace, scheduler.finish()).await.is_ok();
+    if !is_clean {
         tracing::warn!("Runs that did not end in time are cut off; the database rolls them back");
         scheduler.abort().await;
     }
     answers_end.send_replace(true);
     let _ = tokio::time::timeout(LAST_ANSWERS, answers).await;
     context.store.close().await;
-    check_stop(&context.stop)
+    // Asked to stop, it has stopped: that is no error.
+    if is_clean { Ok(()) } else { check_stop(&context.stop) }
 }
 
 /// Looks what is due at every wake-up, until a signal asks the process to stop.

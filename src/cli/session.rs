@@ -39,6 +39,12 @@ pub(super) struct Global {
     /// Print JSON: one document, or one per line for lists
     #[arg(long, global = true)]
     pub(super) json: bool,
+    /// Show every column, whole run ids and instants, in tables wider than 80 characters
+    #[arg(long, global = true)]
+    pub(super) wide: bool,
+    /// Log errors alone, and do not report what was done
+    #[arg(long, short = 'q', global = true)]
+    pub(super) quiet: bool,
 }
 
 /// A loaded project.
@@ -46,6 +52,8 @@ pub(super) struct Session {
     pub(super) project: Project,
     pub(super) loaded: config::Loaded,
     pub(super) json: bool,
+    pub(super) wide: bool,
+    pub(super) quiet: bool,
 }
 
 impl Session {
@@ -59,12 +67,17 @@ impl Session {
         let project = Project::new(&global.project);
         let flags: Vec<(&str, SecretString)> = global.database_url.iter().map(|url| ("database.url", url.clone())).collect();
         let loaded = config::load(&project, std::env::vars_os(), &flags)?;
-        start_logging(loaded.config.log.format);
-        Ok(Self { project, loaded, json: global.json })
+        start_logging(loaded.config.log.format, global.quiet);
+        Ok(Self { project, loaded, json: global.json, wide: global.wide, quiet: global.quiet })
     }
 
     pub(super) async fn open(&self, create: Create) -> Result<Store> {
         Store::open(&self.project, &self.loaded.config, create).await
+    }
+
+    /// Says what was done, unless `--quiet` asks for nothing of the kind.
+    pub(super) fn tell(&self, text: &str) -> Result<()> {
+        if self.quiet { Ok(()) } else { output::line(text) }
     }
 
     /// Everything a run needs, with a progress bar on a terminal.
@@ -116,9 +129,9 @@ pub(super) fn stop_signal() -> Result<watch::Receiver<Option<i32>>> {
 
 /// Logs go to stderr: quiet on a terminal, where a progress bar and a table say the same. They are our own lines, however loud: those
 /// of libraries repeat what was sent and answered, with the secrets in it.
-fn start_logging(format: LogFormat) {
+fn start_logging(format: LogFormat, quiet: bool) {
     let level = if std::io::stderr().is_terminal() && format == LogFormat::Text { "warn" } else { "info" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = if quiet { EnvFilter::new("error") } else { EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level)) };
     let own = || filter_fn(|metadata| metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME")));
     let filter = filter.and(own());
     let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);

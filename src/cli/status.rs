@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::output;
 use super::session::Session;
+use crate::clock::Clock;
 use crate::engine::env::Context;
 use crate::engine::request::Request;
 use crate::failure::{self, Failure};
 use crate::job::Job;
 use crate::operator;
 use crate::plan::Plan;
-use crate::store::format_instant;
 use crate::store::windows::WindowState;
 
 /// Windows of one job, counted by state.
@@ -38,6 +38,7 @@ pub(super) async fn run(session: Session) -> Result<()> {
     if session.json {
         return statuses.iter().try_for_each(output::json);
     }
+    let (wide, now) = (session.wide, Clock::system().now());
     let rows: Vec<Vec<String>> = statuses
         .iter()
         .map(|status| {
@@ -50,12 +51,13 @@ pub(super) async fn run(session: Session) -> Result<()> {
                 status.kept.to_string(),
                 status.first_window.clone().unwrap_or_else(|| "-".to_owned()),
                 status.last_window.clone().unwrap_or_else(|| "-".to_owned()),
-                status.last_success_at.map_or("never".to_owned(), format_instant),
+                status.last_success_at.map_or("never".to_owned(), |at| output::instant(wide, at, now)),
             ]
         })
         .collect();
     let header = ["job", "done", "due", "failed", "missing", "kept", "first", "last", "last success"];
-    output::line(&output::table(&header, &["done", "due", "failed", "missing", "kept"], &rows))?;
+    let right = ["done", "due", "failed", "missing", "kept"];
+    output::line(&output::narrow(wide, &header, &right, &rows, &["first"], &["failed", "missing", "kept"]))?;
     for status in &statuses {
         if let Some(error) = &status.last_error {
             output::line(&format!("{}: {}", status.job, output::printable(error)))?;

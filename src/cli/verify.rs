@@ -47,7 +47,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
             month.revision_count.to_string(),
             output::grouped(i64::try_from(month.row_count)?),
             output::grouped(month.peak_seats),
-            if month.problems.is_empty() { "holds".to_owned() } else { format!("{} problem(s)", month.problems.len()) },
+            if month.problems.is_empty() { "holds".to_owned() } else { output::counted(month.problems.len(), "problem") },
         ]);
     }
     if !session.json {
@@ -66,7 +66,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let count = problems.len();
-    Err(Failure::bad_data(format!("{count} problem(s)"))
+    Err(Failure::bad_data(output::counted(count, "problem"))
         .listing(problems)
         .hint("a sealed file that was changed or lost comes back from a copy; it is never written anew")
         .into())

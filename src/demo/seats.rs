@@ -3,7 +3,7 @@
 use anyhow::Result;
 use chrono::{DateTime, Days, TimeDelta, Utc};
 
-use super::{CUSTOMERS, SplitMix64, as_of};
+use super::{CUSTOMERS, SplitMix64};
 use crate::store::{Tx, Value};
 
 /// Days before the demo's end on which the first subscription starts.
@@ -13,7 +13,7 @@ const FIRST_START_DAYS: u64 = 270;
 ///
 /// # Errors
 /// What the database says.
-pub(super) async fn write(tx: &mut Tx, seed: u64) -> Result<()> {
+pub(super) async fn write(tx: &mut Tx, seed: u64, as_of: DateTime<Utc>) -> Result<()> {
     // A sequence of its own: the usage log stays what it is for a seed.
     let mut random = SplitMix64(seed ^ 0x5ea7);
     let mut subscriptions = Vec::new();
@@ -21,7 +21,7 @@ pub(super) async fn write(tx: &mut Tx, seed: u64) -> Result<()> {
     for (index, customer) in CUSTOMERS.iter().enumerate() {
         let index = index as u64;
         // The first starts on a 31st at noon: its months end on the last days of the short ones.
-        let start_at = as_of() - Days::new(FIRST_START_DAYS - 9 * index) + TimeDelta::hours(12);
+        let start_at = as_of - Days::new(FIRST_START_DAYS - 9 * index) + TimeDelta::hours(12);
         let start_at = if index == 0 { start_at + Days::new(26) } else { start_at };
         let org_id = (100 + index).to_string();
         let committed = 10 + 5 * random.small(8);
@@ -38,7 +38,7 @@ pub(super) async fn write(tx: &mut Tx, seed: u64) -> Result<()> {
         // One org began to record late: its first months are not covered.
         let mut at = if index == 5 { start_at + Days::new(75) } else { start_at - Days::new(3) };
         let (mut base, mut free) = (committed - random.small(8), random.small(4));
-        while at < as_of() {
+        while at < as_of {
             for (seat_type, seats) in [("base", base), ("free", free), ("total", base + free)] {
                 events.push((at, vec![org_id.as_str().into(), seat_type.into(), seats.into(), at.into(), at.into(), "seat_change".into()]));
             }

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::job::Job;
 use crate::operator::usage_rollup::UsageRollup;
 use crate::operator::usage_rollup::quarantine::{OCCURRED_IN_FUTURE, latest_occurred_at};
+use crate::show::counted;
 use crate::source::Source;
 use crate::sql_text::quote_identifier;
 use crate::store::windows::WindowState;
@@ -143,8 +144,8 @@ impl Plan {
         }
         if let (Some(first), false) = (lost.first(), request.force) {
             return Err(Failure::bad_data(format!(
-                "A rebuild would empty {} day(s), the first {first}: their raw rows are gone",
-                lost.len()
+                "A rebuild would empty {}, the first {first}: their raw rows are gone",
+                counted(lost.len(), "day")
             ))
             .hint("restore the raw rows first, or give up those results with `--force`")
             .into());

@@ -8,6 +8,7 @@ use chrono::NaiveDate;
 use crate::job::{Job, OperatorKind};
 use crate::jobs::Jobs;
 use crate::operator::content;
+use crate::show::counted;
 use crate::sql_text::quote_identifier;
 use crate::store::Store;
 use crate::window::{Window, WindowKind};
@@ -56,8 +57,8 @@ async fn of_job(store: &Store, job: &Job) -> Result<Vec<Noted>> {
         // Windows from before contents were noted have their row count alone.
         let has_content = state.is_none_or(|state| state.content.is_some());
         let shown = |rows: i64, content: Option<&String>| match content.filter(|_| has_content && rows > 0) {
-            Some(content) => format!("{rows} row(s), {content}"),
-            None => format!("{rows} row(s)"),
+            Some(content) => format!("{}, {content}", counted(rows, "row")),
+            None => counted(rows, "row"),
         };
         all.push(Noted {
             job: job.name.clone(),

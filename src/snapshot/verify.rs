@@ -15,6 +15,7 @@ use super::{CURRENT_FOLDER, FINAL_FOLDER, PEAK_FILE, PEAK_FOLDER, current_path, 
 use crate::failure::{self, Failure};
 use crate::jobs::Jobs;
 use crate::seats::calendar::BillingMonth;
+use crate::show::counted;
 use crate::store::Store;
 
 /// What checking one billing month gave.
@@ -176,8 +177,8 @@ fn month_in(path: &str) -> Option<BillingMonth> {
 pub fn ledger_problem(month: BillingMonth, corrections: &[PeakRow<'_>]) -> String {
     let first = corrections.first().map_or_else(String::new, |first| {
         format!(
-            " for {} subscription month(s), first `{}` month {} ({})",
-            corrections.len(),
+            " for {}, first `{}` month {} ({})",
+            counted(corrections.len(), "subscription month"),
             first.subscription_id.chars().take(60).collect::<String>(),
             first.month.period.number,
             first.entry.correction_reason.as_deref().unwrap_or("changed"),

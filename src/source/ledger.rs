@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::project::{Project, ProjectFile};
 use crate::seats::calendar::implausible;
 use crate::seats::{LedgerRow, MAX_SEATS, Series, Subscription};
+use crate::show::counted;
 use crate::sql_text::{self, Numbered};
 use crate::store::{Row, Store, Tx, Value, classify, format_instant, no_session, reading};
 
@@ -64,7 +65,7 @@ impl BadSubscription {
     pub fn failure_of_all(bad: &[Self]) -> Option<Failure> {
         let named = bad.iter().take(NAMED).map(|bad| format!("`{}`: {}", shortened(&bad.id), bad.reason));
         let more = (bad.len() > NAMED).then(|| format!("… and {} more", bad.len() - NAMED));
-        let failure = Failure::bad_data(format!("{} subscription(s) cannot be billed; all others are", bad.len()));
+        let failure = Failure::bad_data(format!("{} cannot be billed; all others are", counted(bad.len(), "subscription")));
         (!bad.is_empty()).then(|| failure.listing(named.chain(more)).hint(FIX))
     }
 }

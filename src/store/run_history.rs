@@ -59,13 +59,23 @@ impl Store {
         self.query(&sql, &[job.into()]).await?.first().map(run_of).transpose()
     }
 
-    /// One run by its id.
+    /// One run by its id, or by the last eight characters of it, which are random.
     ///
     /// # Errors
     /// What the database says.
     pub async fn run(&self, run_id: &str) -> Result<Option<Run>> {
         let sql = format!("SELECT {RUN_COLUMNS} FROM job_run WHERE run_id = $1");
-        self.query(&sql, &[run_id.into()]).await?.first().map(run_of).transpose()
+        if let Some(row) = self.query(&sql, &[run_id.into()]).await?.first() {
+            return run_of(row).map(Some);
+        }
+        if run_id.len() != 8 {
+            return Ok(None);
+        }
+        let sql = format!("SELECT {RUN_COLUMNS} FROM job_run WHERE substr(run_id, length(run_id) - 7) = $1 LIMIT 2");
+        match self.query(&sql, &[run_id.into()]).await?.as_slice() {
+            [row] => run_of(row).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// The log lines of a run that has ended, one per line.

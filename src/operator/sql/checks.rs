@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use super::SqlSelect;
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::show::counted;
 use crate::sql_text;
 use crate::store::reading::only_reads;
 use crate::store::{Store, Tx, Value};
@@ -68,8 +69,7 @@ impl SqlSelect {
         let Some(first) = failures.first() else { return Ok(()) };
         let shown: Vec<String> =
             first.columns.iter().zip(&first.values).map(|(column, value)| format!("{column} = {}", shown(value))).collect();
-        let count =
-            if failures.len() < MOST_FAILURES { format!("{} row(s)", failures.len()) } else { format!("{MOST_FAILURES} rows or more") };
+        let count = if failures.len() < MOST_FAILURES { counted(failures.len(), "row") } else { format!("{MOST_FAILURES} rows or more") };
         Err(Failure::bad_data(format!("Check `{name}` of job `{}` returned {count} for {window}, first: {}", job.name, shown.join(", ")))
             .hint(format!("the window's old rows stay; the check is in `{}`", job.origin))
             .into())
