@@ -24,7 +24,7 @@ async fn a_late_row_is_not_lost_to_a_resume(engine: Engine) {
     let report: serde_json::Value = serde_json::from_str(&fixture.run_well(&["run-job", "usage_daily", "--json"])).unwrap();
     let run_id = report["jobs"][0]["run_id"].as_str().unwrap();
     fixture.log("2026-03-01T11:00:00.000000Z", &[]).await;
-    assert_eq!(fixture.written(&["run-job", "usage_daily", "--resume", run_id]), ["usage_daily 2026-03-01"]);
+    assert_eq!(fixture.written(&["run-job", "usage_daily", "--resume", &run_id[28..]]), ["usage_daily 2026-03-01"]);
     assert_eq!(fixture.number("SELECT SUM(request_count) FROM usage_daily").await, 2);
 }
 
