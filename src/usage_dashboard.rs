@@ -46,7 +46,8 @@ pub struct Summary {
     pub total_cost_usd: Option<Usd>,
     pub avg_tokens_per_request: i64,
     pub avg_cost_per_request: Option<Usd>,
-    pub avg_latency_ms: i64,
+    /// Over successful requests that logged one; none without any.
+    pub avg_latency_ms: Option<i64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -171,7 +172,7 @@ impl UsageDashboard {
             total_cost_usd: cost(total_nanos, request_count, 2)?,
             avg_tokens_per_request: average(int("success_total_tokens")?, success_count)?.unwrap_or(0),
             avg_cost_per_request: success_cost(&total, 4)?,
-            avg_latency_ms: average(int("success_latency_ms_sum")?, int("success_latency_count")?)?.unwrap_or(0),
+            avg_latency_ms: average(int("success_latency_ms_sum")?, int("success_latency_count")?)?,
         };
         let costs = Costs {
             input_cost_usd: cost(known("input_cost_nanos")?, request_count, 2)?,

@@ -172,7 +172,11 @@ async fn every_number_is_that_of_the_raw_rows(engine: Engine) {
             cost_of(&within, 2),
             rounded(sum(&good, tokens), over(&good), 0),
             cost_of_each(&within, 4),
-            rounded(sum(&timed, |request| request.latency_ms.unwrap().into()), over(&timed), 0),
+            if timed.is_empty() {
+                "null".to_owned()
+            } else {
+                rounded(sum(&timed, |request| request.latency_ms.unwrap().into()), over(&timed), 0)
+            },
         );
         assert!(text.contains(&summary), "{days} days\n{summary}\n{text}");
         let costs = format!(

@@ -153,7 +153,7 @@ BEGIN
                 'avg_cost_per_request', tallyroll.tallyroll_cost_of_each(
                     SUM(success_cost_nanos)::NUMERIC, SUM(success_priced_count)::NUMERIC, SUM(success_count)::NUMERIC, 4
                 ),
-                'avg_latency_ms', COALESCE(tallyroll.tallyroll_average(SUM(success_latency_ms_sum)::NUMERIC, SUM(success_latency_count)::NUMERIC), 0)
+                'avg_latency_ms', tallyroll.tallyroll_average(SUM(success_latency_ms_sum)::NUMERIC, SUM(success_latency_count)::NUMERIC)
             ),
             'costs', jsonb_build_object(
                 'input_cost_usd', tallyroll.tallyroll_cost(SUM(input_cost_nanos)::NUMERIC, SUM(request_count)::NUMERIC, 2),

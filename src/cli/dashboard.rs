@@ -94,7 +94,8 @@ fn print_admin(dashboard: &UsageDashboard, days: u64) -> Result<()> {
         shown(summary.avg_cost_per_request.as_ref()),
         shown(costs.cost_per_1k_tokens.as_ref())
     ))?;
-    output::line(&format!("  latency      {} ms", output::grouped(summary.avg_latency_ms)))?;
+    let latency = summary.avg_latency_ms.map_or("unknown".to_owned(), |latency| format!("{} ms", output::grouped(latency)));
+    output::line(&format!("  latency      {latency}"))?;
     for (name, month) in [("this month", &dashboard.current_month), ("last month", &dashboard.previous_month)] {
         output::line(&format!("  {name}   {} requests, {} USD", output::grouped(month.requests), shown(month.cost_usd.as_ref())))?;
     }
