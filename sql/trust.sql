@@ -54,14 +54,18 @@ WITH RECURSIVE session AS (
     JOIN pg_inherits ON pg_inherits.inhparent = family.oid
     JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
 ), type AS (
-    -- Of the columns, and what those are arrays of, domains over or ranges of.
+    -- Of the columns, and what those are arrays of, domains over, ranges of or made up of.
     SELECT family.oid AS relation, atttypid AS oid FROM family JOIN pg_attribute ON attrelid = family.oid WHERE attnum > 0 AND NOT attisdropped
     UNION
     SELECT type.relation, part.oid
     FROM type
     JOIN pg_type ON pg_type.oid = type.oid AND pg_type.oid >= 16384
     LEFT JOIN pg_range ON rngtypid = pg_type.oid
-    CROSS JOIN LATERAL (VALUES (typelem), (typbasetype), (rngsubtype)) AS part (oid)
+    CROSS JOIN LATERAL (
+        VALUES (typelem), (typbasetype), (rngsubtype)
+        UNION ALL
+        SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped
+    ) AS part (oid)
     WHERE part.oid <> 0
 ), part AS (
     -- What calls functions when a row is read or written: defaults and generated columns, checks, indexes, rules.

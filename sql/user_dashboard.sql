@@ -1,4 +1,4 @@
--- Grain: user_id, everyone who made a request or has an account, as of :as_of. Input: usage_monthly_user, usage_daily_user,
+-- Grain: user_id, every UUID that made a request or has an account, as of :as_of. Input: usage_monthly_user, usage_daily_user,
 -- usage_requests_by_category, users, user_plans. Output: user_dashboard_data. Counts and sums are all-time unless they say otherwise.
 -- NOT MATERIALIZED: asked for one user, the database looks at that user's rows only.
 WITH total AS NOT MATERIALIZED (
@@ -13,9 +13,6 @@ WITH total AS NOT MATERIALIZED (
         CAST(SUM(rating_sum) AS BIGINT) AS rating_sum,
         CAST(SUM(rating_count) AS BIGINT) AS rating_count
     FROM usage_monthly_user
-    -- The table's users are UUIDs.
-    WHERE user_id LIKE '________-____-____-____-____________'
-        AND length(replace(user_id, '-', '')) = 32 AND ltrim(user_id, '0123456789abcdef-') = ''
     GROUP BY user_id
 ), plan AS (
     -- Of several plans in force, the one with the latest start.
@@ -26,22 +23,28 @@ WITH total AS NOT MATERIALIZED (
         daily_requests,
         max_tokens_per_request,
         features,
-        ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY starts_at DESC, id DESC) AS place
+        ROW_NUMBER() OVER (PARTITION BY CAST(user_id AS TEXT) ORDER BY starts_at DESC, id DESC) AS place
     FROM user_plans
     WHERE is_active AND starts_at <= :as_of AND (expires_at IS NULL OR expires_at > :as_of)
 ), account AS NOT MATERIALIZED (
     -- A plan of the account itself; one that expired is free.
     SELECT
-        CAST(id AS TEXT) AS user_id,
+        id,
         is_active,
         CASE WHEN plan_expires_at IS NULL OR plan_expires_at > :as_of THEN plan ELSE 'free' END AS plan_name,
         -- The limit of an expired plan is not that of the free one: 100 is what an account begins with.
         CASE WHEN plan_expires_at IS NULL OR plan_expires_at > :as_of OR plan = 'free' THEN requests_limit ELSE 100 END AS monthly_limit
     FROM users
 ), everyone AS (
-    SELECT user_id FROM total
-    UNION
-    SELECT user_id FROM account
+    -- The table's users are UUIDs.
+    SELECT user_id
+    FROM (
+        SELECT user_id FROM total
+        UNION
+        SELECT CAST(id AS TEXT) FROM account
+    ) AS known
+    WHERE user_id LIKE '________-____-____-____-____________'
+        AND length(replace(user_id, '-', '')) = 32 AND ltrim(user_id, '0123456789abcdef-') = ''
 ), used AS (
     SELECT
         everyone.user_id AS user_id,
@@ -68,7 +71,8 @@ WITH total AS NOT MATERIALIZED (
     LEFT JOIN usage_daily_user AS today ON today.user_id = everyone.user_id AND today.usage_date = :as_of_date
     LEFT JOIN usage_requests_by_category AS by_category ON by_category.user_id = everyone.user_id
     LEFT JOIN plan ON plan.user_id = everyone.user_id AND plan.place = 1
-    LEFT JOIN account ON account.user_id = everyone.user_id
+    -- To the letter what the index is by: SQLite would else look for each account among all.
+    LEFT JOIN account ON CAST(account.id AS TEXT) = everyone.user_id
 )
 SELECT
     user_id AS id,

@@ -88,8 +88,9 @@ pub(crate) async fn requests(
 /// A user's id, which is text, as a source's column of this type holds it; `None` where it cannot hold it.
 fn user_as(user: &str, type_name: Option<&String>) -> Option<Value> {
     match type_name.map(String::as_str) {
-        Some("UUID") => Uuid::try_parse(user).ok().map(Value::from),
-        Some("INT2" | "INT4" | "INT8") => user.parse::<i64>().ok().map(Value::from),
+        // Spelt as the summaries spell it: `07` is not 7.
+        Some("UUID") => Uuid::try_parse(user).ok().filter(|id| id.to_string() == user).map(Value::from),
+        Some("INT2" | "INT4" | "INT8") => user.parse::<i64>().ok().filter(|id| id.to_string() == user).map(Value::from),
         _ => Some(user.into()),
     }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
 
-on_both_databases!(an_id_stays_what_it_is, a_dashboard_is_of_users_with_a_uuid,);
+on_both_databases!(an_id_stays_what_it_is, a_dashboard_is_of_users_with_a_uuid, accounts_of_any_id_are_many,);
 
 const RUN: &[&str] = &["run-job", "usage_daily", "--downstream", "--as-of", "2026-03-02T00:00:00Z"];
 const UUID: &str = "00000000-0000-4000-8000-000000000001";
@@ -197,4 +197,31 @@ async fn results_of_the_release_before_are_taken_over() {
     for sql in ["DROP OWNED BY text_ids_before", "DROP ROLE text_ids_before"] {
         fixture.execute(sql).await;
     }
+}
+
+/// Accounts whose id is no UUID have no dashboard, and many accounts are no matter: each is found by an index.
+async fn accounts_of_any_id_are_many(engine: Engine) {
+    let fixture = with_calls(engine, &[(UUID, None, 1), ("alice", None, 1)]).await;
+    let (series, id) = match engine {
+        Engine::Postgres => {
+            ("SELECT n FROM generate_series(1, 20000) AS n", "CAST('00000000-0000-4000-8001-' || lpad(n::TEXT, 12, '0') AS UUID)")
+        }
+        Engine::Sqlite => (
+            "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 20000) SELECT n FROM s",
+            "'00000000-0000-4000-8001-' || substr('000000000000' || n, -12)",
+        ),
+    };
+    fixture.execute(&format!("INSERT INTO users (id, email) SELECT {id}, 'user' || n FROM ({series}) AS numbers")).await;
+    if engine == Engine::Sqlite {
+        fixture.execute("INSERT INTO users (id, email) VALUES ('alice', 'alice@x')").await;
+    }
+    fixture.run_well(RUN);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM user_dashboard_data").await, 20_001);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM user_dashboard_data WHERE requests_this_month > 0").await, 1);
+    fixture.run_well(&["reconcile"]);
+    // Without the index each account is looked for among all: SQLite took a minute for this.
+    let took = fixture.number("SELECT duration_ms FROM job_run WHERE job = 'user_dashboard'").await;
+    println!("user_dashboard of 20,001 users on {engine:?}: {took} ms");
+    let plan = "SELECT COALESCE(CAST(SUM(total_requests) AS BIGINT), 0) FROM user_dashboard_data";
+    assert_eq!(fixture.number(plan).await, 2);
 }

@@ -1,4 +1,4 @@
--- Which schema is the application's. The functions name its tables by the name that the schema had when `migrate` made them.
+-- Which schema is the application's. The functions name the application's tables by the schema's name at the time of `migrate`.
 
 -- The application's log, in the schema of that name, which must be the one with the history of migrations, a table of the owner of schema
 -- tallyroll. Every function that runs as its owner asks this before it touches a table of the application: once the schema has
@@ -16,7 +16,7 @@ BEGIN
         AND history.relnamespace = to_regnamespace('{app}') AND history.relname = 'tallyroll_migration' AND history.relkind = 'r'
         AND log.relname = 'ai_usage_log' AND log.relkind IN ('r', 'p');
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'Schema % is not the application''s: its name was another when these functions were made', '{app}'
+        RAISE EXCEPTION 'Schema % is not the application''s: that was renamed after these functions were made', '{app}'
             USING ERRCODE = 'invalid_schema_name', HINT = 'Run `tallyroll migrate`, which makes them for the new name.';
     END IF;
     RETURN v_log;

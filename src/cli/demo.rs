@@ -102,8 +102,8 @@ fn make_folder(dir: &Path, arguments: &Arguments) -> Result<NaiveDate> {
     let stamp = dir.join("demo.json");
     let known = fs::read_to_string(&stamp).ok().and_then(|text| serde_json::from_str::<Stamp>(&text).ok());
     let as_of = arguments.as_of.or(known.as_ref().map(|known| known.as_of)).unwrap_or_else(|| Clock::system().now().date_naive());
-    if !(1972..=9_998).contains(&as_of.year()) {
-        return Err(Failure::usage(format!("A demo cannot be of {as_of}")).hint("name a day of this century, say").into());
+    if !(2001..=9_998).contains(&as_of.year()) {
+        return Err(Failure::usage(format!("A demo cannot be of {as_of}")).hint("name a day of the years 2001 to 9998").into());
     }
     let made_of = Stamp { events: arguments.events, seed: arguments.seed, as_of };
     if database.exists() && known.as_ref() != Some(&made_of) {

@@ -42,7 +42,7 @@ pub(super) struct Global {
     /// Show every column, whole run ids and instants, in tables wider than 80 characters
     #[arg(long, global = true)]
     pub(super) wide: bool,
-    /// Log errors alone, and do not report what was done
+    /// Log errors alone, and do not report what a run, an import, `migrate`, `export` or `record` did
     #[arg(long, short = 'q', global = true)]
     pub(super) quiet: bool,
 }

@@ -61,7 +61,7 @@ fn command_section(page: &mut Vec<u8>, command: &Command, name: &str) -> Result<
 const MANUAL: &str = r#".SH "EXIT STATUS"
 .TP
 \fB0\fR
-Done, or nothing was due.
+Done, or nothing was due; serve was asked to stop, and stopped.
 .TP
 \fB1\fR
 A failure that has no number of its own.

@@ -1,7 +1,7 @@
 //! The demo's subscriptions and seat ledger.
 
 use anyhow::Result;
-use chrono::{DateTime, Days, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, Days, TimeDelta, Utc};
 
 use super::{CUSTOMERS, SplitMix64};
 use crate::store::{Tx, Value};
@@ -22,7 +22,7 @@ pub(super) async fn write(tx: &mut Tx, seed: u64, as_of: DateTime<Utc>) -> Resul
         let index = index as u64;
         // The first starts on a 31st at noon: its months end on the last days of the short ones.
         let start_at = as_of - Days::new(FIRST_START_DAYS - 9 * index) + TimeDelta::hours(12);
-        let start_at = if index == 0 { start_at + Days::new(26) } else { start_at };
+        let start_at = if index == 0 { on_a_31st(start_at + Days::new(26)) } else { start_at };
         let org_id = (100 + index).to_string();
         let committed = 10 + 5 * random.small(8);
         let slug = customer.to_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
@@ -55,4 +55,12 @@ pub(super) async fn write(tx: &mut Tx, seed: u64, as_of: DateTime<Utc>) -> Resul
     let columns = ["id", "org_id", "seat_type", "seats", "occurred_at", "recorded_at", "reason"];
     tx.insert_rows("seat_usage_event", &columns, &rows, "ON CONFLICT DO NOTHING").await?;
     Ok(())
+}
+
+/// The last 31st of a month up to an instant.
+fn on_a_31st(mut at: DateTime<Utc>) -> DateTime<Utc> {
+    while at.day() != 31 {
+        at = at - Days::new(1);
+    }
+    at
 }

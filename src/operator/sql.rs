@@ -187,13 +187,14 @@ impl SqlSelect {
         tx.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {STAGED}"), &[]).await
     }
 
-    /// A SELECT with its ids, which are text, in the types of a table: those of the seeds, and of versions before, hold UUIDs and numbers.
+    /// A SELECT in the types of its table: ids are text, and tables of the seeds hold them as UUIDs, those of versions before as numbers.
+    /// A cast to a text of some length would cut it, so texts are left as they are.
     async fn in_types_of(&self, tx: &mut Tx, table: &str, select: &str) -> Result<String> {
         if matches!(tx, Tx::Sqlite(_)) {
             return Ok(select.to_owned());
         }
-        let sql = "SELECT attname::TEXT AS name, atttypid::REGTYPE::TEXT AS type FROM pg_attribute \
-             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND atttypid IN ('uuid'::REGTYPE, 'int8'::REGTYPE)";
+        let sql = "SELECT attname::TEXT AS name, atttypid::REGTYPE::TEXT AS type FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid \
+             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND typcategory NOT IN ('S', 'V')";
         let mut casts = BTreeMap::new();
         for row in tx.query(sql, &[table.into()]).await? {
             casts.insert(row.text("name")?, row.text("type")?);

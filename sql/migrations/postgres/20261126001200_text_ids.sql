@@ -9,7 +9,7 @@ DECLARE
     v_again TEXT[];
     v_statement TEXT;
 BEGIN
-    -- Our views and policies name the columns: they are made again as they were, with the rights that were given on the views.
+    -- Our views and policies name the columns: they are made again as they were, with the owners of the views and the rights that were given on them.
     SELECT array_agg(statement ORDER BY place) INTO v_again
     FROM (
         SELECT 1 AS place, format('CREATE VIEW %s.%I AS %s', relnamespace::REGNAMESPACE, relname, pg_get_viewdef(oid)) AS statement
@@ -21,6 +21,9 @@ BEGIN
         )
         FROM pg_class, aclexplode(relacl) AS given
         WHERE oid = ANY (v_views) AND given.grantee <> relowner
+        UNION ALL
+        SELECT 4, format('ALTER VIEW %s.%I OWNER TO %I', relnamespace::REGNAMESPACE, relname, pg_get_userbyid(relowner))
+        FROM pg_class WHERE oid = ANY (v_views)
         UNION ALL
         SELECT 3, format(
             'CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', polrelid::REGCLASS,
@@ -55,3 +58,7 @@ WHERE state = 'done' AND (
     job = 'usage_monthly_customer'
     OR job = 'usage_daily' AND window_start IN (SELECT usage_date FROM tallyroll.quarantined_event WHERE reason = 'user_not_uuid')
 );
+
+-- By which the job user_dashboard finds accounts and plans of a user whose id is text.
+CREATE INDEX IF NOT EXISTS idx_users_id_text ON users ((CAST(id AS TEXT)));
+CREATE INDEX IF NOT EXISTS idx_user_plans_user_text ON user_plans ((CAST(user_id AS TEXT)));

@@ -113,3 +113,7 @@ PRAGMA legacy_alter_table = OFF;
 
 UPDATE job_window SET state = 'due', due_reason = 'ids are text'
 WHERE job = 'usage_monthly_customer' AND state = 'done';
+
+-- By which the job user_dashboard finds accounts and plans of a user.
+CREATE INDEX idx_users_id_text ON users (CAST(id AS TEXT));
+CREATE INDEX idx_user_plans_user_text ON user_plans (CAST(user_id AS TEXT));
