@@ -64,7 +64,7 @@ async fn a_day_of_many_rows(engine: Engine) {
 async fn many_days(engine: Engine) {
     let days = repetitions(300, 10_000);
     let fixture = Fixture::new(engine).await;
-    log(&fixture, engine, days, "n % 3", &instant(engine, "1998-12-01", "n * 86400")).await;
+    log(&fixture, engine, days, "n % 3", &instant(engine, "1998-11-01", "n * 86400")).await;
     let started = Instant::now();
     fixture.run_well(RUN);
     println!("{days} days in {:.1} s", started.elapsed().as_secs_f64());
