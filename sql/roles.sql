@@ -46,6 +46,8 @@ BEGIN
     -- Nothing that somebody made is found by what follows.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', TRUE);
     v_is_own := format(v_is_member, 'tallyroll_user')
+        -- Not in code of somebody else's that runs as its owner: a definer function, a trigger, a materialized view.
+        || ' AND (SELECT CURRENT_USER = tallyroll.tallyroll_asking_role())'
         || ' AND (user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()))';
     SELECT nspowner INTO v_migrated_by
     FROM pg_namespace

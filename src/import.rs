@@ -42,7 +42,7 @@ use crate::window::start_of_day;
 const ROW_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_5d7e_91c3_4a6b_8e0d_7461_6c6c_7972);
 
 /// Ids that leave room for those that a database gives by itself.
-const LEDGER_IDS: std::ops::RangeInclusive<i64> = 1..=1 << 62;
+const LEDGER_IDS: std::ops::RangeInclusive<i64> = 1..=1 << 61;
 
 /// Bad rows that an import keeps aside, and bytes of them: past either it gives up.
 const MAX_BAD_ROWS: usize = 1_000_000;

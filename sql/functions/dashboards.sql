@@ -49,7 +49,7 @@ BEGIN
         )
         SELECT
             listed.user_id,
-            substr(MAX(usage.usage_date::TEXT || user_email), 11) AS user_email,
+            substr(MAX(to_char(usage.usage_date, 'YYYY-MM-DD') || user_email), 11) AS user_email,
             SUM(usage.request_count) AS request_count,
             SUM(usage.input_tokens) AS input_tokens,
             SUM(usage.output_tokens) AS output_tokens,
@@ -85,7 +85,7 @@ BEGIN
     FROM (
         SELECT
             customer_id,
-            substr(MAX(usage_date::TEXT || customer_name), 11) AS customer_name,
+            substr(MAX(to_char(usage_date, 'YYYY-MM-DD') || customer_name), 11) AS customer_name,
             SUM(request_count) AS request_count,
             SUM(total_tokens) AS total_tokens,
             SUM(total_cost_nanos) AS cost_nanos

@@ -1,10 +1,13 @@
 -- Who asks a function, and whether it may see everyone.
 
 -- Who asks. The role that SET ROLE chose, else the one that logged in: inside a function that runs as its owner, CURRENT_USER
--- would be the owner.
+-- would be the owner. NULL where nobody is logged in: autovacuum runs what an index expression calls in a process of its own, whose
+-- SESSION_USER is a superuser.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_asking_role() RETURNS NAME
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT COALESCE(NULLIF(current_setting('role', TRUE), 'none'), SESSION_USER::TEXT)::NAME;
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE(NULLIF(current_setting('role', TRUE), 'none'), SESSION_USER::TEXT)::NAME
+    FROM pg_stat_get_activity(pg_backend_pid()) AS process
+    WHERE process.usesysid IS NOT NULL;
 $$;
 
 -- Whether auth.uid() may be believed: the session is the gateway's, which checks tokens and then takes the role `authenticated`, and the
@@ -39,8 +42,8 @@ BEGIN
         EXECUTE 'SELECT auth.uid()' INTO v_user_id;
         RETURN v_user_id;
     END IF;
-    -- Whoever owns the users could be any of them.
-    IF NOT EXISTS (
+    -- Whoever owns the users could be any of them; and a gateway's group is nobody, whatever a user's email is.
+    IF v_role = 'authenticated' OR NOT EXISTS (
         SELECT 1
         FROM pg_class AS log
         JOIN pg_class AS users ON users.oid = '{app}.users'::REGCLASS
@@ -83,7 +86,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = p
 DECLARE
     v_is_admin BOOLEAN;
 BEGIN
-    SELECT BOOL_OR(pg_has_role(tallyroll.tallyroll_asking_role(), role.oid, 'MEMBER')) INTO v_is_admin
+    SELECT COALESCE(BOOL_OR(pg_has_role(tallyroll.tallyroll_asking_role(), role.oid, 'MEMBER')), FALSE) INTO v_is_admin
     FROM pg_roles AS role
     WHERE role.rolname IN ('tallyroll_reader', 'tallyroll_runner')
         OR role.oid = (SELECT relowner FROM pg_class WHERE oid = 'tallyroll.usage_daily_user'::REGCLASS);

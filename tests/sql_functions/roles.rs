@@ -1,6 +1,6 @@
 //! What each role may do, and what it may not.
 
-use sqlx::Connection;
+use sqlx::{Connection, Executor, PgConnection};
 
 use super::{ANN, BOB, ROLES, database, drop_roles, is_refused, login, try_rows, with_roles};
 
@@ -212,4 +212,36 @@ async fn no_role_but_the_migrator_creates_in_either_schema() {
             format!("SELECT has_schema_privilege('{role}', 'public', 'CREATE') OR has_schema_privilege('{role}', 'tallyroll', 'CREATE')");
         assert_eq!(fixture.rows(&may).await, ["0"], "{role}");
     }
+}
+
+/// A view that is filled, or a function that runs as its owner, shows its owner no more than that one may see, whoever runs it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_as_its_owner_sees_what_that_one_may() {
+    let _one_at_a_time = ROLES.lock().await;
+    let fixture = with_roles().await;
+    fixture.run_well(&["run-job", "usage_daily", "--downstream"]);
+    let (ann, bob) = (format!("ann-{}", database(&fixture)), format!("bob-{}", database(&fixture)));
+    let mut anns = login(&fixture, &ann, "tallyroll_user").await;
+    let mut bobs = login(&fixture, &bob, "tallyroll_user").await;
+    fixture.execute(&format!("CREATE SCHEMA bobs AUTHORIZATION \"{bob}\"")).await;
+    for sql in [
+        "CREATE FUNCTION bobs.users() RETURNS BIGINT LANGUAGE sql SECURITY DEFINER AS 'SELECT COUNT(DISTINCT user_id) FROM tallyroll.usage_daily_user'",
+        "CREATE MATERIALIZED VIEW bobs.seen AS SELECT DISTINCT user_id FROM tallyroll.usage_daily_user",
+        "GRANT USAGE ON SCHEMA bobs TO PUBLIC",
+    ] {
+        bobs.execute(sql).await.unwrap();
+    }
+    let own = "SELECT COUNT(DISTINCT user_id)::TEXT FROM tallyroll.usage_daily_user";
+    let mine = try_rows(&mut bobs, own).await.unwrap();
+    assert_eq!(mine, try_rows(&mut bobs, "SELECT bobs.users()::TEXT").await.unwrap());
+    assert!(try_rows(&mut anns, own).await.unwrap() == ["1"], "ann has usage");
+    assert_eq!(try_rows(&mut anns, "SELECT bobs.users()::TEXT").await.unwrap(), ["0"]);
+    let mut superuser = PgConnection::connect(&fixture.url).await.unwrap();
+    assert_eq!(try_rows(&mut superuser, "SELECT bobs.users()::TEXT").await.unwrap(), ["0"]);
+    superuser.execute("REFRESH MATERIALIZED VIEW bobs.seen").await.unwrap();
+    assert_eq!(try_rows(&mut superuser, "SELECT COUNT(*)::TEXT FROM bobs.seen").await.unwrap(), ["0"]);
+    superuser.close().await.unwrap();
+    anns.close().await.unwrap();
+    bobs.close().await.unwrap();
+    drop_roles(&fixture, &[ann, bob]).await;
 }
