@@ -15,6 +15,7 @@ on_both_databases!(
     a_month_that_lost_its_rows_and_its_file_is_well,
     a_missing_revision_stops_its_month,
     an_incomplete_set_is_not_exported,
+    a_planted_month_to_come_is_not_taken_up,
     files_of_a_job_that_moved_or_is_gone_are_named,
     a_file_of_any_name_is_named,
 );
@@ -226,4 +227,26 @@ async fn a_folder_to_publish_into_has_a_name_that_every_disk_has() {
     let refused = fixture.run(&["check"]);
     assert_eq!(refused.code, Some(78), "{refused:?}");
     assert!(refused.stderr.contains("in case alone"), "{}", refused.stderr);
+}
+
+/// A month that the database cannot know yet, written well, by somebody who can write into the output.
+async fn a_planted_month_to_come_is_not_taken_up(engine: Engine) {
+    let (fixture, other) = (Fixture::new(engine).await, Fixture::new(engine).await);
+    fixture.three_subscriptions().await;
+    other.three_subscriptions().await;
+    fixture.run_well(&["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"]);
+    other.execute("UPDATE subscription SET committed_seats = 100000").await;
+    let later = ["run-job", "peak_seats", "--as-of", "2026-05-06T00:00:00Z"];
+    other.run_well(&later);
+    let folder = |of: &Fixture| of.path().join("out/peak_seats/final/billing_month=2026-04");
+    let copied = std::process::Command::new("cp").arg("-r").args([folder(&other), folder(&fixture)]).status().unwrap();
+    assert!(copied.success());
+    let refused = fixture.run(&later);
+    assert_eq!(refused.code, Some(65), "{refused:?}");
+    assert!(refused.stderr.contains("billing_month=2026-04/rev-0001"), "{}", refused.stderr);
+    assert_eq!(fixture.run(&["verify", "--as-of", "2026-05-06T00:00:00Z"]).code, Some(65));
+    std::fs::remove_dir_all(folder(&fixture)).unwrap();
+    fixture.run_well(&later);
+    fixture.run_well(&["verify", "--as-of", "2026-05-06T00:00:00Z"]);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM peak_seats WHERE committed_seats = 100000").await, 0);
 }

@@ -6,7 +6,7 @@
 mod fold;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub struct PeakSeats {
     pub storage: Storage,
     pub grace_hours: u32,
     folded: Mutex<Option<Arc<Folded>>>,
+    /// Whether the database had sealed any month before the run.
+    has_sealed: OnceLock<bool>,
 }
 
 /// A billing month, written to the storage.
@@ -82,7 +84,7 @@ const SEALED_MARK: &str = "final ";
 impl PeakSeats {
     #[must_use]
     pub fn new(source: SeatSource, storage: Storage, grace_hours: u32) -> Self {
-        Self { source, storage, grace_hours, folded: Mutex::default() }
+        Self { source, storage, grace_hours, folded: Mutex::default(), has_sealed: OnceLock::new() }
     }
 
     /// The windows to write, each with its reason. Nothing is sealed that had not ended, with its grace, at `now`.
@@ -98,6 +100,9 @@ impl PeakSeats {
     ) -> Result<BTreeMap<Window, String>> {
         owner::check(&self.storage, store).await?;
         let published = self.published(store).await?;
+        // As the first look finds it, before this run records anything.
+        let sealed = store.query("SELECT 1 AS one FROM snapshot_file WHERE state = $1 LIMIT 1", &[State::Final.name().into()]).await?;
+        self.has_sealed.get_or_init(|| !sealed.is_empty());
         let folded = self.folded(store, states, request, now, &published).await?;
         let mut due = BTreeMap::new();
         for (window, month) in &folded.months {
@@ -249,7 +254,8 @@ impl PeakSeats {
         let sql = "SELECT MAX(revision) AS revision FROM peak_seats WHERE billing_month = $1";
         let known = store.query(sql, &[billing_month.to_string().into()]).await?;
         let known_revision = known.first().map(|row| row.opt_int("revision")).transpose()?.flatten();
-        let knows_month = !known_files.is_empty() || known_revision.is_some();
+        let knows_month =
+            !known_files.is_empty() || known_revision.is_some() || self.has_sealed.get().is_some_and(|has_sealed| *has_sealed);
         let known_revision = known_revision.unwrap_or(0);
         let publisher = Publisher { store, lock, project_id: owner::project_id(store).await?, recorded, knows_month, known_revision };
         let sealed = seal::seal(&self.storage, &computed, &publisher).await?;

@@ -45,7 +45,8 @@ pub struct Publisher<'a> {
     pub project_id: Uuid,
     /// Path and SHA-256.
     pub recorded: Vec<(String, String)>,
-    /// Whether the database holds anything of the month, sealed or not.
+    /// Whether the database holds anything of the month, sealed or not, or had sealed any month before this run: whoever can write into the
+    /// output could else put months there that are to come.
     pub knows_month: bool,
     /// The latest revision that the month's rows in the database are from; 0 where they are of none.
     pub known_revision: i64,
@@ -204,8 +205,8 @@ fn require_recorded(storage: &Storage, files: &[PublishedFile], publisher: &Publ
 }
 
 /// A revision that the database has not recorded is taken up where a run of this database was about to create it, or where this run
-/// would. Where the database knows nothing of the month, which a live one always does, it has to be what the writer makes of what it
-/// says, byte for byte.
+/// would. Where the database has sealed nothing yet and knows nothing of the month, it has to be what the writer makes of what it says,
+/// byte for byte.
 async fn require_ours(
     storage: &Storage,
     journal: &Journal,

@@ -75,7 +75,7 @@ impl Stage {
                 finished.stdout,
                 finished.stderr
             );
-            if self.command[0] != "run-due" || finished.stdout.contains("No schedule is due") {
+            if self.command[0] != "run-due" || finished.stdout.is_empty() {
                 return;
             }
         }
