@@ -69,7 +69,9 @@ impl Case {
         let proxy = Proxy::start(watched, Some((moment, nth, Then::Cut))).await;
         let finished = through(&proxy, &fixture, self.command).await;
         let when = format!("{:?}, cut at {nth} {moment:?}", self.command);
-        assert!(proxy.has_fired(), "{when}: never came");
+        // Hearts beat by the clock, too: a run that is faster than the one that was counted has fewer beats.
+        let may_not_come = moment == Moment::Answered("SET heartbeat_at") && nth > 1;
+        assert!(proxy.has_fired() || may_not_come, "{when}: never came");
         self.assert_true(&fixture, &finished, &when).await;
         if moment == Moment::Answered("COMMIT") {
             // It is done, and the client cannot know.

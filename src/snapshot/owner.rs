@@ -56,8 +56,8 @@ pub async fn claim(storage: &Storage, store: &Store) -> Result<()> {
     let ours = project_id(store).await?;
     check(storage, store).await?;
     if named(storage).await?.is_none() {
-        let mut text = serde_json::to_string_pretty(&Owner { project_id: ours.to_string() })?;
-        text.push('\n');
+        // Without a line end: whatever part of it a torn write leaves is no JSON.
+        let text = serde_json::to_string_pretty(&Owner { project_id: ours.to_string() })?;
         // Where another project is first, this one finds it there.
         storage.create(OWNER_FILE, text.into()).await?;
         abort::point("output_claimed");
