@@ -1,6 +1,7 @@
 //! Settings: built-in defaults < `tallyroll.toml` < environment < flags (`docs/interface.md`, "Configuration").
 
 mod environment;
+mod wrong_value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -159,10 +160,6 @@ const KEYS: &[(&str, &str)] = &[
     ("usage.sources", "[\"ai_usage_log\", \"chat_requests\"]"),
 ];
 
-/// Keys whose value is one of few words.
-const CHOICES: [(&str, &[&str]); 3] =
-    [("log.format", &["text", "json"]), ("usage.change_tracking", &["ingest", "lookback"]), ("usage.pricing", &["log", "price_book"])];
-
 /// Keys of which no error quotes a value.
 const SECRETS: [&str; 4] = ["database.url", "notify.webhook_url", "output.url", "serve.token"];
 
@@ -315,7 +312,7 @@ fn wrong_value(error: &config::ConfigError, origins: &BTreeMap<String, String>) 
     let key = KEYS.iter().map(|(key, _)| *key).find(|key| text.ends_with(&format!("for key `{key}`")));
     let origin = key.and_then(|key| origins.get(key)).map_or_else(String::new, |origin| format!(" in {origin}"));
     let what = match key {
-        Some(key) if !SECRETS.contains(&key) => in_words(key, text),
+        Some(key) if !SECRETS.contains(&key) => wrong_value::in_words(key, text),
         Some(key) => format!("`{key}` is not a text"),
         // Whose value it quotes is not known.
         None => "one of a wrong type".to_owned(),
@@ -323,23 +320,6 @@ fn wrong_value(error: &config::ConfigError, origins: &BTreeMap<String, String>) 
     Failure::config(format!("The configuration{origin} has a wrong value: {what}"))
         .hint("fix the value, or take it out to have the default")
         .into()
-}
-
-/// What is wrong with a value, as a person would say it.
-fn in_words(key: &str, text: String) -> String {
-    if let Some((_, words)) = CHOICES.iter().find(|(name, _)| *name == key) {
-        return format!("`{key}` is one of `{}`", words.join("`, `"));
-    }
-    match text.split_once("failed to parse timezone: '").and_then(|(_, rest)| rest.split_once('\'')) {
-        Some((zone, _)) => {
-            let nearest = failure::nearest(zone, chrono_tz::TZ_VARIANTS.iter().map(|known| known.name()));
-            format!(
-                "`{key}`: there is no time zone `{zone}`{}",
-                nearest.map(|zone| format!(": did you mean `{zone}`?")).unwrap_or_default()
-            )
-        }
-        None => text,
-    }
 }
 
 /// Why `output.url` is none, if so, in words that quote nothing of it.

@@ -134,6 +134,12 @@ pub fn find(error: &anyhow::Error) -> Option<&Failure> {
     error.chain().find_map(|cause| cause.downcast_ref::<Failure>())
 }
 
+/// What follows an unknown name in a sentence: the nearest known one, if one is near enough.
+#[must_use]
+pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(given, known).map(|nearest| format!(": did you mean `{nearest}`?")).unwrap_or_default()
+}
+
 /// The known name nearest to `given`, when one is near enough to be what was meant.
 #[must_use]
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

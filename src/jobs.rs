@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, did_you_mean};
 use crate::fold::label_of;
 use crate::job::{self, Job, OperatorKind};
 use crate::project::{BUILT_IN_FILES, Project};
@@ -208,10 +208,6 @@ impl Jobs {
         }
         problems
     }
-}
-
-fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    failure::nearest(name, known).map(|nearest| format!(": did you mean `{nearest}`?")).unwrap_or_default()
 }
 
 /// The tables that a project's files map, and those of seats.

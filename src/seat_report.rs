@@ -58,8 +58,7 @@ impl SubscriptionMonths {
     pub async fn read(tx: &mut Tx, source: &SeatSource, id: &str, seat_type: &str, as_of: DateTime<Utc>) -> Result<Self> {
         let Some(read) = source.subscription(tx, id, as_of).await? else {
             let (known, _) = source.subscriptions(tx, as_of).await?;
-            let nearest = failure::nearest(id, known.iter().map(|subscription| subscription.id.as_str()));
-            let nearest = nearest.map(|nearest| format!(": did you mean `{nearest}`?")).unwrap_or_default();
+            let nearest = failure::did_you_mean(id, known.iter().map(|subscription| subscription.id.as_str()));
             return Err(Failure::usage(format!("There is no subscription `{id}`{nearest}"))
                 .hint("`tallyroll import subscriptions` takes them in; the table is `subscription`")
                 .into());

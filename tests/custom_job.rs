@@ -84,16 +84,13 @@ async fn two_rows_of_one_grain_are_refused(engine: Engine) {
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_by_model").await, 0);
 }
 
-async fn an_edited_source_reads_another_table(engine: Engine) {
-    let fixture = Fixture::new(engine).await;
-    // A table without any of Tallyroll's columns: found by looking back.
-    fixture.execute("CREATE TABLE calls (number INTEGER, at TEXT, who TEXT, tokens INTEGER)").await;
-    fixture.execute("INSERT INTO calls VALUES (1, '2026-03-01T10:00:00.000000Z', '00000000-0000-4000-8000-000000000001', 42)").await;
+/// Reads the table `calls`, of (number, at, who, tokens), as usage events; `customer` gives their customers.
+pub fn source_of_calls(fixture: &Fixture, customer: &str) -> String {
     let (instant, null_text, null_int) =
         fixture.store.pick(("CAST(at AS TIMESTAMPTZ)", "CAST(NULL AS TEXT)", "CAST(NULL AS BIGINT)"), ("at", "NULL", "NULL"));
-    let events = format!(
+    format!(
         "-- name: events
-SELECT number AS event_id, {instant} AS occurred_at, who AS user_id, {null_text} AS user_email, {null_int} AS customer_id,
+SELECT number AS event_id, {instant} AS occurred_at, who AS user_id, {null_text} AS user_email, {customer} AS customer_id,
     {null_text} AS customer_name, 'call' AS request_type, {null_text} AS category, {null_text} AS model, 'success' AS status,
     {null_int} AS input_tokens, {null_int} AS output_tokens, tokens AS total_tokens, {null_int} AS input_cost_nanos,
     {null_int} AS output_cost_nanos, {null_int} AS total_cost_nanos, {null_int} AS latency_ms, {null_int} AS rating, {null_int} AS tool_turns
@@ -105,7 +102,15 @@ SELECT '1' AS position, 0 AS is_behind
 -- name: next_event
 SELECT MIN({instant}) AS occurred_at FROM calls WHERE {instant} >= :from
 "
-    );
+    )
+}
+
+async fn an_edited_source_reads_another_table(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    // A table without any of Tallyroll's columns: found by looking back.
+    fixture.execute("CREATE TABLE calls (number INTEGER, at TEXT, who TEXT, tokens INTEGER)").await;
+    fixture.execute("INSERT INTO calls VALUES (1, '2026-03-01T10:00:00.000000Z', '00000000-0000-4000-8000-000000000001', 42)").await;
+    let events = source_of_calls(&fixture, "CAST(NULL AS BIGINT)");
     fixture.write(&format!("sql/sources/calls.{}.sql", fixture.store.engine()), &events);
     fixture.write("tallyroll.toml", "[usage]\nsources = [\"calls\"]\nchange_tracking = \"lookback\"\n");
     fixture.run_well(RUN);

@@ -13,8 +13,7 @@ use serde::Serialize;
 
 use crate::engine::env::Event;
 use crate::failure;
-use crate::show::ago;
-use crate::show::escaped;
+use crate::show::{ago, escaped};
 pub(super) use crate::show::{counted, grouped, printable, seconds};
 use crate::store::{format_instant, url};
 

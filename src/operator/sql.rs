@@ -4,8 +4,6 @@ mod checks;
 mod result_table;
 mod table;
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
@@ -188,18 +186,12 @@ impl SqlSelect {
     }
 
     /// A SELECT in the types of its table: ids are text, and tables of the seeds hold them as UUIDs, those of versions before as numbers.
-    /// A cast to a text of some length would cut it, so texts are left as they are.
     async fn in_types_of(&self, tx: &mut Tx, table: &str, select: &str) -> Result<String> {
-        if matches!(tx, Tx::Sqlite(_)) {
+        let types = tx.types_to_cast_to(table).await?;
+        if types.is_empty() {
             return Ok(select.to_owned());
         }
-        let sql = "SELECT attname::TEXT AS name, atttypid::REGTYPE::TEXT AS type FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid \
-             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND typcategory NOT IN ('S', 'V')";
-        let mut casts = BTreeMap::new();
-        for row in tx.query(sql, &[table.into()]).await? {
-            casts.insert(row.text("name")?, row.text("type")?);
-        }
-        let column = |name: &String| match (quote_identifier(name), casts.get(name)) {
+        let column = |name: &String| match (quote_identifier(name), types.get(name)) {
             (column, Some(type_name)) => format!("CAST(result.{column} AS {type_name})"),
             (column, None) => format!("result.{column}"),
         };

@@ -119,7 +119,10 @@ async fn verify_month(storage: &Storage, month: BillingMonth, paths: &[String], 
     };
     if let Some(path) = unrecorded(&journal, recorded) {
         let shown = storage.shown(&path);
-        verified.problems.push(format!("`{shown}` is sealed, but the database has no record of it: run `tallyroll run-job peak_seats`"));
+        verified.problems.push(format!(
+            "`{shown}` is sealed, but the database has no record of it: remove its folder if no run of yours wrote it; `tallyroll run-job \
+             peak_seats` takes up what one did"
+        ));
     }
     let mut expected = BTreeSet::new();
     for revision in &journal.revisions {

@@ -87,6 +87,20 @@ impl Tx {
         })
     }
 
+    /// The columns of a table whose values PostgreSQL takes as their own type alone, each with its type; none from SQLite, which takes what
+    /// its tables hold. Texts are left out: a cast to one of some length would cut it.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn types_to_cast_to(&mut self, table: &str) -> Result<BTreeMap<String, String>> {
+        if self.pick(false, true) {
+            return Ok(BTreeMap::new());
+        }
+        let sql = "SELECT attname::TEXT AS name, atttypid::REGTYPE::TEXT AS type FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid \
+             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND typcategory NOT IN ('S', 'V')";
+        self.query(sql, &[table.into()]).await?.iter().map(|row| Ok((row.text("name")?, row.text("type")?))).collect()
+    }
+
     /// The rows of a statement that holds a text of a file, in which it can only read. The transaction is one of [`Store::begin_read`].
     ///
     /// # Errors

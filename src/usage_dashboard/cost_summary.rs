@@ -6,7 +6,7 @@ use chrono_tz::Tz;
 use serde::Serialize;
 
 use super::number::{Usd, cost};
-use super::{one, sums};
+use super::read::{one, sums};
 use crate::store::Tx;
 use crate::window::{day_of, end_of_time, first_of_month, next_day};
 
