@@ -5,4 +5,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --quiet --tests --locked --features abort-points
 TALLYROLL_CAMPAIGN=1 exec scripts/python.sh scripts/postgres.sh cargo test --locked --features abort-points --test main -- --nocapture \
-  interrupted faults abort_points wire lying_storage model differential publishing concurrent schedulers scheduling quarantine recording one_snapshot speed "$@"
+  interrupted faults abort_points wire lying_storage model differential publishing concurrent schedulers scheduling quarantine recording one_snapshot speed hostile_storage "$@"

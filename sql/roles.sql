@@ -23,7 +23,9 @@ DECLARE
     v_function pg_catalog.REGPROCEDURE;
     -- Of whom a policy is true is asked once a statement. No policy is made for a role by name: its members could drop it.
     v_is_member CONSTANT pg_catalog.TEXT := '(SELECT pg_has_role(CURRENT_USER, to_regrole(%L), ''USAGE''))';
-    v_is_own pg_catalog.TEXT;
+    v_is_own CONSTANT pg_catalog.TEXT := 'user_id = (SELECT tallyroll.tallyroll_current_user_id()%s) OR ';
+    v_user_sees pg_catalog.TEXT;
+    v_own_alone pg_catalog.TEXT;
     -- What applications call: the first seven write, by the first three an application does.
     v_signatures CONSTANT pg_catalog.TEXT[] := ARRAY[
         'log_ai_usage(uuid, text, integer, text, text, text, integer, integer, text, integer, integer, text, text)',
@@ -45,10 +47,7 @@ DECLARE
 BEGIN
     -- Nothing that somebody made is found by what follows.
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', TRUE);
-    v_is_own := format(v_is_member, 'tallyroll_user')
-        -- Not in code of somebody else's that runs as its owner: a definer function, a trigger, a materialized view.
-        || ' AND (SELECT CURRENT_USER = tallyroll.tallyroll_asking_role())'
-        || ' AND (user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()))';
+    v_user_sees := format(v_is_member, 'tallyroll_user') || ' AND (%s(SELECT tallyroll.tallyroll_is_admin()))';
     SELECT nspowner INTO v_migrated_by
     FROM pg_namespace
     WHERE nspname = 'tallyroll' AND EXISTS (
@@ -223,7 +222,10 @@ BEGIN
         EXECUTE format('REVOKE ALL ON SCHEMA tallyroll FROM %s CASCADE', v_role);
     END LOOP;
     -- What row-level security is put on below is locked before its rights change: a worker that has analyzed the table waits for those.
-    FOREACH v_name IN ARRAY ARRAY['tallyroll.usage_daily', 'tallyroll.usage_daily_user', 'tallyroll.usage_monthly_user'] || ARRAY(
+    FOREACH v_name IN ARRAY ARRAY[
+        'tallyroll.usage_daily', 'tallyroll.usage_daily_user', 'tallyroll.usage_daily_customer', 'tallyroll.usage_daily_total',
+        'tallyroll.usage_daily_type', 'tallyroll.usage_monthly_user', 'tallyroll.usage_dashboard'
+    ] || ARRAY(
         SELECT oid::REGCLASS::TEXT
         FROM pg_class
         WHERE relnamespace = to_regnamespace(quote_ident(v_application)) AND relname IN ('ai_usage_log', 'user_dashboard_data')
@@ -231,14 +233,17 @@ BEGIN
     ) LOOP
         EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_name);
     END LOOP;
-    -- Owners: what is ours is the migrator's, its functions are tallyroll_owner's, who then creates no more.
-    FOR v_relation IN
-        SELECT oid FROM pg_class
+    -- Owners: what is ours is the migrator's, its functions and their views are tallyroll_owner's, who then creates no more.
+    FOR v_relation, v_role IN
+        SELECT class.oid, owner.name
+        FROM pg_class AS class, LATERAL (
+            SELECT CASE WHEN relkind = 'v' AND relname LIKE 'tallyroll\_%' THEN 'tallyroll_owner' ELSE 'tallyroll_migrator' END AS name
+        ) AS owner
         WHERE (relnamespace = 'tallyroll'::REGNAMESPACE OR relnamespace = to_regnamespace(quote_ident(v_application))
                 AND relname IN ('tallyroll_migration', 'ai_usage_summary'))
-            AND relkind IN ('r', 'v') AND relowner <> to_regrole('tallyroll_migrator')
+            AND relkind IN ('r', 'v') AND relowner <> to_regrole(owner.name)
     LOOP
-        EXECUTE format('ALTER TABLE %s OWNER TO tallyroll_migrator', v_relation);
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', v_relation, v_role);
     END LOOP;
     FOR v_function IN
         SELECT oid FROM pg_proc
@@ -321,14 +326,16 @@ BEGIN
     TO tallyroll_owner;
     GRANT INSERT ON tallyroll.usage_dirty_day TO tallyroll_owner;
     GRANT SELECT, INSERT, UPDATE ON tallyroll.seat_org TO tallyroll_owner;
-    -- The seed's database knows its users by auth.uid(), whose owner may have to grant this.
-    IF to_regprocedure('auth.uid()') IS NOT NULL THEN
+    -- The seed's database knows its users by auth.uid(), which they call themselves.
+    IF to_regrole('authenticated') IS NOT NULL AND to_regprocedure('auth.uid()') IS NOT NULL THEN
         BEGIN
-            GRANT USAGE ON SCHEMA auth TO tallyroll_owner;
-            GRANT EXECUTE ON FUNCTION auth.uid() TO tallyroll_owner;
+            IF NOT has_schema_privilege('authenticated', 'auth', 'USAGE') THEN GRANT USAGE ON SCHEMA auth TO authenticated; END IF;
+            IF NOT has_function_privilege('authenticated', 'auth.uid()', 'EXECUTE') THEN
+                GRANT EXECUTE ON FUNCTION auth.uid() TO authenticated;
+            END IF;
         EXCEPTION
             WHEN insufficient_privilege THEN
-                RAISE WARNING 'no user is known by its token before the owner of schema auth grants USAGE on it to tallyroll_owner';
+                RAISE WARNING 'no user is known by its token before the owner of schema auth lets authenticated call auth.uid()';
         END;
     END IF;
 
@@ -359,7 +366,10 @@ BEGIN
         tallyroll.job_window, tallyroll.schedule_state, tallyroll.file_digest
     TO tallyroll_reader;
     EXECUTE format('GRANT SELECT ON %1$I.ai_usage_summary, %1$I.user_dashboard_data TO tallyroll_reader', v_application);
-    GRANT SELECT ON tallyroll.usage_daily, tallyroll.usage_daily_user, tallyroll.usage_monthly_user TO tallyroll_user;
+    GRANT SELECT ON
+        tallyroll.usage_daily, tallyroll.usage_daily_user, tallyroll.usage_daily_customer, tallyroll.usage_daily_total,
+        tallyroll.usage_daily_type, tallyroll.usage_monthly_user, tallyroll.usage_dashboard
+    TO tallyroll_user;
     EXECUTE format('GRANT SELECT ON %I.user_dashboard_data TO tallyroll_user', v_application);
     GRANT SELECT ON tallyroll.tallyroll_setting TO tallyroll_runner, tallyroll_reader, tallyroll_user;
     GRANT SELECT ON tallyroll.tallyroll_project TO tallyroll_runner, tallyroll_reader;
@@ -386,31 +396,46 @@ BEGIN
     ] LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_runner', v_function);
     END LOOP;
-    FOREACH v_function IN ARRAY v_functions[8:10] || ARRAY[
-        'tallyroll.tallyroll_current_user_id()'::REGPROCEDURE, 'tallyroll.tallyroll_is_admin()'::REGPROCEDURE,
-        'tallyroll.tallyroll_asking_role()'::REGPROCEDURE
-    ] LOOP
+    GRANT SELECT ON tallyroll.tallyroll_visible_usage, tallyroll.tallyroll_visible_chat TO tallyroll_reader, tallyroll_runner, tallyroll_user;
+    -- What the functions call: they run with the rights of whoever asks.
+    FOREACH v_function IN ARRAY v_functions[8:10] LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_reader, tallyroll_runner, tallyroll_user', v_function);
     END LOOP;
+    GRANT EXECUTE ON FUNCTION
+        tallyroll.tallyroll_application_log(), tallyroll.tallyroll_is_gateway(), tallyroll.tallyroll_user_of(name),
+        tallyroll.tallyroll_known_user_id(), tallyroll.tallyroll_current_user_id(), tallyroll.tallyroll_user_is_admin(uuid),
+        tallyroll.tallyroll_is_admin(), tallyroll.tallyroll_timezone(text), tallyroll.tallyroll_today(), tallyroll.tallyroll_check_days(integer),
+        tallyroll.tallyroll_usd(numeric, numeric, integer), tallyroll.tallyroll_cost(numeric, numeric, integer),
+        tallyroll.tallyroll_cost_of_each(numeric, numeric, numeric, integer), tallyroll.tallyroll_logged_cost(numeric),
+        tallyroll.tallyroll_average(numeric, numeric), tallyroll.tallyroll_instant(timestamptz), tallyroll.tallyroll_days(date, date),
+        tallyroll.tallyroll_usage_dashboard(integer, date), tallyroll.tallyroll_user_usage(uuid, integer, date, text),
+        tallyroll.tallyroll_cost_summary(date)
+    TO tallyroll_reader, tallyroll_runner, tallyroll_user;
+    GRANT EXECUTE ON FUNCTION tallyroll.tallyroll_application_log(), tallyroll.tallyroll_logs_for()
+    TO tallyroll_writer, tallyroll_runner, tallyroll_user;
     -- As the seed does; one who is only a user logs for itself alone.
     IF to_regrole('authenticated') IS NOT NULL THEN
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO authenticated', v_functions[1]);
     END IF;
+    -- What log_ai_usage inserts into, and shows nothing. By a column it says who logs, which is nobody's to give.
+    SELECT string_agg(quote_ident(attname), ', ') INTO v_name
+    FROM pg_attribute
+    WHERE attrelid = 'tallyroll.tallyroll_log_entry'::REGCLASS AND attnum > 0 AND attname NOT IN ('id', 'logs_for');
+    EXECUTE format('GRANT SELECT, INSERT (%s) ON tallyroll.tallyroll_log_entry TO tallyroll_writer, tallyroll_runner, tallyroll_user', v_name);
 
-    -- Results that are of a user: a reader sees all, a user its own, the seed's admins all. Whoever asks is found once, not once a row.
-    FOREACH v_name IN ARRAY ARRAY[
-        'tallyroll.usage_daily', 'tallyroll.usage_daily_user', 'tallyroll.usage_monthly_user',
-        format('%I.user_dashboard_data', v_application)
-    ] LOOP
+    -- Results: a reader sees all, the seed's admins too, a user what is of it alone. Whoever asks is found once, not once a row.
+    FOR v_name, v_own_alone IN
+        -- In the seeds' tables a user is a UUID, in ours a text.
+        VALUES ('tallyroll.usage_daily', format(v_is_own, '::TEXT')), ('tallyroll.usage_daily_user', format(v_is_own, '::TEXT')),
+            ('tallyroll.usage_monthly_user', format(v_is_own, '::TEXT')), (format('%I.user_dashboard_data', v_application), format(v_is_own, '')),
+            ('tallyroll.usage_daily_customer', ''), ('tallyroll.usage_daily_total', ''), ('tallyroll.usage_daily_type', ''),
+            ('tallyroll.usage_dashboard', '')
+    LOOP
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_name);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_all ON %s', v_name);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_own ON %s', v_name);
         EXECUTE format('CREATE POLICY tallyroll_read_all ON %s FOR SELECT USING (' || v_is_member || ')', v_name, 'tallyroll_reader');
-        -- In the seeds' tables a user is a UUID, in ours a text.
-        EXECUTE format(
-            'CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_name,
-            CASE WHEN v_name LIKE 'tallyroll.%' THEN replace(v_is_own, 'user_id()', 'user_id()::TEXT') ELSE v_is_own END
-        );
+        EXECUTE format('CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_name, format(v_user_sees, v_own_alone));
     END LOOP;
 
     -- The seed's log has row-level security. Where it has none yet it gets it if nobody but its owner and our roles has a right on it, so
@@ -429,8 +454,10 @@ BEGIN
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_insert ON %s', v_relation);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_own ON %s', v_relation);
         EXECUTE format('CREATE POLICY tallyroll_insert ON %s FOR INSERT WITH CHECK (' || v_is_member || ')', v_relation, 'tallyroll_writer');
-        EXECUTE format('CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_relation, v_is_own);
+        EXECUTE format('CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_relation, format(v_user_sees, format(v_is_own, '')));
         EXECUTE format('GRANT SELECT ON %s TO tallyroll_user', v_relation);
     END IF;
+    -- Of the release before, whose policies called it.
+    DROP FUNCTION IF EXISTS tallyroll.tallyroll_asking_role();
 END;
 $$;

@@ -1,6 +1,9 @@
 //! Failures whose kind decides something: the exit code, and whether another try may pass.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
+
+use anyhow::Result;
 
 use crate::show::escaped;
 
@@ -117,6 +120,15 @@ pub fn text(error: &anyhow::Error) -> String {
         None => escaped(&cause.to_string()),
     });
     causes.collect::<Vec<_>>().join(": ")
+}
+
+/// Reads `what` with a library that panics at some damaged files.
+///
+/// # Errors
+/// Those of `read`; [`Failure`] of kind bad-data where it panics.
+pub fn or_damaged<T>(what: impl fmt::Display, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(Failure::bad_data(format!("{what} is damaged in a way that its reader does not know")).into()))
 }
 
 /// What is wrong with a TOML file, and where. The line itself is left out: it may hold a secret.

@@ -171,6 +171,18 @@ async fn init_writes_a_project_that_checks_out() {
     assert!(fixture.run_well(&["-C", "project", "check", "--show"]).contains("project/tallyroll.toml"));
 }
 
+/// An address made a folder of that name.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_no_folder() {
+    let fixture = Fixture::empty(Engine::Sqlite).await;
+    for arguments in [&["export", "--to", "s3://finance/x"][..], &["init", "s3://finance/x"], &["demo", "--dir", "file:///tmp/x"]] {
+        let refused = fixture.run(arguments);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains("folder of this machine"), "{}", refused.stderr);
+    }
+    assert!(!fixture.path().join("s3:").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn completions_and_the_manual_page_name_every_command() {
     let fixture = Fixture::empty(Engine::Sqlite).await;

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use tallyroll::failure;
+use tallyroll::snapshot::parquet_file;
 use tallyroll::snapshot::storage::Storage;
 
 use crate::support::seats::tree;
-use crate::support::{Engine, Finished, Fixture};
+use crate::support::{Engine, Finished, Fixture, repetitions};
 
 const RUN: [&str; 4] = ["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"];
 const VERIFY: [&str; 3] = ["verify", "--as-of", "2026-04-05T00:00:00Z"];
@@ -259,4 +260,22 @@ async fn a_slow_answer_is_given_up() {
         assert_eq!(failure::exit_code(&error), 75, "{error:#}");
         assert!(format!("{error:#}").contains("did not hand over `s3://finance/x/"), "{error:#}");
     }
+}
+
+/// Its footer, with the schemas, and its pages: an error, or rows that are not what was written, never a panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_flipped_bit_of_a_parquet_file_is_a_panic() {
+    let fixture = project().await;
+    fixture.run_well(&RUN);
+    let whole = fs::read(fixture.path().join("out").join(MONTH).join("rev-0001/peak_seats.parquet")).unwrap();
+    let mut refused = 0;
+    for at in 0..whole.len() {
+        for bit in (at..).take(repetitions(1, 8)) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (bit % 8);
+            let read = std::panic::catch_unwind(|| parquet_file::read(bytes.into()).is_err());
+            refused += usize::from(read.unwrap_or_else(|_| panic!("byte {at} of {}, bit {}", whole.len(), bit % 8)));
+        }
+    }
+    assert!(refused > whole.len() / 2, "{refused}");
 }

@@ -25,6 +25,7 @@ on_both_databases!(
     what_is_no_file_is_refused_at_once,
     a_file_that_unpacks_to_gigabytes_takes_little_memory,
     a_signal_leaves_nothing,
+    a_damaged_parquet_file_is_no_panic,
 );
 
 const USER: &str = "user_id=00000000-0000-4000-8000-000000000001";
@@ -203,4 +204,23 @@ async fn a_signal_leaves_nothing(engine: Engine) {
         assert_eq!(count(&fixture).await, 0);
         assert_eq!(fixture.number("SELECT COUNT(*) FROM quarantined_event").await, 0);
     }
+}
+
+async fn a_damaged_parquet_file_is_no_panic(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let instants = Arc::new(TimestampMicrosecondArray::from(vec![1_772_359_200_000_000; 9]).with_timezone("UTC")) as ArrayRef;
+    let notes = Arc::new(StringArray::from_iter_values((0..9).map(|row| format!("note {row}")))) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([("occurred_at", instants), ("notes", notes)]).unwrap();
+    write_parquet(&fixture, "whole.parquet", &batch, WriterProperties::new());
+    let whole = std::fs::read(fixture.path().join("whole.parquet")).unwrap();
+    let mut damaged = 0;
+    for at in (4..90).step_by(2) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 2;
+        std::fs::write(fixture.path().join("usage.parquet"), bytes).unwrap();
+        let ended = fixture.run(&["import", "usage", "usage.parquet", "--set", USER]);
+        assert!(matches!(ended.code, Some(0 | 2 | 65)), "byte {at}: {ended:?}");
+        damaged += usize::from(ended.stderr.contains("is damaged in a way"));
+    }
+    assert!(damaged > 0);
 }

@@ -1,5 +1,5 @@
 -- The reading functions of the usage-tracking seed, by its names and signatures: they answer from the summaries (docs/semantics.md
--- section 8), with the rights of their owner, so each says who may ask.
+-- section 8), with the rights of whoever asks: row-level security shows an admin everything, a user its own (sql/roles.sql).
 
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_follow_requests_used() RETURNS TRIGGER
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -181,53 +181,21 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
             (p_today + 1)::TIMESTAMP AT TIME ZONE p_timezone AS to_at
     ), daily AS (
         SELECT usage.*
-        FROM span
-        JOIN tallyroll.usage_daily_total AS day ON day.usage_date >= span.from_date AND day.usage_date < span.to_date
-        JOIN tallyroll.usage_daily_user AS usage ON usage.usage_date = day.usage_date AND usage.user_id = p_user_id::TEXT
+        FROM span, tallyroll.usage_daily_user AS usage
+        WHERE usage.usage_date >= span.from_date AND usage.usage_date < span.to_date AND usage.user_id = p_user_id::TEXT
     ), recent AS (
         (
-            SELECT
-                log.id,
-                log.customer_name,
-                log.request_type,
-                log.input_tokens,
-                log.output_tokens,
-                log.total_tokens::BIGINT AS total_tokens,
-                CASE WHEN log.cost_basis = 'generated' THEN log.total_cost_usd ELSE log.logged_cost_usd END AS cost_usd,
-                log.latency_ms,
-                log.status,
-                log.created_at
-            FROM span, {app}.ai_usage_log AS log
+            SELECT FALSE AS is_chat, log.id, log.created_at
+            FROM span, tallyroll.tallyroll_visible_usage AS log
             WHERE log.user_id = p_user_id AND log.created_at >= span.from_at AND log.created_at < span.to_at
             ORDER BY log.created_at DESC, log.id DESC
             LIMIT 50
         )
         UNION ALL
         (
-            SELECT
-                request.id,
-                NULL,
-                COALESCE(analytics.request_type, 'chat'),
-                analytics.tokens_input,
-                analytics.tokens_output,
-                CASE
-                    WHEN analytics.tokens_input IS NULL AND analytics.tokens_output IS NULL THEN request.tokens_used::BIGINT
-                    ELSE COALESCE(analytics.tokens_input, 0)::BIGINT + COALESCE(analytics.tokens_output, 0)
-                END,
-                request.cost * 0.01,
-                request.duration,
-                CASE request.status WHEN 'completed' THEN 'success' ELSE 'error' END,
-                request.created_at
-            FROM span, {app}.chat_requests AS request
-            LEFT JOIN LATERAL (
-                SELECT one.request_type, one.tokens_input, one.tokens_output
-                FROM {app}.request_analytics AS one
-                WHERE one.request_id = request.id
-                ORDER BY one.created_at DESC, one.id DESC
-                LIMIT 1
-            ) AS analytics ON TRUE
+            SELECT TRUE, request.id, request.created_at
+            FROM span, tallyroll.tallyroll_visible_chat AS request
             WHERE request.user_id = p_user_id AND request.created_at >= span.from_at AND request.created_at < span.to_at
-                AND request.status IN ('completed', 'failed')
             ORDER BY request.created_at DESC, request.id DESC
             LIMIT 50
         )
@@ -242,18 +210,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
             'avg_tokens_per_request', COALESCE(tallyroll.tallyroll_average(SUM(success_total_tokens)::NUMERIC, SUM(success_count)::NUMERIC), 0)
         ),
         'recent_requests', (
-            SELECT COALESCE(jsonb_agg(jsonb_build_object(
-                'id', id,
-                'customer_name', customer_name,
-                'request_type', request_type,
-                'input_tokens', input_tokens,
-                'output_tokens', output_tokens,
-                'total_tokens', total_tokens,
-                'cost', CASE WHEN cost_usd >= 0 AND cost_usd < 'NaN' THEN tallyroll.tallyroll_usd((round(cost_usd * 1000000000))::NUMERIC, 1::NUMERIC, 6) END,
-                'latency_ms', latency_ms,
-                'status', status,
-                'created_at', tallyroll.tallyroll_instant(created_at)
-            ) ORDER BY created_at DESC, id DESC), '[]')
+            SELECT COALESCE(jsonb_agg(jsonb_build_object('id', id, 'created_at', tallyroll.tallyroll_instant(created_at)) || CASE
+                WHEN is_chat THEN (SELECT request.details FROM tallyroll.tallyroll_visible_chat AS request WHERE request.id = recent.id)
+                ELSE (SELECT log.details FROM tallyroll.tallyroll_visible_usage AS log WHERE log.id = recent.id)
+            END ORDER BY created_at DESC, id DESC), '[]')
             FROM recent
         ),
         'daily_usage', COALESCE(jsonb_agg(jsonb_build_object(
@@ -287,7 +247,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION {app}.get_ai_usage_dashboard(p_days INTEGER DEFAULT 30) RETURNS JSONB
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_kept JSONB;
 BEGIN
@@ -297,19 +257,17 @@ BEGIN
     END IF;
     PERFORM tallyroll.tallyroll_check_days(p_days);
     -- What the job usage_dashboard keeps, as long as it is of today.
-    SELECT kept.content INTO v_kept
-    FROM tallyroll.usage_dashboard AS kept
-    JOIN tallyroll.job_window AS written ON written.job = 'usage_dashboard' AND written.state = 'done'
-    WHERE kept.dashboard_key = 'admin:' || p_days
-        AND (kept.last_calculated_at AT TIME ZONE written.timezone)::DATE = tallyroll.tallyroll_today();
+    SELECT content INTO v_kept
+    FROM tallyroll.usage_dashboard
+    WHERE dashboard_key = 'admin:' || p_days
+        AND (last_calculated_at AT TIME ZONE tallyroll.tallyroll_timezone('usage_dashboard'))::DATE = tallyroll.tallyroll_today();
     RETURN COALESCE(v_kept, tallyroll.tallyroll_usage_dashboard(p_days, tallyroll.tallyroll_today()));
 END;
 $$;
 
 CREATE OR REPLACE FUNCTION {app}.get_user_ai_usage(p_user_id UUID, p_days INTEGER DEFAULT 30) RETURNS JSONB
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM tallyroll.tallyroll_application_log();
     IF NOT (COALESCE(p_user_id = tallyroll.tallyroll_current_user_id(), FALSE) OR tallyroll.tallyroll_is_admin()) THEN
         RAISE EXCEPTION 'The usage of user % is for that user and for admins', p_user_id USING ERRCODE = 'insufficient_privilege';
     END IF;
@@ -318,13 +276,13 @@ BEGIN
         p_user_id,
         p_days,
         tallyroll.tallyroll_today(),
-        COALESCE((SELECT timezone FROM tallyroll.job_window WHERE job = 'usage_daily_total' LIMIT 1), 'UTC')
+        COALESCE(tallyroll.tallyroll_timezone('usage_daily_total'), 'UTC')
     );
 END;
 $$;
 
 CREATE OR REPLACE FUNCTION {app}.get_ai_cost_summary() RETURNS JSONB
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NOT tallyroll.tallyroll_is_admin() THEN
         RAISE EXCEPTION 'The costs of everyone are for admins' USING ERRCODE = 'insufficient_privilege',

@@ -28,6 +28,12 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         THEN tallyroll.tallyroll_usd(p_nanos::NUMERIC, COALESCE(p_priced, 0)::NUMERIC, p_places) END;
 $$;
 
+-- What one request cost by its row, in USD with six places; NULL where that is nothing to add up.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_logged_cost(p_usd NUMERIC) RETURNS NUMERIC
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN p_usd >= 0 AND p_usd < 'NaN' THEN tallyroll.tallyroll_usd(round(p_usd * 1000000000), 1::NUMERIC, 6) END;
+$$;
+
 -- A whole average, rounded half-even; NULL of nothing.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_average(p_sum NUMERIC, p_count NUMERIC) RETURNS BIGINT
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -42,10 +48,16 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 $$;
 
+-- The time zone that a summary was written in, NULL where it never was. Who asks need not be able to read the job's state.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_timezone(p_job TEXT) RETURNS TEXT
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT timezone FROM tallyroll.job_window WHERE job = p_job AND state = 'done' LIMIT 1;
+$$;
+
 -- The day that it is, in the time zone that the summaries were written in.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_today() RETURNS DATE
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT (now() AT TIME ZONE COALESCE((SELECT timezone FROM tallyroll.job_window WHERE job = 'usage_daily_total' LIMIT 1), 'UTC'))::DATE;
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT (now() AT TIME ZONE COALESCE(tallyroll.tallyroll_timezone('usage_daily_total'), 'UTC'))::DATE;
 $$;
 
 -- Usage of the days [p_from, p_to), as one row of sums.

@@ -1,21 +1,12 @@
--- Who asks a function, and whether it may see everyone.
-
--- Who asks. The role that SET ROLE chose, else the one that logged in: inside a function that runs as its owner, CURRENT_USER
--- would be the owner. NULL where nobody is logged in: autovacuum runs what an index expression calls in a process of its own, whose
--- SESSION_USER is a superuser.
-CREATE OR REPLACE FUNCTION tallyroll.tallyroll_asking_role() RETURNS NAME
-LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
-    SELECT COALESCE(NULLIF(current_setting('role', TRUE), 'none'), SESSION_USER::TEXT)::NAME
-    FROM pg_stat_get_activity(pg_backend_pid()) AS process
-    WHERE process.usesysid IS NOT NULL;
-$$;
+-- Who asks, and whether it may see everyone. Asked with the rights of whoever asks, by its CURRENT_USER: code that runs as its owner, a
+-- definer function, a trigger, an index expression, is that owner, whoever set it off.
 
 -- Whether auth.uid() may be believed: the session is the gateway's, which checks tokens and then takes the role `authenticated`, and the
 -- function belongs to a superuser, to the log's owner, or to the role that the setting `auth_owner` names. A role that logs in by
 -- itself could set what auth.uid() reads, whatever it is a member of.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_gateway() RETURNS BOOLEAN
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT tallyroll.tallyroll_asking_role() = 'authenticated'
+LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CURRENT_USER = 'authenticated'
         AND SESSION_USER = (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'gateway')
         AND EXISTS (
             SELECT 1
@@ -31,19 +22,14 @@ $$;
 
 INSERT INTO tallyroll.tallyroll_setting (name, value) VALUES ('gateway', 'authenticator') ON CONFLICT (name) DO NOTHING;
 
--- The user that asks: who a gateway's token says, else the user whose id or email is the name of the role.
-CREATE OR REPLACE FUNCTION tallyroll.tallyroll_known_user_id() RETURNS UUID
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- The user whose id or email is the name of the role, for a session that is that role or may become it; NULL where there is none.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_user_of(p_role NAME) RETURNS UUID
+LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_role TEXT := tallyroll.tallyroll_asking_role();
     v_user_id UUID;
 BEGIN
-    IF tallyroll.tallyroll_is_gateway() THEN
-        EXECUTE 'SELECT auth.uid()' INTO v_user_id;
-        RETURN v_user_id;
-    END IF;
-    -- Whoever owns the users could be any of them; and a gateway's group is nobody, whatever a user's email is.
-    IF v_role = 'authenticated' OR NOT EXISTS (
+    -- A gateway's group is nobody, whatever a user's email is; and whoever owns the users could be any of them.
+    IF p_role = 'authenticated' OR NOT pg_has_role(SESSION_USER, p_role, 'MEMBER') OR NOT EXISTS (
         SELECT 1
         FROM pg_class AS log
         JOIN pg_class AS users ON users.oid = '{app}.users'::REGCLASS
@@ -54,25 +40,40 @@ BEGIN
     END IF;
     SELECT id INTO v_user_id
     FROM {app}.users
-    WHERE id::TEXT = v_role OR email::TEXT = v_role
-    ORDER BY id::TEXT = v_role DESC
+    WHERE id::TEXT = p_role::TEXT OR email::TEXT = p_role::TEXT
+    ORDER BY id::TEXT = p_role::TEXT DESC
     LIMIT 1;
     RETURN v_user_id;
 END;
 $$;
 
+-- The user that asks: who a gateway's token says, else the user of the role.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_known_user_id() RETURNS UUID
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_user_id UUID;
+BEGIN
+    IF tallyroll.tallyroll_is_gateway() THEN
+        EXECUTE 'SELECT auth.uid()' INTO v_user_id;
+        RETURN v_user_id;
+    END IF;
+    RETURN tallyroll.tallyroll_user_of(CURRENT_USER);
+END;
+$$;
+
 -- What policies and functions call. Replace this one where users are known otherwise: `migrate` makes it where there is none, and leaves
--- one of yours alone. Nothing that a session can set for itself must decide it.
+-- one of yours alone. It runs with the rights of whoever asks, which is its CURRENT_USER. Nothing that a session can set for itself must
+-- decide it.
 DO $$
 BEGIN
     IF COALESCE((
-        -- As the release before this one made it.
-        SELECT md5(prosrc) = '3e9669f7e98085bce43cca75d10afdf3'
+        -- As this release and those before it made it.
+        SELECT md5(prosrc) IN ('3e9669f7e98085bce43cca75d10afdf3', md5('SELECT tallyroll.tallyroll_known_user_id()'))
         FROM pg_proc
         WHERE oid = to_regprocedure('tallyroll.tallyroll_current_user_id()')
     ), TRUE) THEN
         CREATE OR REPLACE FUNCTION tallyroll.tallyroll_current_user_id() RETURNS UUID
-        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        LANGUAGE sql STABLE SECURITY INVOKER SET search_path = pg_catalog, pg_temp
         AS 'SELECT tallyroll.tallyroll_known_user_id()';
     END IF;
     -- Policies ask once a statement, in the leader: their tables can be read by several workers.
@@ -80,18 +81,14 @@ BEGIN
 END;
 $$;
 
--- Who sees everyone: whoever owns the summaries or reads them as tallyroll_reader or tallyroll_runner, and the seed's admins.
-CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_admin() RETURNS BOOLEAN
+-- Whether the application's own table, the log's owner's, calls the user an admin: what somebody else calls by that name is neither
+-- asked nor run.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_user_is_admin(p_user_id UUID) RETURNS BOOLEAN
 LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_is_admin BOOLEAN;
+    v_is_admin BOOLEAN := FALSE;
 BEGIN
-    SELECT COALESCE(BOOL_OR(pg_has_role(tallyroll.tallyroll_asking_role(), role.oid, 'MEMBER')), FALSE) INTO v_is_admin
-    FROM pg_roles AS role
-    WHERE role.rolname IN ('tallyroll_reader', 'tallyroll_runner')
-        OR role.oid = (SELECT relowner FROM pg_class WHERE oid = 'tallyroll.usage_daily_user'::REGCLASS);
-    -- The application's own table alone, of the log's owner: what somebody else calls by that name is neither asked nor run.
-    IF NOT v_is_admin AND EXISTS (
+    IF p_user_id IS NOT NULL AND EXISTS (
         SELECT 1
         FROM pg_class AS log
         JOIN pg_class AS asked ON asked.relnamespace = log.relnamespace AND asked.relowner = log.relowner
@@ -99,21 +96,26 @@ BEGIN
             AND has_table_privilege(asked.oid, 'SELECT')
     ) THEN
         EXECUTE 'SELECT EXISTS (SELECT 1 FROM {app}.user_roles WHERE user_id = $1 AND user_role::TEXT = ''admin'')'
-        INTO v_is_admin USING tallyroll.tallyroll_current_user_id();
+        INTO v_is_admin USING p_user_id;
     END IF;
     RETURN v_is_admin;
 END;
 $$;
 
--- Whether the asking role records for everyone: writers, runners, who owns the log, superusers. A role that is none of them, whatever
--- else it may be or had SET ROLE choose, is a user at most.
-CREATE OR REPLACE FUNCTION tallyroll.tallyroll_records_for_all() RETURNS BOOLEAN
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT COALESCE(BOOL_OR(pg_has_role(tallyroll.tallyroll_asking_role(), oid, 'MEMBER')), FALSE)
-    FROM pg_roles
-    WHERE rolname IN ('tallyroll_writer', 'tallyroll_runner')
-        OR oid = (SELECT relowner FROM pg_class WHERE oid = tallyroll.tallyroll_application_log());
+-- Who sees everyone: whoever owns the summaries or reads them as tallyroll_reader or tallyroll_runner, and the seed's admins.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_admin() RETURNS BOOLEAN
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT 1
+        FROM pg_roles AS role
+        WHERE pg_has_role(CURRENT_USER, role.oid, 'MEMBER') AND (
+            role.rolname IN ('tallyroll_reader', 'tallyroll_runner')
+            OR role.oid = (SELECT relowner FROM pg_class WHERE oid = 'tallyroll.usage_daily_user'::REGCLASS)
+        )
+    ) OR tallyroll.tallyroll_user_is_admin(tallyroll.tallyroll_current_user_id());
+END;
 $$;
 
--- Of the release before, which asked the wrong way around.
-DROP FUNCTION IF EXISTS tallyroll.tallyroll_is_only_a_user();
+-- Of releases before, which asked the session. A policy of theirs that calls this one goes by `migrate --roles`.
+DROP FUNCTION IF EXISTS tallyroll.tallyroll_is_only_a_user(), tallyroll.tallyroll_records_for_all();

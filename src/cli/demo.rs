@@ -23,7 +23,7 @@ use crate::store::{Create, Row};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Folder to make
-    #[arg(long, default_value = "tallyroll-demo")]
+    #[arg(long, default_value = "tallyroll-demo", value_parser = output::local_folder)]
     dir: PathBuf,
     /// Events in the log
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=20_000_000))]

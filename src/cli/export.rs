@@ -16,7 +16,7 @@ use crate::snapshot::storage::Storage;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Folder to write to; files of the same name are replaced
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = output::local_folder)]
     to: PathBuf,
 }
 

@@ -13,7 +13,7 @@ use crate::project::BUILT_IN_FILES;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Folder to write into
-    #[arg(default_value = ".")]
+    #[arg(default_value = ".", value_parser = output::local_folder)]
     dir: PathBuf,
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "this is where an error is printed")]
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
@@ -154,4 +155,13 @@ pub(super) fn progress(is_text: bool) -> Box<dyn Fn(&Event) + Send + Sync> {
             }
         }
     })
+}
+
+/// A path of an argument that names a folder to write into.
+pub(super) fn local_folder(text: &str) -> Result<PathBuf, String> {
+    if text.contains("://") {
+        Err("this is an address, and the command writes into a folder of this machine".to_owned())
+    } else {
+        Ok(text.into())
+    }
 }

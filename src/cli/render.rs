@@ -55,7 +55,7 @@ pub(super) struct CrontabArguments {
 #[derive(Debug, Args)]
 pub(super) struct SystemdArguments {
     /// Write the units into this folder instead of printing them
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = output::local_folder)]
     out: Option<PathBuf>,
     /// Where the program will be
     #[arg(long, value_name = "PATH", default_value = "/usr/local/bin/tallyroll")]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -14,7 +14,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::bounded::MAX_RECORD_BYTES;
 use super::parquet_pages::{self, Largest};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// What the pages that are held at once may unpack to.
 const MAX_PAGES_BYTES: u64 = 512 << 20;
@@ -26,6 +26,8 @@ const MAX_BATCH_ROWS: u64 = 1_024;
 
 /// The longest value of a column whose values are of one length: more than any UUID or decimal.
 const MAX_FIXED_BYTES: i32 = 64;
+
+const NOTHING_IMPORTED: &str = "write it anew; nothing was imported";
 
 /// A row's cells as texts, or why it has none.
 type Cells = Result<Vec<Option<String>>, String>;
@@ -40,6 +42,10 @@ pub(super) struct ParquetRows {
 impl ParquetRows {
     /// Opens a file of flat columns whose pages fit into memory.
     pub(super) fn open(file: File, path: &Path) -> Result<Self> {
+        failure::or_damaged(format_args!("`{}`", path.display()), || Self::try_open(file, path))
+    }
+
+    fn try_open(file: File, path: &Path) -> Result<Self> {
         let shown = path.display();
         let no_parquet = |error| Failure::usage(format!("`{shown}` is not a Parquet file")).caused_by(error);
         let inferred = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(no_parquet)?;
@@ -52,7 +58,8 @@ impl ParquetRows {
             .hint("write the file without it, or with its parts as columns of their own")
             .into());
         }
-        let batch_rows = batch_rows(&file, inferred.metadata()).with_context(|| format!("Failed to read the page headers of `{shown}`"))?;
+        let batch_rows = batch_rows(&file, inferred.metadata())
+            .map_err(|error| Failure::bad_data(format!("`{shown}` is damaged")).caused_by(error).hint(NOTHING_IMPORTED))?;
         let Some(batch_rows) = batch_rows else {
             return Err(Failure::bad_data(format!("The pages of `{shown}` unpack to more than {} MiB at once", MAX_PAGES_BYTES >> 20))
                 .hint("write it with smaller pages (data_page_size), or split it; nothing was imported")
@@ -75,9 +82,10 @@ impl ParquetRows {
                 self.row += 1;
                 return Ok(Some(cells(current, self.row - 1)));
             }
-            match self.batches.next() {
-                None => return Ok(None),
-                Some(next) => self.batch = Some(next.context("Failed to read the Parquet file")?),
+            let next = failure::or_damaged("The file", || Ok(self.batches.next().transpose()?));
+            self.batch = next.map_err(|error| Failure::bad_data("The Parquet file is damaged").caused_by(error).hint(NOTHING_IMPORTED))?;
+            if self.batch.is_none() {
+                return Ok(None);
             }
             self.row = 0;
         }

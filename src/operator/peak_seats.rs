@@ -99,7 +99,7 @@ impl PeakSeats {
         now: DateTime<Utc>,
     ) -> Result<BTreeMap<Window, String>> {
         owner::check(&self.storage, store).await?;
-        let published = self.published(store).await?;
+        let published = self.published(store, now).await?;
         // As the first look finds it, before this run records anything.
         let sealed = store.query("SELECT 1 AS one FROM snapshot_file WHERE state = $1 LIMIT 1", &[State::Final.name().into()]).await?;
         self.has_sealed.get_or_init(|| !sealed.is_empty());
@@ -188,7 +188,7 @@ impl PeakSeats {
     }
 
     /// What the storage holds of each month, and what the database knows of it.
-    async fn published(&self, store: &Store) -> Result<BTreeMap<Window, Published>> {
+    async fn published(&self, store: &Store, now: DateTime<Utc>) -> Result<BTreeMap<Window, Published>> {
         let mut published: BTreeMap<Window, Published> = BTreeMap::new();
         for path in self.storage.list(FINAL_FOLDER).await? {
             if let Some((month, number)) = journal::revision_of(&path) {
@@ -208,6 +208,14 @@ impl PeakSeats {
         for row in store.query(sql, &[]).await? {
             if let Some(month) = BillingMonth::parse(&row.text("billing_month")?) {
                 published.entry(month.window()?).or_default().recorded = row.int("revision")?;
+            }
+        }
+        for (window, month) in &mut published {
+            if month.revisions > 0 && month.recorded == 0 && now.date_naive() < window.end_date {
+                let billing_month = BillingMonth::of(window.start_date);
+                tracing::warn!(%billing_month, "The output holds sealed files of a month that has not ended; `tallyroll verify` names them");
+                month.revisions = 0;
+                month.with_rows.clear();
             }
         }
         Ok(published)

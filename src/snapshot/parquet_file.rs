@@ -12,7 +12,7 @@ use parquet::basic::Compression;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// Rows of a row group: what a writer holds in memory, and a run writes many files at once.
 const ROW_GROUP_ROWS: usize = 8_192;
@@ -106,6 +106,10 @@ pub fn read_named(shown: &str, bytes: Bytes) -> Result<ReadBack> {
 /// # Errors
 /// When it is no Parquet file, or broken.
 pub fn read(bytes: Bytes) -> Result<ReadBack> {
+    failure::or_damaged("The file", || read_whole(bytes))
+}
+
+fn read_whole(bytes: Bytes) -> Result<ReadBack> {
     let metadata = ArrowReaderMetadata::load(&bytes, parquet::arrow::arrow_reader::ArrowReaderOptions::default())?;
     let pairs = metadata.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
     let facts = pairs.into_iter().filter_map(|pair| Some((pair.key, pair.value?))).collect();

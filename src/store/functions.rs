@@ -13,12 +13,13 @@ use crate::fingerprint;
 use crate::sql_text::quote_identifier;
 
 /// In this order: a function comes after those that it calls.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("sql/functions/application.sql", include_str!("../../sql/functions/application.sql")),
     ("sql/functions/change_tracking.sql", include_str!("../../sql/functions/change_tracking.sql")),
     ("sql/functions/seat_recording.sql", include_str!("../../sql/functions/seat_recording.sql")),
     ("sql/functions/who_asks.sql", include_str!("../../sql/functions/who_asks.sql")),
     ("sql/functions/figures.sql", include_str!("../../sql/functions/figures.sql")),
+    ("sql/functions/latest_requests.sql", include_str!("../../sql/functions/latest_requests.sql")),
     ("sql/functions/dashboards.sql", include_str!("../../sql/functions/dashboards.sql")),
     ("sql/functions/logging.sql", include_str!("../../sql/functions/logging.sql")),
     ("sql/functions/chat.sql", include_str!("../../sql/functions/chat.sql")),

@@ -5,13 +5,14 @@ use sqlx::{Connection, PgConnection};
 use super::{ANN, BOB, ROLES, database, drop_roles, is_refused, login, try_rows, with_roles};
 use crate::support::Fixture;
 
-/// The seed's `auth.uid()`, which believes a setting.
+/// The seed's `auth.uid()`, which believes a setting; here only with the rights of the gateway's group.
 async fn with_auth() -> Fixture {
     let fixture = with_roles().await;
     for sql in [
         "CREATE ROLE authenticated",
         "CREATE SCHEMA auth",
-        "CREATE FUNCTION auth.uid() RETURNS UUID LANGUAGE sql STABLE AS $$ SELECT NULLIF(current_setting('request.jwt.claim.sub', TRUE), '')::UUID $$",
+        "CREATE FUNCTION auth.uid() RETURNS UUID LANGUAGE sql STABLE AS $$ SELECT NULLIF(current_setting('request.jwt.claim.sub', TRUE), '')::UUID \
+             WHERE CURRENT_USER = 'authenticated' $$",
         "GRANT USAGE ON SCHEMA auth TO PUBLIC",
     ] {
         fixture.execute(sql).await;

@@ -1,6 +1,6 @@
 //! What each role may do, and what it may not.
 
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::{ANN, BOB, ROLES, database, drop_roles, is_refused, login, try_rows, with_roles};
 
@@ -69,13 +69,22 @@ async fn a_user_sees_only_itself_and_an_admin_everyone() {
         let all = fixture.number(&format!("SELECT COUNT(DISTINCT user_id) FROM {table}")).await;
         assert!(all > 10, "{table}");
     }
+    for table in ["usage_daily_customer", "usage_daily_total", "usage_daily_type", "usage_dashboard"] {
+        assert_eq!(try_rows(&mut ann, &format!("SELECT 1::TEXT FROM {table}")).await.unwrap(), Vec::<String>::new(), "{table}");
+        assert!(fixture.number(&format!("SELECT COUNT(*) FROM {table}")).await > 0, "{table}");
+    }
+    fixture.execute(&format!("SELECT complete_chat_request(track_chat_request('{BOB}'))")).await;
+    for view in ["tallyroll_visible_usage", "tallyroll_visible_chat"] {
+        let seen = try_rows(&mut ann, &format!("SELECT DISTINCT user_id::TEXT FROM {view}")).await.unwrap();
+        assert!(seen.iter().all(|user| user == ANN), "{view}: {seen:?}");
+        assert!(fixture.number(&format!("SELECT COUNT(*) FROM {view} WHERE user_id <> '{ANN}'")).await > 0, "{view}");
+    }
     let mine = try_rows(&mut ann, &format!("SELECT get_user_ai_usage('{ANN}', 3660)->'summary'->>'total_requests'")).await.unwrap();
     assert_eq!(mine, fixture.rows(&format!("SELECT SUM(request_count)::TEXT FROM usage_daily WHERE user_id = '{ANN}'")).await);
     for forbidden in [
         format!("SELECT get_user_ai_usage('{BOB}')::TEXT"),
         "SELECT get_ai_usage_dashboard()::TEXT".to_owned(),
         "SELECT get_ai_cost_summary()::TEXT".to_owned(),
-        "SELECT COUNT(*)::TEXT FROM usage_daily_customer".to_owned(),
         "SELECT COUNT(*)::TEXT FROM chat_requests".to_owned(),
         format!("INSERT INTO ai_usage_log (user_id) VALUES ('{ANN}')"),
         format!("SELECT log_ai_usage('{ANN}')::TEXT"),
@@ -214,34 +223,86 @@ async fn no_role_but_the_migrator_creates_in_either_schema() {
     }
 }
 
-/// A view that is filled, or a function that runs as its owner, shows its owner no more than that one may see, whoever runs it.
+/// What runs as its owner, a function or a view that is filled, sees and logs what that one may, whoever set it off.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_as_its_owner_sees_what_that_one_may() {
+async fn what_runs_as_its_owner_may_what_that_one_may() {
     let _one_at_a_time = ROLES.lock().await;
     let fixture = with_roles().await;
     fixture.run_well(&["run-job", "usage_daily", "--downstream"]);
-    let (ann, bob) = (format!("ann-{}", database(&fixture)), format!("bob-{}", database(&fixture)));
-    let mut anns = login(&fixture, &ann, "tallyroll_user").await;
-    let mut bobs = login(&fixture, &bob, "tallyroll_user").await;
+    fixture.execute("CREATE TABLE public.user_roles (user_id UUID, user_role TEXT)").await;
+    fixture.execute(&format!("INSERT INTO public.user_roles VALUES ('{ANN}', 'admin')")).await;
+    fixture.execute("CREATE ROLE authenticated").await;
+    fixture.run_well(&["migrate", "--roles"]);
+    let (ann, bob, writer) =
+        (format!("ann-{}", database(&fixture)), format!("bob-{}", database(&fixture)), format!("app-{}", database(&fixture)));
+    let mut anns = login(&fixture, &ann, "authenticated").await;
+    let mut bobs = login(&fixture, &bob, "authenticated").await;
+    let mut apps = login(&fixture, &writer, "tallyroll_writer").await;
     fixture.execute(&format!("CREATE SCHEMA bobs AUTHORIZATION \"{bob}\"")).await;
     for sql in [
         "CREATE FUNCTION bobs.users() RETURNS BIGINT LANGUAGE sql SECURITY DEFINER AS 'SELECT COUNT(DISTINCT user_id) FROM tallyroll.usage_daily_user'",
+        "CREATE FUNCTION bobs.try(p_sql TEXT) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER AS \
+             $$ DECLARE v TEXT; BEGIN EXECUTE p_sql INTO v; RETURN v; EXCEPTION WHEN insufficient_privilege THEN RETURN 'refused'; END $$",
         "CREATE MATERIALIZED VIEW bobs.seen AS SELECT DISTINCT user_id FROM tallyroll.usage_daily_user",
+        // What REINDEX and ANALYZE compute, with its owner's rights; `got` counts what it came to.
+        "CREATE SEQUENCE bobs.refused",
+        "CREATE SEQUENCE bobs.got",
+        "CREATE FUNCTION bobs.look(INTEGER) RETURNS BIGINT LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN CASE \
+             bobs.try('SELECT public.get_ai_cost_summary()::TEXT') WHEN 'refused' THEN nextval('bobs.refused') ELSE nextval('bobs.got') END; END $$",
+        "CREATE TABLE bobs.bait (n INTEGER)",
+        "INSERT INTO bobs.bait VALUES (1)",
+        "CREATE INDEX looked ON bobs.bait (bobs.look(n))",
         "GRANT USAGE ON SCHEMA bobs TO PUBLIC",
     ] {
         bobs.execute(sql).await.unwrap();
     }
-    let own = "SELECT COUNT(DISTINCT user_id)::TEXT FROM tallyroll.usage_daily_user";
-    let mine = try_rows(&mut bobs, own).await.unwrap();
-    assert_eq!(mine, try_rows(&mut bobs, "SELECT bobs.users()::TEXT").await.unwrap());
-    assert!(try_rows(&mut anns, own).await.unwrap() == ["1"], "ann has usage");
-    assert_eq!(try_rows(&mut anns, "SELECT bobs.users()::TEXT").await.unwrap(), ["0"]);
+    let users = "SELECT COUNT(DISTINCT user_id)::TEXT FROM tallyroll.usage_daily_user";
+    let all = fixture.number("SELECT COUNT(DISTINCT user_id) FROM usage_daily_user").await;
+    assert_eq!(try_rows(&mut anns, users).await.unwrap(), [all.to_string()], "ann is an admin");
+    try_rows(&mut anns, "SELECT public.get_ai_cost_summary()::TEXT").await.unwrap();
+    assert_eq!(try_rows(&mut bobs, users).await.unwrap(), ["1"]);
+    let count = "SELECT COUNT(*) FROM ai_usage_log";
+    let before = fixture.number(count).await;
     let mut superuser = PgConnection::connect(&fixture.url).await.unwrap();
-    assert_eq!(try_rows(&mut superuser, "SELECT bobs.users()::TEXT").await.unwrap(), ["0"]);
-    superuser.execute("REFRESH MATERIALIZED VIEW bobs.seen").await.unwrap();
-    assert_eq!(try_rows(&mut superuser, "SELECT COUNT(*)::TEXT FROM bobs.seen").await.unwrap(), ["0"]);
-    superuser.close().await.unwrap();
-    anns.close().await.unwrap();
-    bobs.close().await.unwrap();
-    drop_roles(&fixture, &[ann, bob]).await;
+    for connection in [&mut anns, &mut superuser, &mut apps] {
+        for asked in [
+            "SELECT public.get_ai_usage_dashboard()::TEXT".to_owned(),
+            "SELECT public.get_ai_cost_summary()::TEXT".to_owned(),
+            format!("SELECT public.get_user_ai_usage('{ANN}')::TEXT"),
+            format!("SELECT public.log_ai_usage('{ANN}')::TEXT"),
+            format!("INSERT INTO tallyroll.tallyroll_log_entry (logs_for, user_id) VALUES ('everyone', '{ANN}') RETURNING id::TEXT"),
+        ] {
+            let got = try_rows(connection, &format!("SELECT bobs.try({})", quoted(&asked))).await.unwrap();
+            assert_eq!(got, ["refused"], "{asked}");
+        }
+        let seen = try_rows(connection, "SELECT bobs.users()::TEXT").await.unwrap();
+        assert!(seen == ["0"] || seen == ["1"], "{seen:?}");
+    }
+    assert_eq!(fixture.number(count).await, before);
+    for sql in ["REFRESH MATERIALIZED VIEW bobs.seen", "REINDEX TABLE bobs.bait", "ANALYZE bobs.bait"] {
+        superuser.execute(sql).await.unwrap();
+    }
+    assert!(fixture.number("SELECT COUNT(*) FROM bobs.seen").await <= 1);
+    assert_eq!(fixture.rows("SELECT is_called FROM bobs.got").await, ["0"]);
+    assert!(fixture.number("SELECT last_value FROM bobs.refused").await > 2);
+    // The writer of the application logs for everyone, also where it is a function of its own that does, for a user.
+    fixture.execute(&format!("CREATE SCHEMA apps AUTHORIZATION \"{writer}\"")).await;
+    for sql in [
+        format!("CREATE FUNCTION apps.log() RETURNS UUID LANGUAGE sql SECURITY DEFINER AS $$ SELECT public.log_ai_usage('{ANN}') $$"),
+        "GRANT USAGE ON SCHEMA apps TO PUBLIC".to_owned(),
+    ] {
+        apps.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+    try_rows(&mut bobs, "SELECT apps.log()::TEXT").await.unwrap();
+    // A user for itself.
+    try_rows(&mut bobs, &format!("SELECT public.log_ai_usage('{BOB}')::TEXT")).await.unwrap();
+    assert_eq!(fixture.number(count).await, before + 2);
+    for connection in [anns, bobs, apps, superuser] {
+        connection.close().await.unwrap();
+    }
+    drop_roles(&fixture, &[ann, bob, writer, "authenticated".to_owned()]).await;
+}
+
+fn quoted(sql: &str) -> String {
+    format!("'{}'", sql.replace('\'', "''"))
 }
