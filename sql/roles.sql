@@ -21,6 +21,7 @@ DECLARE
     v_migrated_by pg_catalog.OID;
     v_relation pg_catalog.REGCLASS;
     v_function pg_catalog.REGPROCEDURE;
+    v_uid pg_catalog.OID;
     -- Of whom a policy is true is asked once a statement. No policy is made for a role by name: its members could drop it.
     v_is_member CONSTANT pg_catalog.TEXT := '(SELECT pg_has_role(CURRENT_USER, to_regrole(%L), ''USAGE''))';
     v_is_own CONSTANT pg_catalog.TEXT := 'user_id = (SELECT tallyroll.tallyroll_current_user_id()%s) OR ';
@@ -326,11 +327,15 @@ BEGIN
     TO tallyroll_owner;
     GRANT INSERT ON tallyroll.usage_dirty_day TO tallyroll_owner;
     GRANT SELECT, INSERT, UPDATE ON tallyroll.seat_org TO tallyroll_owner;
-    -- The seed's database knows its users by auth.uid(), which they call themselves.
-    IF to_regrole('authenticated') IS NOT NULL AND to_regprocedure('auth.uid()') IS NOT NULL THEN
+    -- The seed's database knows its users by auth.uid(), which they call themselves. By the catalog: who may not use the schema cannot
+    -- name the function.
+    SELECT uid.oid INTO v_uid
+    FROM pg_namespace AS auth JOIN pg_proc AS uid ON uid.pronamespace = auth.oid
+    WHERE auth.nspname = 'auth' AND uid.proname = 'uid' AND uid.pronargs = 0;
+    IF to_regrole('authenticated') IS NOT NULL AND v_uid IS NOT NULL THEN
         BEGIN
             IF NOT has_schema_privilege('authenticated', 'auth', 'USAGE') THEN GRANT USAGE ON SCHEMA auth TO authenticated; END IF;
-            IF NOT has_function_privilege('authenticated', 'auth.uid()', 'EXECUTE') THEN
+            IF NOT has_function_privilege('authenticated', v_uid, 'EXECUTE') THEN
                 GRANT EXECUTE ON FUNCTION auth.uid() TO authenticated;
             END IF;
         EXCEPTION
@@ -343,7 +348,11 @@ BEGIN
     FOREACH v_name IN ARRAY v_sources LOOP
         EXECUTE format('GRANT SELECT, INSERT ON %I.%I TO tallyroll_runner', v_application, v_name);
     END LOOP;
-    EXECUTE format('GRANT UPDATE (requests_used) ON %I.users TO tallyroll_runner', v_application);
+    IF EXISTS (
+        SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(format('%I.users', v_application)) AND attname = 'requests_used'
+    ) THEN
+        EXECUTE format('GRANT UPDATE (requests_used) ON %I.users TO tallyroll_runner', v_application);
+    END IF;
     EXECUTE format('GRANT UPDATE ON %I.subscription TO tallyroll_runner', v_application);
     EXECUTE format('GRANT SELECT ON %1$I.tallyroll_migration, %1$I.ai_usage_summary TO tallyroll_runner', v_application);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I.user_dashboard_data TO tallyroll_runner', v_application);
@@ -417,7 +426,7 @@ BEGIN
     IF to_regrole('authenticated') IS NOT NULL THEN
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO authenticated', v_functions[1]);
     END IF;
-    -- What log_ai_usage inserts into, and shows nothing. By a column it says who logs, which is nobody's to give.
+    -- What log_ai_usage inserts into, and shows nothing; a trigger says who logs.
     SELECT string_agg(quote_ident(attname), ', ') INTO v_name
     FROM pg_attribute
     WHERE attrelid = 'tallyroll.tallyroll_log_entry'::REGCLASS AND attnum > 0 AND attname NOT IN ('id', 'logs_for');

@@ -114,6 +114,9 @@ WITH RECURSIVE session AS (
     LEFT JOIN pg_class AS class ON class.oid = pg_type.typrelid
     WHERE typcategory <> 'A' AND COALESCE(class.relkind = 'c', TRUE)
     UNION ALL
+    -- One that is trusted by PostgreSQL is made by whoever may create in the database, and its things are a superuser's.
+    SELECT 'extension ' || quote_ident(extname), extowner FROM place JOIN pg_extension ON extnamespace = place.oid
+    UNION ALL
     SELECT 'cast ' || castsource::REGTYPE::TEXT || ' AS ' || casttarget::REGTYPE::TEXT, proowner
     FROM pg_cast
     JOIN pg_proc ON pg_proc.oid = pg_cast.castfunc

@@ -30,6 +30,9 @@ on_both_databases!(
 
 const USER: &str = "user_id=00000000-0000-4000-8000-000000000001";
 
+/// Events of no token and no cost are meant.
+const EMPTY: &str = "input_tokens=0";
+
 async fn count(fixture: &Fixture) -> i64 {
     fixture.number("SELECT COUNT(*) FROM ai_usage_log").await
 }
@@ -53,7 +56,7 @@ async fn rows_that_are_no_instant_are_bad_rows(engine: Engine) {
         writeln!(file, "{instant}").unwrap();
     }
     fixture.write("usage.csv", &file);
-    let report = fixture.run_well(&["import", "usage", "usage.csv", "--set", USER, "--json"]);
+    let report = fixture.run_well(&["import", "usage", "usage.csv", "--set", USER, "--set", EMPTY, "--json"]);
     assert!(report.contains("\"inserted_count\":1,\"known_count\":0,\"bad_count\":9"), "{report}");
     assert_eq!(count(&fixture).await, 1);
 
@@ -65,7 +68,7 @@ async fn rows_that_are_no_instant_are_bad_rows(engine: Engine) {
     let batch = RecordBatch::try_from_iter([("occurred_at", Arc::new(days) as ArrayRef)]).unwrap();
     write_parquet(&fixture, "days.parquet", &batch, WriterProperties::new());
     for file in ["instants.parquet", "days.parquet"] {
-        let report = fixture.run_well(&["import", "usage", file, "--set", USER, "--json"]);
+        let report = fixture.run_well(&["import", "usage", file, "--set", USER, "--set", EMPTY, "--json"]);
         assert!(report.contains("\"inserted_count\":1,\"known_count\":0,\"bad_count\":3"), "{file}: {report}");
     }
     assert_eq!(count(&fixture).await, 3);
@@ -83,7 +86,7 @@ async fn a_row_without_end_imports_nothing(engine: Engine) {
     sparse.seek(SeekFrom::Start(40_000_000_000)).unwrap();
     sparse.write_all(b"x").unwrap();
     for (file, line) in [("one.csv", 3), ("header.csv", 1), ("one.jsonl", 2), ("sparse.jsonl", 1)] {
-        let refused = limited(&fixture, &["import", "usage", file, "--set", USER]);
+        let refused = limited(&fixture, &["import", "usage", file, "--set", USER, "--set", EMPTY]);
         assert_eq!(refused.code, Some(65), "{file}: {refused:?}");
         let expected = format!("The row from line {line} of `{file}` on is longer than 16 MiB; nothing was imported");
         assert!(refused.stderr.contains(&expected), "{file}: {}", refused.stderr);
@@ -99,7 +102,7 @@ async fn what_is_no_file_is_refused_at_once(engine: Engine) {
     std::os::unix::fs::symlink("/dev/zero", path("device.parquet")).unwrap();
     for file in ["pipe.csv", "folder.jsonl", "device.parquet"] {
         let mut command = Command::new("timeout");
-        command.args(["20", env!("CARGO_BIN_EXE_tallyroll"), "import", "usage", file, "--set", USER]);
+        command.args(["20", env!("CARGO_BIN_EXE_tallyroll"), "import", "usage", file, "--set", USER, "--set", EMPTY]);
         let refused = Finished::of(&command.current_dir(fixture.path()).env("DATABASE_URL", &fixture.url).output().unwrap());
         assert_eq!(refused.code, Some(2), "{file}: {refused:?}");
         assert!(refused.stderr.contains(&format!("`{file}` is no regular file")), "{}", refused.stderr);
@@ -163,14 +166,14 @@ async fn a_file_that_unpacks_to_gigabytes_takes_little_memory(engine: Engine) {
         assert!(size < 200_000, "{name}: {size}");
     }
 
-    let report = limited(&fixture, &["import", "usage", "dictionary.parquet", "--set", USER, "--json"]);
+    let report = limited(&fixture, &["import", "usage", "dictionary.parquet", "--set", USER, "--set", EMPTY, "--json"]);
     assert!(report.stdout.contains("\"inserted_count\":700"), "{report:?}");
-    let report = limited(&fixture, &["import", "usage", "starts.parquet", "--set", USER, "--json"]);
+    let report = limited(&fixture, &["import", "usage", "starts.parquet", "--set", USER, "--set", EMPTY, "--json"]);
     assert!(report.stdout.contains("\"inserted_count\":100"), "{report:?}");
-    let refused = limited(&fixture, &["import", "usage", "page.parquet", "--set", USER]);
+    let refused = limited(&fixture, &["import", "usage", "page.parquet", "--set", USER, "--set", EMPTY]);
     assert_eq!(refused.code, Some(65), "{refused:?}");
     assert!(refused.stderr.contains("The pages of `page.parquet` unpack to more than 512 MiB at once"), "{}", refused.stderr);
-    let refused = limited(&fixture, &["import", "usage", "lists.parquet", "--set", USER]);
+    let refused = limited(&fixture, &["import", "usage", "lists.parquet", "--set", USER, "--set", EMPTY]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("Column `tags` of `lists.parquet` holds lists or records"), "{}", refused.stderr);
     assert_eq!(count(&fixture).await, 800);
@@ -186,7 +189,7 @@ async fn a_signal_leaves_nothing(engine: Engine) {
     // All of the second file's rows are bad: no statement is waited for in it.
     fixture.write("bad.csv", &file.replace("T10", "T99"));
     for (file, signal, code) in [("usage.csv", "TERM", 143), ("bad.csv", "INT", 130)] {
-        let import = fixture.command(&["import", "usage", file, "--set", USER]).spawn().unwrap();
+        let import = fixture.command(&["import", "usage", file, "--set", USER, "--set", EMPTY]).spawn().unwrap();
         let status = format!("/proc/{}/status", import.id());
         // Both signals are caught from the moment on that the import begins.
         let is_caught = |text: String| {
@@ -218,7 +221,7 @@ async fn a_damaged_parquet_file_is_no_panic(engine: Engine) {
         let mut bytes = whole.clone();
         bytes[at] ^= 2;
         std::fs::write(fixture.path().join("usage.parquet"), bytes).unwrap();
-        let ended = fixture.run(&["import", "usage", "usage.parquet", "--set", USER]);
+        let ended = fixture.run(&["import", "usage", "usage.parquet", "--set", USER, "--set", EMPTY]);
         assert!(matches!(ended.code, Some(0 | 2 | 65)), "byte {at}: {ended:?}");
         damaged += usize::from(ended.stderr.contains("is damaged in a way"));
     }

@@ -21,6 +21,7 @@ mod hostile_servers;
 mod hostile_storage;
 mod import;
 mod import_bounds;
+mod import_files;
 mod interrupted;
 mod job_files;
 mod job_mistakes;

@@ -19,8 +19,8 @@ SELECT
             'status', status
         )
         FROM jsonb_to_record(to_jsonb(log)) AS kept (
-            customer_name TEXT, request_type TEXT, input_tokens BIGINT, output_tokens BIGINT, total_tokens BIGINT, cost_basis TEXT,
-            total_cost_usd NUMERIC, logged_cost_usd NUMERIC, latency_ms BIGINT, status TEXT
+            customer_name TEXT, request_type TEXT, input_tokens NUMERIC, output_tokens NUMERIC, total_tokens NUMERIC, cost_basis TEXT,
+            total_cost_usd NUMERIC, logged_cost_usd NUMERIC, latency_ms NUMERIC, status TEXT
         )
     ) AS details
 FROM {app}.ai_usage_log AS log
@@ -45,11 +45,11 @@ SELECT
             'latency_ms', kept.duration,
             'status', CASE request.status WHEN 'completed' THEN 'success' ELSE 'error' END
         )
-        FROM jsonb_to_record(to_jsonb(request)) AS kept (tokens_used BIGINT, cost NUMERIC, duration BIGINT)
+        FROM jsonb_to_record(to_jsonb(request)) AS kept (tokens_used NUMERIC, cost NUMERIC, duration NUMERIC)
         LEFT JOIN LATERAL (
             SELECT known.*
             FROM {app}.request_analytics AS latest,
-                LATERAL jsonb_to_record(to_jsonb(latest)) AS known (request_type TEXT, tokens_input BIGINT, tokens_output BIGINT)
+                LATERAL jsonb_to_record(to_jsonb(latest)) AS known (request_type TEXT, tokens_input NUMERIC, tokens_output NUMERIC)
             WHERE latest.request_id = request.id
             ORDER BY latest.created_at DESC, latest.id DESC
             LIMIT 1

@@ -27,8 +27,8 @@ BEGIN
 END;
 $$;
 
--- The way into the log for who may not write it: a trigger writes, with its owner's rights. A default is computed with the rights of
--- whoever inserts, and nobody has the right to give `logs_for` another value: so the trigger knows who asks.
+-- The way into the log for who may not write it. The first trigger says who inserts, with the rights of that one; whatever came in that
+-- column, a default of a view on top say, is gone. The second writes, with its owner's rights.
 CREATE OR REPLACE VIEW tallyroll.tallyroll_log_entry AS
 SELECT
     NULL::UUID AS id,
@@ -47,7 +47,14 @@ SELECT
     NULL::TEXT AS status,
     NULL::TEXT AS error_message
 WHERE FALSE;
-ALTER VIEW tallyroll.tallyroll_log_entry ALTER COLUMN logs_for SET DEFAULT tallyroll.tallyroll_logs_for();
+
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_say_who_logs() RETURNS TRIGGER
+LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.logs_for := tallyroll.tallyroll_logs_for();
+    RETURN NEW;
+END;
+$$;
 
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_log_usage() RETURNS TRIGGER
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -81,8 +88,12 @@ EXCEPTION
 END;
 $$;
 
-DROP TRIGGER IF EXISTS tallyroll_log_usage ON tallyroll.tallyroll_log_entry;
-CREATE TRIGGER tallyroll_log_usage INSTEAD OF INSERT ON tallyroll.tallyroll_log_entry
+-- In the order of their names.
+DROP TRIGGER IF EXISTS tallyroll_1_say_who_logs ON tallyroll.tallyroll_log_entry;
+DROP TRIGGER IF EXISTS tallyroll_2_log_usage ON tallyroll.tallyroll_log_entry;
+CREATE TRIGGER tallyroll_1_say_who_logs INSTEAD OF INSERT ON tallyroll.tallyroll_log_entry
+FOR EACH ROW EXECUTE FUNCTION tallyroll.tallyroll_say_who_logs();
+CREATE TRIGGER tallyroll_2_log_usage INSTEAD OF INSERT ON tallyroll.tallyroll_log_entry
 FOR EACH ROW EXECUTE FUNCTION tallyroll.tallyroll_log_usage();
 
 CREATE OR REPLACE FUNCTION {app}.log_ai_usage(

@@ -9,10 +9,12 @@ LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS
     SELECT CURRENT_USER = 'authenticated'
         AND SESSION_USER = (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'gateway')
         AND EXISTS (
+            -- By the catalog: who may not use the schema could not name the function.
             SELECT 1
-            FROM pg_proc AS uid
+            FROM pg_namespace AS auth
+            JOIN pg_proc AS uid ON uid.pronamespace = auth.oid AND uid.proname = 'uid' AND uid.pronargs = 0
             JOIN pg_roles AS owner ON owner.oid = uid.proowner
-            WHERE uid.oid = to_regprocedure('auth.uid()') AND uid.prorettype = 'pg_catalog.uuid'::REGTYPE AND (
+            WHERE auth.nspname = 'auth' AND uid.prorettype = 'pg_catalog.uuid'::REGTYPE AND (
                 owner.rolsuper
                 OR owner.oid = (SELECT relowner FROM pg_class WHERE oid = tallyroll.tallyroll_application_log())
                 OR owner.rolname = (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'auth_owner')

@@ -10,8 +10,9 @@ use super::license::read_license;
 use super::output;
 use super::session::{Session, read_text, stop_signal};
 use crate::clock::Clock;
-use crate::import::{Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license};
+use crate::import::{ImportReport, Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license, preview_file};
 use crate::license;
+use crate::money::format_usd;
 use crate::store::Create;
 
 #[derive(Debug, Subcommand)]
@@ -35,15 +36,11 @@ pub(super) enum What {
 
 #[derive(Debug, Args)]
 pub(super) struct Subscriptions {
-    /// Files: .csv with a header, .jsonl with one object per line, or .parquet
+    /// Files: .csv or .tsv with a header, .jsonl with one object per line, each also with .gz; .parquet; `-` for standard input
     #[arg(required_unless_present = "license")]
     files: Vec<PathBuf>,
-    /// Take a field from a column of another name
-    #[arg(long, value_name = "FIELD=HEADER")]
-    column: Vec<String>,
-    /// Give every row the same value
-    #[arg(long, value_name = "FIELD=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    how: How,
     /// A signed offline licence, in place of files
     #[arg(long, value_name = "FILE", conflicts_with = "files", requires_all = ["public_key", "org"])]
     license: Option<PathBuf>,
@@ -57,25 +54,34 @@ pub(super) struct Subscriptions {
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Files: .csv with a header, .jsonl with one object per line, or .parquet
+    /// Files: .csv or .tsv with a header, .jsonl with one object per line, each also with .gz; .parquet; `-` for standard input
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Args)]
+struct How {
     /// Take a field from a column of another name
     #[arg(long, value_name = "FIELD=HEADER")]
     column: Vec<String>,
     /// Give every row the same value
     #[arg(long, value_name = "FIELD=VALUE")]
     set: Vec<String>,
+    /// Show where each field comes from, the first rows, the bad rows and what the models come to, and import nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     match what {
-        What::Usage(arguments) => files(session, &USAGE, &arguments.files, &arguments.column, &arguments.set).await,
-        What::Seats(arguments) => files(session, &SEATS, &arguments.files, &arguments.column, &arguments.set).await,
+        What::Usage(arguments) => files(session, &USAGE, &arguments.files, &arguments.how).await,
+        What::Seats(arguments) => files(session, &SEATS, &arguments.files, &arguments.how).await,
         What::Subscriptions(Subscriptions { license: Some(license), public_key: Some(key), org: Some(org), .. }) => {
             from_license(&session, license, key, org).await
         }
-        What::Subscriptions(arguments) => files(session, &SUBSCRIPTIONS, &arguments.files, &arguments.column, &arguments.set).await,
+        What::Subscriptions(arguments) => files(session, &SUBSCRIPTIONS, &arguments.files, &arguments.how).await,
     }
 }
 
@@ -92,41 +98,113 @@ async fn from_license(session: &Session, license: &Path, public_key: &Path, org:
     session.tell(&format!("Subscription `{}` of org `{}` {done}", output::printable(&license.id), output::printable(org)))
 }
 
-async fn files(session: Session, target: &'static Target, files: &[PathBuf], columns: &[String], constants: &[String]) -> Result<()> {
-    let mapping = Mapping::parse(target, columns, constants)?;
+async fn files(session: Session, target: &'static Target, files: &[PathBuf], how: &How) -> Result<()> {
+    let mapping = Mapping::parse(target, &how.column, &how.set)?;
+    let stop = stop_signal()?;
+    let (config, clock) = (&session.loaded.config, Clock::system());
+    if how.dry_run {
+        let prices = config.price_book(&session.project)?;
+        for file in files {
+            let report = preview_file(config, &clock, &stop, file, &mapping, &prices)?;
+            if session.json { output::json(&report)? } else { preview(&session, &report)? }
+        }
+        return Ok(());
+    }
     let store = session.open(Create::Never).await?;
     store.require_migrated().await?;
-    let stop = stop_signal()?;
-    let mut rows = Vec::new();
-    let mut bad_lines = Vec::new();
+    let mut reports = Vec::new();
     for file in files {
-        let report = import_file(&store, &session.loaded.config, &Clock::system(), &stop, file, &mapping).await?;
+        let report = import_file(&store, config, &clock, &stop, file, &mapping).await?;
         if session.json {
             output::json(&report)?;
-            continue;
         }
-        let count = |number: u64| output::grouped(i64::try_from(number).unwrap_or(i64::MAX));
-        rows.push(vec![
-            report.file.clone(),
-            count(report.row_count),
-            count(report.inserted_count),
-            count(report.known_count),
-            count(report.bad_count),
-            report.ignored_columns.join(", "),
-        ]);
-        bad_lines.extend(report.bad_rows.iter().map(|bad| format!("{}, line {}: {}", report.file, bad.line, bad.reason)));
+        reports.push(report);
     }
     store.close().await;
     if session.json {
         return Ok(());
     }
+    let rows: Vec<Vec<String>> = reports
+        .iter()
+        .map(|report| {
+            vec![
+                report.file.clone(),
+                count(report.row_count),
+                count(report.inserted_count),
+                count(report.known_count),
+                count(report.bad_count),
+                report.ignored_columns.join(", "),
+            ]
+        })
+        .collect();
     let header = ["file", "rows", "imported", "there already", "bad", "columns not used"];
     session.tell(&output::table(&header, &["rows", "imported", "there already", "bad"], &rows))?;
-    for bad in &bad_lines {
-        output::line(&output::printable(bad))?;
+    for report in &reports {
+        bad_rows(report)?;
     }
-    if !bad_lines.is_empty() {
+    if reports.iter().any(|report| report.bad_count > 0) {
         output::line("Bad rows are kept in `quarantined_event`; fix them and import the file again")?;
     }
     Ok(())
+}
+
+fn count(number: u64) -> String {
+    output::grouped(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn bad_rows(report: &ImportReport) -> Result<()> {
+    for bad in &report.bad_rows {
+        output::line(&output::printable(&format!("{}, line {}: {}", report.file, bad.line, bad.reason)))?;
+    }
+    Ok(())
+}
+
+/// What a file would bring, for a person.
+fn preview(session: &Session, report: &ImportReport) -> Result<()> {
+    let Some(preview) = &report.preview else { return Ok(()) };
+    session.tell(&format!(
+        "{}: {} rows, {} of them bad; nothing is imported\n",
+        report.file,
+        count(report.row_count),
+        count(report.bad_count)
+    ))?;
+    // A field that no row of the first has is in the list of fields alone.
+    let filled = |place: usize| preview.rows.iter().any(|row| row.get(place).is_some_and(|cell| !cell.is_empty()));
+    let examples: Vec<Vec<String>> = preview
+        .mapping
+        .iter()
+        .enumerate()
+        .map(|(place, (field, from))| {
+            let values = preview.rows.iter().map(|row| row.get(place).map_or("", String::as_str));
+            let shown = if filled(place) {
+                values.map(|value| if value.is_empty() { "NULL" } else { value }).collect::<Vec<_>>().join(" │ ")
+            } else {
+                String::new()
+            };
+            vec![(*field).to_owned(), from.clone(), shown]
+        })
+        .collect();
+    output::line(&output::table(&["field", "from", "first rows"], &[], &examples))?;
+    if !report.ignored_columns.is_empty() {
+        output::line(&format!("\nColumns not used: {}", report.ignored_columns.join(", ")))?;
+    }
+    if !preview.models.is_empty() {
+        let rows: Vec<Vec<String>> = preview
+            .models
+            .iter()
+            .map(|(model, usage)| {
+                vec![
+                    if model.is_empty() { "(no model)".to_owned() } else { model.clone() },
+                    count(usage.event_count),
+                    output::grouped(usage.input_tokens),
+                    output::grouped(usage.output_tokens),
+                    if usage.unpriced_count == usage.event_count { "unknown".to_owned() } else { format_usd(usage.cost_nanos, 6) },
+                    count(usage.unpriced_count),
+                ]
+            })
+            .collect();
+        let header = ["model", "events", "input tokens", "output tokens", "cost USD", "without a price"];
+        output::line(&format!("\n{}", output::table(&header, &header[1..], &rows)))?;
+    }
+    bad_rows(report)
 }

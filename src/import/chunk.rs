@@ -3,7 +3,7 @@
 use anyhow::Result;
 use hashbrown::HashMap;
 
-use super::BadRows;
+use super::bad_rows::BadRows;
 use super::target::{Field, Form, SEATS, Target};
 use crate::store::{Tx, Value};
 

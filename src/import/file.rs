@@ -1,16 +1,21 @@
-//! Files as records of texts: CSV, JSON Lines, Parquet.
+//! Files as records of texts: CSV by comma, semicolon or tab, JSON Lines, Parquet.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 
 use super::bounded::{self, BoundedRead, MAX_RECORD_BYTES};
 use super::parquet_rows::ParquetRows;
+use super::source::Source;
 use crate::failure::Failure;
+
+/// In place of a file: standard input.
+const STDIN: &str = "-";
 
 /// One row of a file, every cell as text.
 pub(super) struct Record {
@@ -50,41 +55,82 @@ impl Record {
 
 /// A file being read.
 pub(super) enum Reader {
-    Csv { headers: Arc<[String]>, records: csv::StringRecordsIntoIter<BoundedRead<File>> },
-    JsonLines { file: BufReader<File>, line: u64 },
+    Csv { headers: Arc<[String]>, records: csv::StringRecordsIntoIter<BoundedRead<Source>>, has_cr: bool },
+    JsonLines { file: BufReader<Source>, line: u64 },
     Parquet { headers: Arc<[String]>, rows: ParquetRows, line: u64 },
 }
 
-/// Opens a file by its extension.
+/// Opens a file by its extension, unpacked where that is `.gz`; `-` is what comes in by standard input.
 pub(super) fn open(path: &Path) -> Result<Reader> {
     let shown = path.display();
+    if path.as_os_str() == STDIN {
+        return by_content(Source::begin(Box::new(io::stdin())).map_err(|error| unreadable(path, error))?, path);
+    }
     let cannot_open = |error: std::io::Error| Failure::usage(format!("Failed to open `{shown}`")).caused_by(error);
     // Before it is opened: a pipe without a writer would be waited for.
     if !fs::metadata(path).map_err(cannot_open)?.is_file() {
         return Err(Failure::usage(format!("`{shown}` is no regular file"))
-            .hint("a pipe, a folder or a device cannot be imported: write the rows to a file first")
+            .hint("a folder or a device cannot be imported; rows from a pipe can, with `-` in place of the file")
             .into());
     }
     let file = File::open(path).map_err(cannot_open)?;
-    match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
-        Some("csv") => {
-            let mut reader = csv::ReaderBuilder::new().from_reader(BoundedRead::new(file));
-            let headers = match reader.headers() {
-                Err(error) if is_too_long(&error) => return Err(too_long(path, 1)),
-                headers => headers.with_context(|| format!("Failed to read the header of `{shown}`"))?,
-            };
-            let headers: Arc<[String]> = headers.iter().map(|header| header.trim_start_matches('\u{feff}').trim().to_owned()).collect();
-            Ok(Reader::Csv { headers, records: reader.into_records() })
-        }
-        Some("jsonl" | "ndjson") => Ok(Reader::JsonLines { file: BufReader::new(file), line: 0 }),
-        Some("parquet") => {
+    let extension = |path: &Path| path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let is_packed = extension(path) == "gz";
+    let kind = if is_packed { extension(&path.with_extension("")) } else { extension(path) };
+    let source = |file: File| {
+        let bytes: Box<dyn Read + Send> = if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+        Source::begin(bytes).map_err(|error| unreadable(path, error))
+    };
+    match kind.as_str() {
+        "csv" | "tsv" => csv_rows(source(file)?, path),
+        "jsonl" | "ndjson" => Ok(json_lines(source(file)?)),
+        "parquet" if !is_packed => {
             let rows = ParquetRows::open(file, path)?;
             Ok(Reader::Parquet { headers: rows.headers(), rows, line: 0 })
         }
         _ => Err(Failure::usage(format!("`{shown}` has no extension that tells its format"))
-            .hint("name it .csv, .jsonl (one JSON object per line) or .parquet")
+            .hint("name it .csv, .tsv, .jsonl (one JSON object per line) or .parquet; all but the last also with .gz")
             .into()),
     }
+}
+
+fn by_content(source: Source, path: &Path) -> Result<Reader> {
+    match source.first_bytes().iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => Err(Failure::usage("Nothing came in by standard input").into()),
+        Some(b'{') => Ok(json_lines(source)),
+        _ if source.first_bytes().starts_with(b"PAR1") => {
+            Err(Failure::usage("Parquet is read from its end, so it cannot come by standard input").hint("name the file").into())
+        }
+        Some(_) => csv_rows(source, path),
+    }
+}
+
+fn json_lines(source: Source) -> Reader {
+    Reader::JsonLines { file: BufReader::new(source), line: 0 }
+}
+
+/// The header says what separates cells; a line may end in either way.
+fn csv_rows(source: Source, path: &Path) -> Result<Reader> {
+    let first_line = source.first_bytes().split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut is_quoted = false;
+    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
+    for byte in first_line {
+        is_quoted ^= *byte == b'"';
+        counts.iter_mut().filter(|(separator, _)| !is_quoted && separator == byte).for_each(|(_, count)| *count += 1);
+    }
+    // Of equals the first.
+    let separator = counts.iter().rev().max_by_key(|(_, count)| *count).map_or(b',', |(separator, _)| *separator);
+    let has_cr = first_line.ends_with(b"\r\n");
+    let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(BoundedRead::new(source));
+    let headers = match reader.headers() {
+        Err(error) if is_too_long(&error) => return Err(too_long(path, 1)),
+        Err(error) => {
+            let problem = csv_problem(error).map_err(|error| unreadable(path, error))?;
+            return Err(Failure::usage(format!("The header of `{}` cannot be read: {problem}", path.display())).into());
+        }
+        Ok(headers) => headers.iter().map(|header| header.trim().to_owned()).collect(),
+    };
+    Ok(Reader::Csv { headers, records: reader.into_records(), has_cr })
 }
 
 impl Reader {
@@ -96,24 +142,28 @@ impl Reader {
     /// The next row with its line, or why it cannot be read; `None` at the end.
     pub(super) fn next_record(&mut self, path: &Path) -> Result<Option<(u64, Result<Record, String>)>> {
         match self {
-            Self::Csv { headers, records } => {
+            Self::Csv { headers, records, has_cr } => {
+                // The reader of CSV counts the LF of CRLF to the next row.
+                let line_of = |position: Option<&csv::Position>| position.map_or(0, |at| at.line() + u64::from(*has_cr));
                 records.reader_mut().get_mut().begin_record();
                 let begins_at = records.reader().position().line();
                 Ok(match records.next() {
                     None => None,
                     Some(Ok(record)) => {
-                        let line = record.position().map_or(0, csv::Position::line);
+                        let line = line_of(record.position());
                         let cells = record.iter().map(|cell| Some(cell.to_owned())).collect();
                         Some((line, Ok(Record::new(headers, cells))))
                     }
                     Some(Err(error)) if is_too_long(&error) => return Err(too_long(path, begins_at)),
-                    Some(Err(error)) if error.is_io_error() => return Err(error).context("Failed to read the file"),
-                    Some(Err(error)) => Some((error.position().map_or(0, csv::Position::line), Err(error.to_string()))),
+                    Some(Err(error)) => {
+                        let line = line_of(error.position());
+                        Some((line, Err(csv_problem(error).map_err(|error| unreadable(path, error))?)))
+                    }
                 })
             }
             Self::JsonLines { file, line } => loop {
                 *line += 1;
-                let Some(bytes) = bounded::read_line(file).context("Failed to read the file")? else { return Ok(None) };
+                let Some(bytes) = bounded::read_line(file).map_err(|error| unreadable(path, error))? else { return Ok(None) };
                 if bytes.len() > MAX_RECORD_BYTES {
                     return Err(too_long(path, *line));
                 }
@@ -129,6 +179,25 @@ impl Reader {
             }
         }
     }
+}
+
+/// Why a row is none, in words; an error where it is the file that cannot be read.
+fn csv_problem(error: csv::Error) -> io::Result<String> {
+    let said = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!("{len} cells, where the header has {expected_len}"),
+        csv::ErrorKind::Utf8 { .. } => "not UTF-8".to_owned(),
+        _ => error.to_string(),
+    };
+    if let csv::ErrorKind::Io(error) = error.into_kind() { Err(error) } else { Ok(said) }
+}
+
+fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
+    let shown = path.display();
+    // What unpacking says.
+    if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof) {
+        return Failure::bad_data(format!("`{shown}` is damaged or cut off")).caused_by(error).hint("nothing was imported").into();
+    }
+    anyhow::Error::new(error).context(format!("Failed to read `{shown}`"))
 }
 
 fn is_too_long(error: &csv::Error) -> bool {

@@ -80,6 +80,39 @@ impl Mapping {
         Ok(())
     }
 
+    /// Whether a record with these headers gives a token or a cost, where the target is of such.
+    pub(super) fn gives_figures(&self, headers: &[String]) -> bool {
+        let given = self.given(headers);
+        self.target.figures.is_empty() || self.target.figures.iter().any(|column| given.contains(column))
+    }
+
+    /// Events of nothing would be counted as such, and never priced.
+    pub(super) fn no_figures(headers: &[String], path: &Path) -> anyhow::Error {
+        Failure::usage(format!("No column of `{}` gives tokens or a cost", path.display()))
+            .hint(format!(
+                "name them with `--column input_tokens=HEADER`, `output_tokens` or `total_cost_usd`, or, for events of none, \
+                 `--set input_tokens=0`; its columns are {}",
+                headers.join(", ")
+            ))
+            .into()
+    }
+
+    /// Where each field comes from, in words.
+    pub(super) fn shown(&self, headers: &[String]) -> Vec<(&'static str, String)> {
+        let source = |field: &Field| match (self.columns.get(field.name), self.constants.get(field.name)) {
+            (Some(header), _) => format!("column `{header}`"),
+            (None, Some(constant)) => format!("`{constant}` in every row"),
+            (None, None) => match (headers.iter().find(|header| *header == field.name || *header == field.column), field.absent) {
+                (Some(header), _) => format!("column `{header}`"),
+                (None, Absent::Identity) => "made from the row's text".to_owned(),
+                (None, Absent::Zero) => "0 in every row".to_owned(),
+                (None, Absent::Text(text)) => format!("`{text}` in every row"),
+                (None, Absent::Null | Absent::Refused) => "-".to_owned(),
+            },
+        };
+        self.target.fields.iter().map(|field| (field.name, source(field))).collect()
+    }
+
     /// The table's columns that a row with these headers gives.
     pub(super) fn given(&self, headers: &[String]) -> Vec<&'static str> {
         let is_given = |field: &&Field| {

@@ -9,6 +9,8 @@ pub struct Target {
     pub(super) fields: &'static [Field],
     /// Whether a row that is there already takes what the file says now; else it stays as it is.
     pub(super) is_updated: bool,
+    /// Columns of which a file gives at least one, where there are any.
+    pub(super) figures: &'static [&'static str],
 }
 
 /// A field that a file may give, and the table's own name for it.
@@ -74,6 +76,7 @@ pub static USAGE: Target = Target {
         field("cost_basis", "cost_basis", Form::Text, Absent::Text("logged")),
     ],
     is_updated: false,
+    figures: &["input_tokens", "output_tokens", "logged_cost_usd"],
 };
 
 /// Rows of the seat ledger. It is append-only: an id that is there keeps its row.
@@ -88,6 +91,7 @@ pub static SEATS: Target = Target {
         field("reason", "reason", Form::Label, Absent::Text("import")),
     ],
     is_updated: false,
+    figures: &[],
 };
 
 /// Subscriptions: one that is there already takes what the file says now.
@@ -103,6 +107,7 @@ pub static SUBSCRIPTIONS: Target = Target {
         field("license_id", "license_id", Form::Label, Absent::Null),
     ],
     is_updated: true,
+    figures: &[],
 };
 
 impl Target {

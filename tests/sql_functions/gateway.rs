@@ -13,7 +13,6 @@ async fn with_auth() -> Fixture {
         "CREATE SCHEMA auth",
         "CREATE FUNCTION auth.uid() RETURNS UUID LANGUAGE sql STABLE AS $$ SELECT NULLIF(current_setting('request.jwt.claim.sub', TRUE), '')::UUID \
              WHERE CURRENT_USER = 'authenticated' $$",
-        "GRANT USAGE ON SCHEMA auth TO PUBLIC",
     ] {
         fixture.execute(sql).await;
     }

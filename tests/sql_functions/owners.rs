@@ -77,3 +77,24 @@ async fn migrate_makes_the_tables_of_a_projects_jobs_and_the_runner_may_not() {
     finance.close().await.unwrap();
     drop_roles(&fixture, &[runner, reader]).await;
 }
+
+/// PostgreSQL lets whoever may create in the database put one that it trusts into any schema, as a superuser's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_of_somebody_else_stops_everything() {
+    let _one_at_a_time = ROLES.lock().await;
+    let fixture = with_roles().await;
+    let name = format!("mal-{}", database(&fixture));
+    let mut stranger = login(&fixture, &name, "tallyroll_user").await;
+    fixture
+        .execute(&format!(
+            "GRANT CREATE ON DATABASE test_{} TO \"{name}\"",
+            fixture.url.split("/test_").nth(1).unwrap().split('?').next().unwrap()
+        ))
+        .await;
+    try_rows(&mut stranger, "CREATE EXTENSION citext SCHEMA tallyroll").await.unwrap();
+    let stopped = fixture.run(&["run-job", "usage_daily"]);
+    assert_eq!(stopped.code, Some(78), "{stopped:?}");
+    assert!(stopped.stderr.contains("extension citext"), "{}", stopped.stderr);
+    stranger.close().await.unwrap();
+    drop_roles(&fixture, &[name]).await;
+}

@@ -233,8 +233,7 @@ async fn what_runs_as_its_owner_may_what_that_one_may() {
     fixture.execute(&format!("INSERT INTO public.user_roles VALUES ('{ANN}', 'admin')")).await;
     fixture.execute("CREATE ROLE authenticated").await;
     fixture.run_well(&["migrate", "--roles"]);
-    let (ann, bob, writer) =
-        (format!("ann-{}", database(&fixture)), format!("bob-{}", database(&fixture)), format!("app-{}", database(&fixture)));
+    let [ann, bob, writer, plain] = ["ann", "bob", "app", "plain"].map(|name| format!("{name}-{}", database(&fixture)));
     let mut anns = login(&fixture, &ann, "authenticated").await;
     let mut bobs = login(&fixture, &bob, "authenticated").await;
     let mut apps = login(&fixture, &writer, "tallyroll_writer").await;
@@ -285,6 +284,23 @@ async fn what_runs_as_its_owner_may_what_that_one_may() {
     assert!(fixture.number("SELECT COUNT(*) FROM bobs.seen").await <= 1);
     assert_eq!(fixture.rows("SELECT is_called FROM bobs.got").await, ["0"]);
     assert!(fixture.number("SELECT last_value FROM bobs.refused").await > 2);
+    // A view on top of the way into the log, whose default says another.
+    for sql in [
+        "CREATE VIEW bobs.forged AS SELECT * FROM tallyroll.tallyroll_log_entry",
+        "ALTER VIEW bobs.forged ALTER COLUMN logs_for SET DEFAULT 'everyone'",
+        "GRANT INSERT ON bobs.forged TO PUBLIC",
+    ] {
+        bobs.execute(sql).await.unwrap();
+    }
+    let forge = format!("INSERT INTO bobs.forged (user_id) VALUES ('{ANN}') RETURNING id::TEXT");
+    let forged = try_rows(&mut bobs, &forge).await;
+    assert!(is_refused(&forged), "{forged:?}");
+    fixture.execute(&format!("CREATE ROLE \"{plain}\" LOGIN")).await;
+    let mut stranger = PgConnection::connect(&fixture.url.replace("postgres://postgres@", &format!("postgres://{plain}@"))).await.unwrap();
+    let forged = try_rows(&mut stranger, &forge.replace(" RETURNING id::TEXT", "")).await;
+    assert!(is_refused(&forged), "{forged:?}");
+    stranger.close().await.unwrap();
+    assert_eq!(fixture.number(count).await, before);
     // The writer of the application logs for everyone, also where it is a function of its own that does, for a user.
     fixture.execute(&format!("CREATE SCHEMA apps AUTHORIZATION \"{writer}\"")).await;
     for sql in [
@@ -300,7 +316,7 @@ async fn what_runs_as_its_owner_may_what_that_one_may() {
     for connection in [anns, bobs, apps, superuser] {
         connection.close().await.unwrap();
     }
-    drop_roles(&fixture, &[ann, bob, writer, "authenticated".to_owned()]).await;
+    drop_roles(&fixture, &[ann, bob, writer, plain, "authenticated".to_owned()]).await;
 }
 
 fn quoted(sql: &str) -> String {

@@ -1,0 +1,67 @@
+//! Rows that an import does not take in, and where they are kept.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+
+use super::row::cut;
+use crate::clock::Clock;
+use crate::store::{Tx, Value};
+
+/// Bad rows that an import keeps aside, and bytes of them: past either it gives up.
+const MAX_BAD_ROWS: usize = 1_000_000;
+const MAX_BAD_BYTES: usize = 256 << 20;
+
+/// What is kept aside of a bad row.
+const KEPT_CHARS: usize = 4_000;
+
+/// A row that was not taken in.
+#[derive(Debug, Clone, Serialize)]
+pub struct BadRow {
+    pub line: u64,
+    pub reason: String,
+}
+
+/// Rows that were not taken in.
+#[derive(Debug, Default)]
+pub(super) struct BadRows {
+    pub(super) rows: Vec<(BadRow, String)>,
+    bytes: usize,
+}
+
+impl BadRows {
+    pub(super) fn push(&mut self, line: u64, reason: String, record: &str) {
+        let kept = cut(record, KEPT_CHARS);
+        self.bytes += reason.len() + kept.len();
+        self.rows.push((BadRow { line, reason }, kept));
+    }
+
+    pub(super) fn are_too_many(&self) -> bool {
+        self.rows.len() >= MAX_BAD_ROWS || self.bytes >= MAX_BAD_BYTES
+    }
+}
+
+/// Keeps them aside, in place of what an earlier import of a file of that name left there.
+pub(super) async fn quarantine(tx: &mut Tx, clock: &Clock, path: &Path, bad: &[(BadRow, String)]) -> Result<()> {
+    let source = format!("import:{}", path.file_name().unwrap_or_default().to_string_lossy());
+    let now = clock.now();
+    tx.execute("DELETE FROM quarantined_event WHERE source = $1", &[source.as_str().into()]).await?;
+    let columns = ["source", "event_id", "reason", "payload", "first_seen_at"];
+    let rows: Vec<Vec<Value>> = bad
+        .iter()
+        .map(|(row, record)| {
+            let payload = json!({ "line": row.line, "record": record }).to_string().replace("\\u0000", "\\ufffd");
+            vec![
+                source.as_str().into(),
+                format!("line {}", row.line).into(),
+                row.reason.replace('\0', "\u{fffd}").into(),
+                payload.into(),
+                now.into(),
+            ]
+        })
+        .collect();
+    tx.insert_rows("quarantined_event", &columns, &rows, "").await?;
+    Ok(())
+}

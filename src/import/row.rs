@@ -1,0 +1,168 @@
+//! One record of a file as the values of a table's row, or why it is none. Pure.
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+use super::file::Record;
+use super::instant::parse_instant;
+use super::mapping::Mapping;
+use super::target::{Absent, Field, Form};
+use crate::failure::Failure;
+use crate::money;
+use crate::seats::MAX_SEATS;
+use crate::seats::calendar::implausible;
+use crate::source::MAX_TEXT_BYTES;
+use crate::source::ledger::INSTANTS;
+use crate::store::{Value, format_instant};
+
+/// Identities of rows without an id of their own are names in this space (RFC 9562, version 5).
+const ROW_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_5d7e_91c3_4a6b_8e0d_7461_6c6c_7972);
+
+/// Ids that leave room for those that a database gives by itself.
+const LEDGER_IDS: std::ops::RangeInclusive<i64> = 1..=1 << 61;
+
+/// A constant that no row could use is the command line's fault, not the rows'.
+pub(super) fn check_constants(mapping: &Mapping) -> Result<()> {
+    for (name, text) in &mapping.constants {
+        let field = mapping.target.field(name).context("a mapped field is known")?;
+        value(field, text).map_err(|error| Failure::usage(format!("`--set {name}={text}`: {error:#}")))?;
+    }
+    Ok(())
+}
+
+/// The values of one record, in the order of the target's fields; `earliest_at` is the first instant that an event may be of.
+pub(super) fn row(
+    mapping: &Mapping,
+    record: &Record,
+    seen: &mut HashMap<Uuid, u32>,
+    earliest_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Value>> {
+    let fields = mapping.target.fields;
+    let mut values = Vec::with_capacity(fields.len());
+    for field in fields {
+        values.push(match mapping.text(record, field) {
+            Some(text) => value(field, text).with_context(|| format!("`{}` is `{}`", field.name, shorten(text)))?,
+            None => absent(field, mapping, record, seen)?,
+        });
+    }
+    let named = |name: &str| fields.iter().position(|field| field.name == name).and_then(|index| values.get(index));
+    match mapping.target.table {
+        "ai_usage_log" => {
+            check_instants(&values)?;
+            if values.iter().any(|value| matches!(value, Value::Instant(at) if *at < earliest_at)) {
+                anyhow::bail!("the event is from before `usage.earliest_date`");
+            }
+            check_tokens(named("input_tokens"), named("output_tokens"), &values)?;
+        }
+        "seat_usage_event" => check_instants(&values)?,
+        "subscription" => {
+            for name in ["start_at", "end_at"] {
+                let Some(Value::Instant(at)) = named(name) else { continue };
+                if let Some(problem) = implausible(at.timestamp_micros(), now.timestamp_micros()) {
+                    anyhow::bail!("`{name}` ({}) {problem}", format_instant(*at));
+                }
+            }
+            if let Some(Value::Text(id)) = named("id")
+                && seen.insert(Uuid::new_v5(&ROW_NAMESPACE, id.as_bytes()), 1).is_some()
+            {
+                anyhow::bail!("subscription `{}` stands twice in the file", shorten(id));
+            }
+            if let (Some(Value::Instant(start)), Some(Value::Instant(end))) = (named("start_at"), named("end_at"))
+                && end <= start
+            {
+                anyhow::bail!("`end_at` is not after `start_at`");
+            }
+        }
+        _ => {}
+    }
+    Ok(values)
+}
+
+/// The years that every database and file can hold.
+fn check_instants(values: &[Value]) -> Result<()> {
+    let is_outside = |value: &&Value| matches!(value, Value::Instant(at) if !INSTANTS.contains(&at.timestamp_micros()));
+    match values.iter().find(is_outside) {
+        Some(_) => anyhow::bail!("an instant lies outside of the years 1 to 9999"),
+        None => Ok(()),
+    }
+}
+
+/// The bounds of the table's generated columns (`INTEGER`, `NUMERIC(10, 6)`), so that one absurd row is a bad row and does
+/// not stop the file.
+fn check_tokens(input: Option<&Value>, output: Option<&Value>, values: &[Value]) -> Result<()> {
+    let tokens = |value: Option<&Value>| if let Some(Value::Int(tokens)) = value { *tokens } else { 0 };
+    let (input, output) = (tokens(input), tokens(output));
+    let costs_micros = [input * 3, output * 15, input * 3 + output * 15];
+    if i32::try_from(input + output).is_err() || costs_micros.iter().any(|cost| cost.abs() >= 10_000_000_000) {
+        anyhow::bail!("{input} and {output} tokens are more than the table's total and cost columns hold");
+    }
+    if values.iter().any(|value| matches!(value, Value::Nanos(nanos) if nanos.unsigned_abs() >= 1_000_000_000_000_000_000)) {
+        anyhow::bail!("the cost is more than the table's NUMERIC(18, 9) holds");
+    }
+    Ok(())
+}
+
+fn absent(field: &Field, mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Value> {
+    Ok(match field.absent {
+        // A row without an id is known again by its text; the second of two equal rows of a file is another event.
+        Absent::Identity => {
+            let text = format!("{}\u{1e}{:?}", record.identity(), mapping.constants);
+            let identity = Uuid::new_v5(&ROW_NAMESPACE, text.as_bytes());
+            let count = seen.entry(identity).or_insert(0);
+            *count += 1;
+            Uuid::new_v5(&identity, &count.to_be_bytes()).into()
+        }
+        Absent::Refused => anyhow::bail!("`{}` is empty", field.name),
+        Absent::Zero => 0.into(),
+        Absent::Text(text) => text.into(),
+        Absent::Null => Value::Null,
+    })
+}
+
+fn value(field: &Field, text: &str) -> Result<Value> {
+    Ok(match field.form {
+        Form::Uuid => Uuid::parse_str(text.trim()).context("not a UUID")?.into(),
+        Form::Instant => parse_instant(text)?.into(),
+        Form::Int => i64::from(i32::try_from(whole(text)?).context("not a whole number of 32 bits")?).into(),
+        Form::LedgerId => {
+            let id = whole(text)?;
+            if !LEDGER_IDS.contains(&id) {
+                anyhow::bail!("not between 1 and 2^61");
+            }
+            id.into()
+        }
+        Form::Seats => {
+            let seats = whole(text)?;
+            if !(0..=MAX_SEATS).contains(&seats) {
+                anyhow::bail!("not between 0 and {MAX_SEATS}");
+            }
+            seats.into()
+        }
+        Form::Usd => Value::Nanos(money::parse_usd_nanos(text)?),
+        Form::Text | Form::Label if text.contains('\0') => anyhow::bail!("holds a NUL character"),
+        Form::Label if text.len() > MAX_TEXT_BYTES => anyhow::bail!("longer than {MAX_TEXT_BYTES} bytes"),
+        Form::Text | Form::Label => text.into(),
+    })
+}
+
+/// A whole number, also as spreadsheets and data frames write one that might have been none: `7.0`.
+fn whole(text: &str) -> Result<i64> {
+    let text = text.trim();
+    let digits = text.split_once('.').filter(|(_, places)| places.bytes().all(|byte| byte == b'0')).map_or(text, |(digits, _)| digits);
+    digits.parse().context("not a whole number")
+}
+
+fn shorten(text: &str) -> String {
+    cut(text, 60)
+}
+
+pub(super) fn cut(text: &str, chars: usize) -> String {
+    let mut shown: String = text.chars().take(chars).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}

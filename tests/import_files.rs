@@ -1,0 +1,138 @@
+//! Files as spreadsheets, exports and pipes give them, and what `import --dry-run` says of one.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+
+use crate::on_both_databases;
+use crate::support::{Engine, Finished, Fixture};
+
+on_both_databases!(
+    the_same_rows_in_any_shape_are_the_same_events,
+    lines_are_counted_whatever_ends_them,
+    what_comes_in_is_read,
+    a_dry_run_changes_nothing_and_says_what_would_come,
+);
+
+const USER: &str = "user_id=00000000-0000-4000-8000-000000000001";
+const RUN: &[&str] = &["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-15T00:00:00Z"];
+const ROWS: &str = "occurred_at,model,input_tokens,output_tokens\n2026-03-01T09:00:00Z,gpt-4o,7,1\n1772445600,\"a, \"\"b\"\"\",8,2\n";
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn piped(fixture: &Fixture, arguments: &[&str], bytes: &[u8]) -> Finished {
+    let mut command = fixture.command(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that reads nothing of it has closed it.
+    let _ = child.stdin.take().unwrap().write_all(bytes);
+    Finished::of(&child.wait_with_output().unwrap())
+}
+
+async fn the_same_rows_in_any_shape_are_the_same_events(engine: Engine) {
+    let semicolons = "occurred_at;model;input_tokens;output_tokens\n2026-03-01 09:00;gpt-4o;7.0;1\n1772445600000;\"a, \"\"b\"\"\";8;2.00\n";
+    let shapes: Vec<(&str, Vec<u8>)> = vec![
+        ("usage.csv", ROWS.into()),
+        ("crlf.csv", ROWS.replace('\n', "\r\n").into()),
+        ("bom.csv", [b"\xef\xbb\xbf", ROWS.as_bytes()].concat()),
+        ("semicolons.csv", semicolons.into()),
+        ("tabs.tsv", semicolons.replace(';', "\t").into()),
+        ("packed.csv.gz", packed(ROWS.as_bytes())),
+        // Two in one, as logs that were appended to are.
+        ("twice.csv.gz", [packed(&ROWS.as_bytes()[..60]), packed(&ROWS.as_bytes()[60..])].concat()),
+    ];
+    let mut results = Vec::new();
+    for (name, bytes) in shapes {
+        let fixture = Fixture::new(engine).await;
+        std::fs::write(fixture.path().join(name), bytes).unwrap();
+        fixture.run_well(&["import", "usage", name, "--set", USER]);
+        fixture.run_well(RUN);
+        let read =
+            "SELECT usage_date, model, request_count, input_tokens, output_tokens, first_request_at FROM usage_daily ORDER BY usage_date";
+        results.push((name, fixture.rows(read).await));
+    }
+    assert_eq!(results[0].1[1], "2026-03-02|a, \"b\"|1|8|2|2026-03-02T10:00:00.000000Z");
+    for (name, rows) in &results {
+        assert_eq!(rows, &results[0].1, "{name}");
+    }
+}
+
+async fn lines_are_counted_whatever_ends_them(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("tallyroll.toml", "[quarantine]\nmax_ratio = 0.9\n");
+    let rows = "occurred_at,error_message,input_tokens\n2026-03-01,a,1\n2026-03-01,\"two\nlines\",x\n2026-03-01,b,y\n2026-03-01,b\n";
+    for (name, ends) in [("lf.csv", "\n"), ("crlf.csv", "\r\n")] {
+        fixture.write(name, &rows.replace('\n', ends));
+        let told = fixture.run_well(&["import", "usage", name, "--set", USER, "--json"]);
+        let report: Value = serde_json::from_str(&told).unwrap();
+        let lines: Vec<u64> = report["bad_rows"].as_array().unwrap().iter().map(|row| row["line"].as_u64().unwrap()).collect();
+        assert_eq!(lines, [3, 5, 6], "{name}");
+    }
+}
+
+async fn what_comes_in_is_read(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let count = "SELECT COUNT(*) FROM ai_usage_log";
+    let import = ["import", "usage", "-", "--set", USER];
+    for bytes in [ROWS.as_bytes(), b"{\"occurred_at\": 1772445600.5, \"input_tokens\": 5}\n"] {
+        let imported = piped(&fixture, &import, bytes);
+        assert_eq!(imported.code, Some(0), "{imported:?}");
+    }
+    assert_eq!(fixture.number(count).await, 3);
+    for (bytes, expected) in [
+        (&b""[..], "Nothing came in"),
+        (b"PAR1\x15\x04", "Parquet is read from its end"),
+        (b"a,b\n1,2\n", "No column of `-` gives `occurred_at`"),
+    ] {
+        let refused = piped(&fixture, &import, bytes);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(expected), "{}", refused.stderr);
+    }
+    let packed = packed(ROWS.repeat(500).as_bytes());
+    std::fs::write(fixture.path().join("cut.csv.gz"), &packed[..packed.len() - 20]).unwrap();
+    std::fs::write(fixture.path().join("plain.csv.gz"), ROWS).unwrap();
+    std::fs::write(fixture.path().join("utf16.csv"), b"\xff\xfeo\0c\0").unwrap();
+    for file in ["cut.csv.gz", "plain.csv.gz", "utf16.csv"] {
+        let refused = fixture.run(&["import", "usage", file, "--set", USER]);
+        assert_eq!(refused.code, Some(65), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("`{file}` is damaged")), "{}", refused.stderr);
+    }
+    assert_eq!(fixture.number(count).await, 3);
+}
+
+async fn a_dry_run_changes_nothing_and_says_what_would_come(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write(
+        "prices.toml",
+        "[[price]]\nmodel = \"gpt-4o\"\neffective_from = \"2023-01-01\"\ninput_usd_per_million = \"2.5\"\noutput_usd_per_million = \"10\"\n",
+    );
+    fixture.write(
+        "usage.csv",
+        "at,who,model,in,team\n2026-03-01,00000000-0000-4000-8000-000000000001,gpt-4o,1000000,x\n\
+         2026-03-01,00000000-0000-4000-8000-000000000001,o3,5,x\nyesterday,00000000-0000-4000-8000-000000000001,o3,5,x\n",
+    );
+    let import = ["import", "usage", "usage.csv", "--column", "occurred_at=at", "--column", "user_id=who", "--column", "input_tokens=in"];
+    let told = fixture.run_well(&[&import[..], &["--dry-run"]].concat());
+    for part in
+        ["3 rows, 1 of them bad", "column `who`", "Columns not used: team", "2.500000", "unknown", "line 4: `occurred_at` is `yesterday`"]
+    {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let report: Value = serde_json::from_str(&fixture.run_well(&[&import[..], &["--dry-run", "--json"]].concat())).unwrap();
+    let model = &report["preview"]["models"]["gpt-4o"];
+    assert_eq!((&model["total_cost_usd"], &model["unpriced_count"]), (&Value::from("2.500000000"), &Value::from(0)));
+    assert_eq!(report["preview"]["models"]["o3"]["unpriced_count"], 1);
+    for table in ["ai_usage_log", "quarantined_event"] {
+        assert_eq!(fixture.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
+    }
+    // A file with nothing to count is most likely a mapping that forgot it.
+    let refused = fixture.run(&["import", "usage", "usage.csv", "--column", "occurred_at=at", "--column", "user_id=who", "--dry-run"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("gives tokens or a cost"), "{}", refused.stderr);
+}
