@@ -43,8 +43,12 @@ WITH total AS NOT MATERIALIZED (
         UNION
         SELECT CAST(id AS TEXT) FROM account
     ) AS known
-    WHERE user_id LIKE '________-____-____-____-____________'
-        AND length(replace(user_id, '-', '')) = 32 AND ltrim(user_id, '0123456789abcdef-') = ''
+    -- As one condition that PostgreSQL takes to be true of nearly all: by three it would expect one user, and look for it among all, for each.
+    WHERE CASE
+        WHEN user_id LIKE '________-____-____-____-____________'
+            AND length(replace(user_id, '-', '')) = 32 AND ltrim(user_id, '0123456789abcdef-') = ''
+        THEN 1 ELSE 0
+    END <> 0
 ), used AS (
     SELECT
         everyone.user_id AS user_id,
