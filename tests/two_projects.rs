@@ -47,13 +47,22 @@ async fn a_second_database_writes_nothing_into_the_folder(engine: Engine) {
     one.run_well(&RUN);
     one.run_well(&usage);
     let before = tree(&out);
-    for command in [&RUN[..], &[&RUN[..], &["--force"]].concat(), &[&RUN[..], &["--dry-run"]].concat(), &["verify"]] {
+    for command in
+        [&RUN[..], &[&RUN[..], &["--force"]].concat(), &[&RUN[..], &["--dry-run"]].concat(), &["verify"], &["export", "--to", "x"]]
+    {
         assert_refused(&run_in(&other, &out, command));
     }
     let refused = run_in(&other, &out, &usage);
     assert!(refused.stderr.contains(OTHER_ID), "{refused:?}");
     assert_eq!(run_in(&other, &out, &["run-job", "usage_monthly_customer"]).code, Some(78));
     assert!(tree(&out) == before, "a byte changed");
+    // A file at the root that says nothing.
+    let named = fs::read(out.join("_tallyroll.json")).unwrap();
+    fs::write(out.join("_tallyroll.json"), "{}").unwrap();
+    for command in [&["verify"][..], &["export", "--to", "x"]] {
+        assert_eq!(one.run(command).code, Some(65), "{command:?}");
+    }
+    fs::write(out.join("_tallyroll.json"), named).unwrap();
     // Without the file at the root, the sealed months say whose they are.
     fs::remove_file(out.join("_tallyroll.json")).unwrap();
     let without = tree(&out);

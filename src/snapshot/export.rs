@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::journal::SUCCESS_FILE;
 use super::storage::{Storage, require};
-use super::{FINAL_FOLDER, FINANCE_FOLDERS, PEAK_FILE, PEAK_FOLDER, csv_twin, digest, parquet_file, sha256, usage_monthly};
+use super::{FINAL_FOLDER, FINANCE_FOLDERS, PEAK_FILE, PEAK_FOLDER, csv_twin, digest, owner, parquet_file, sha256, usage_monthly};
 use crate::failure::Failure;
 use crate::jobs::Jobs;
 use crate::store::Store;
@@ -22,8 +22,9 @@ pub struct Exported {
 /// and nothing else, before the first is copied.
 ///
 /// # Errors
-/// What database or storage say; [`Failure`] of kind bad-data for a file that is missing, or is not the one that was published.
+/// What database or storage say; [`Failure`] of kind config for another project's output, of kind bad-data for a file that is missing, or is not the one that was published.
 pub async fn export(store: &Store, jobs: &Jobs, from: &Storage, to: &Storage) -> Result<Vec<Exported>> {
+    owner::check(from, store).await?;
     let (recorded, ours) = (digest::published(store).await?, usage_monthly::paths(store, jobs).await?);
     let is_peaks = |path: &str| path.split('/').next() == Some(PEAK_FOLDER);
     // A job that is no more, or that publishes elsewhere by now, has no files.
