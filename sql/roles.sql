@@ -443,7 +443,10 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_name);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_all ON %s', v_name);
         EXECUTE format('DROP POLICY IF EXISTS tallyroll_read_own ON %s', v_name);
-        EXECUTE format('CREATE POLICY tallyroll_read_all ON %s FOR SELECT USING (' || v_is_member || ')', v_name, 'tallyroll_reader');
+        EXECUTE format(
+            'CREATE POLICY tallyroll_read_all ON %s FOR SELECT USING (' || v_is_member || ' OR ' || v_is_member || ')',
+            v_name, 'tallyroll_reader', 'tallyroll_runner'
+        );
         EXECUTE format('CREATE POLICY tallyroll_read_own ON %s FOR SELECT USING (%s)', v_name, format(v_user_sees, v_own_alone));
     END LOOP;
 

@@ -8,8 +8,11 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (
         SELECT 1
-        FROM pg_proc
-        WHERE pronamespace = '{app}'::REGNAMESPACE AND proname = 'log_ai_usage' AND has_function_privilege(oid, 'EXECUTE')
+        FROM pg_proc AS ours
+        -- No other function of that name.
+        JOIN pg_proc AS called ON called.proowner = ours.proowner
+        WHERE ours.oid = 'tallyroll.tallyroll_logs_for()'::REGPROCEDURE AND called.pronamespace = '{app}'::REGNAMESPACE
+            AND called.proname = 'log_ai_usage' AND called.pronargs = 13 AND has_function_privilege(called.oid, 'EXECUTE')
     ) THEN
         RETURN NULL;
     END IF;

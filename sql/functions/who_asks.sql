@@ -2,22 +2,23 @@
 -- definer function, a trigger, an index expression, is that owner, whoever set it off.
 
 -- Whether auth.uid() may be believed: the session is the gateway's, which checks tokens and then takes the role `authenticated`, and the
--- function belongs to a superuser, to the log's owner, or to the role that the setting `auth_owner` names. A role that logs in by
+-- function and its schema belong to a superuser, to the log's owner, or to the role that the setting `auth_owner` names. A role that logs in by
 -- itself could set what auth.uid() reads, whatever it is a member of.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_is_gateway() RETURNS BOOLEAN
 LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$
     SELECT CURRENT_USER = 'authenticated'
         AND SESSION_USER = (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'gateway')
         AND EXISTS (
-            -- By the catalog: who may not use the schema could not name the function.
+            -- By the catalog: who may not use the schema could not name the function. Who owns the schema could replace it.
             SELECT 1
             FROM pg_namespace AS auth
             JOIN pg_proc AS uid ON uid.pronamespace = auth.oid AND uid.proname = 'uid' AND uid.pronargs = 0
-            JOIN pg_roles AS owner ON owner.oid = uid.proowner
-            WHERE auth.nspname = 'auth' AND uid.prorettype = 'pg_catalog.uuid'::REGTYPE AND (
-                owner.rolsuper
-                OR owner.oid = (SELECT relowner FROM pg_class WHERE oid = tallyroll.tallyroll_application_log())
-                OR owner.rolname = (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'auth_owner')
+            WHERE auth.nspname = 'auth' AND uid.prorettype = 'pg_catalog.uuid'::REGTYPE AND NOT EXISTS (
+                SELECT 1
+                FROM pg_roles AS owner
+                WHERE owner.oid IN (auth.nspowner, uid.proowner) AND NOT owner.rolsuper
+                    AND owner.oid <> (SELECT relowner FROM pg_class WHERE oid = tallyroll.tallyroll_application_log())
+                    AND owner.rolname IS DISTINCT FROM (SELECT value FROM tallyroll.tallyroll_setting WHERE name = 'auth_owner')
             )
         );
 $$;

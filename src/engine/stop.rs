@@ -12,7 +12,7 @@ use crate::failure::{self, Failure, Kind};
 pub fn check_stop(stop: &watch::Receiver<Option<i32>>) -> Result<()> {
     match *stop.borrow() {
         Some(signal) => Err(Failure::new(Kind::Interrupted(signal), "Interrupted; nothing is half-written")
-            .hint("windows that were not written are still due: run the same command again")
+            .hint("run the same command again: it does what was not done")
             .into()),
         None => Ok(()),
     }

@@ -83,7 +83,13 @@ async fn a_function_of_somebody_else_says_nothing_about_users() {
     assert_eq!(ask_as_bob(&mut gateway).await.unwrap(), Vec::<String>::new());
     fixture.execute(&format!("INSERT INTO tallyroll.tallyroll_setting VALUES ('auth_owner', '{stranger}')")).await;
     assert_eq!(ask_as_bob(&mut gateway).await.unwrap(), [BOB]);
-    gateway.close().await.unwrap();
+    // Whoever owns the schema could put another in its place.
     fixture.execute("ALTER FUNCTION auth.uid() OWNER TO postgres").await;
+    fixture.execute("DELETE FROM tallyroll.tallyroll_setting WHERE name = 'auth_owner'").await;
+    assert_eq!(ask_as_bob(&mut gateway).await.unwrap(), [BOB]);
+    fixture.execute(&format!("ALTER SCHEMA auth OWNER TO \"{stranger}\"")).await;
+    assert_eq!(ask_as_bob(&mut gateway).await.unwrap(), Vec::<String>::new());
+    fixture.execute("ALTER SCHEMA auth OWNER TO postgres").await;
+    gateway.close().await.unwrap();
     drop_roles(&fixture, &["authenticator".to_owned(), stranger, "authenticated".to_owned()]).await;
 }
