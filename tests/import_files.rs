@@ -128,6 +128,9 @@ async fn a_dry_run_changes_nothing_and_says_what_would_come(engine: Engine) {
     let model = &report["preview"]["models"]["gpt-4o"];
     assert_eq!((&model["total_cost_usd"], &model["unpriced_count"]), (&Value::from("2.500000000"), &Value::from(0)));
     assert_eq!(report["preview"]["models"]["o3"]["unpriced_count"], 1);
+    let generated = fixture.run_well(&[&import[..], &["--set", "cost_basis=generated", "--dry-run", "--json"]].concat());
+    let report: Value = serde_json::from_str(&generated).unwrap();
+    assert_eq!(report["preview"]["models"]["gpt-4o"]["total_cost_usd"], "3.000000000");
     for table in ["ai_usage_log", "quarantined_event"] {
         assert_eq!(fixture.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
     }
