@@ -29,6 +29,7 @@ pub use self::instant::parse_instant;
 pub use self::license::import_license;
 pub use self::mapping::Mapping;
 pub use self::preview::Preview;
+pub use self::row::shorten;
 pub use self::target::{SEATS, SUBSCRIPTIONS, Target, USAGE};
 use crate::abort;
 use crate::clock::Clock;
@@ -90,7 +91,9 @@ pub async fn import_file(
     abort::point("import_before_commit");
     tx.commit().await?;
     abort::point("import_committed");
-    scan.end()
+    let mut report = scan.end()?;
+    report.known_count = report.row_count - report.inserted_count - report.bad_count;
+    Ok(report)
 }
 
 /// What [`import_file`] would do with a file, as far as the file says; the database is not asked.
@@ -127,7 +130,7 @@ struct Scan<'a> {
     path: &'a Path,
     mapping: &'a Mapping,
     reader: file::Reader,
-    /// Of the first record.
+    /// Of the file, or of its first JSON object.
     headers: Vec<String>,
     gives_figures: bool,
     seen: HashMap<Uuid, u32>,
@@ -139,26 +142,32 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     fn open(config: &Config, path: &'a Path, mapping: &'a Mapping) -> Result<Self> {
         let reader = file::open(path)?;
-        Ok(Self {
+        row::check_constants(mapping)?;
+        let mut scan = Self {
             path,
             mapping,
+            headers: reader.headers().map_or_else(Vec::new, <[String]>::to_vec),
             reader,
-            headers: Vec::new(),
             gives_figures: false,
             seen: HashMap::new(),
             earliest_at: start_of_day(config.usage.earliest_date, config.reporting.timezone)?,
             bad: BadRows::default(),
             report: ImportReport { file: path.display().to_string(), ..ImportReport::default() },
-        })
+        };
+        if !scan.headers.is_empty() {
+            mapping.check_headers(&scan.headers, path)?;
+            scan.report.ignored_columns = mapping.ignored(&scan.headers);
+            scan.gives_figures = mapping.gives_figures(&scan.headers);
+            scan.refuse_no_figures()?;
+        }
+        Ok(scan)
     }
 
     /// The next good row; `None` at the end, and where too many are bad.
     fn next(&mut self, stop: &watch::Receiver<Option<i32>>, now: DateTime<Utc>) -> Result<Option<Good>> {
         while !self.bad.are_too_many() {
             let Some((line, record)) = self.reader.next_record(self.path)? else {
-                if self.report.row_count > 0 && !self.headers.is_empty() && !self.gives_figures {
-                    return Err(Mapping::no_figures(&self.headers, self.path));
-                }
+                self.refuse_no_figures()?;
                 break;
             };
             crate::engine::stop::check_stop(stop)?;
@@ -170,7 +179,7 @@ impl<'a> Scan<'a> {
                     continue;
                 }
             };
-            self.look_at_headers(&record.headers)?;
+            self.look_at_keys(&record.headers);
             match row::row(self.mapping, &record, &mut self.seen, self.earliest_at, now) {
                 Ok(values) => return Ok(Some(Good { given: self.mapping.given(&record.headers), line, values })),
                 Err(reason) => self.bad.push(line, format!("{reason:#}"), &record.to_json()),
@@ -179,23 +188,18 @@ impl<'a> Scan<'a> {
         Ok(None)
     }
 
-    fn look_at_headers(&mut self, headers: &[String]) -> Result<()> {
-        let is_first = self.headers.is_empty();
-        if is_first {
-            if self.reader.has_header() {
-                self.mapping.check_headers(headers, self.path)?;
-            }
-            row::check_constants(self.mapping)?;
-            self.report.ignored_columns = self.mapping.ignored(headers);
-            self.headers = headers.to_vec();
+    /// Of JSON objects, each of which brings its own.
+    fn look_at_keys(&mut self, keys: &[String]) {
+        if self.headers.is_empty() {
+            self.headers = keys.to_vec();
+            self.report.ignored_columns = self.mapping.ignored(keys);
         }
-        if !self.gives_figures && (is_first || !self.reader.has_header()) {
-            self.gives_figures = self.mapping.gives_figures(headers);
-            if !self.gives_figures && self.reader.has_header() {
-                return Err(Mapping::no_figures(headers, self.path));
-            }
-        }
-        Ok(())
+        self.gives_figures = self.gives_figures || self.mapping.gives_figures(keys);
+    }
+
+    /// Events of nothing would be counted as such, and never priced.
+    fn refuse_no_figures(&self) -> Result<()> {
+        if self.gives_figures || self.headers.is_empty() { Ok(()) } else { Err(Mapping::no_figures(&self.headers, self.path)) }
     }
 
     fn refuse_too_many(&self, max_ratio: f64) -> Result<()> {
@@ -221,7 +225,6 @@ impl<'a> Scan<'a> {
 
     fn end(mut self) -> Result<ImportReport> {
         self.report.bad_count = u64::try_from(self.bad.rows.len())?;
-        self.report.known_count = self.report.row_count - self.report.inserted_count - self.report.bad_count;
         self.report.bad_rows = self.bad.rows.into_iter().take(SHOWN_BAD_ROWS).map(|(row, _)| row).collect();
         Ok(self.report)
     }

@@ -42,6 +42,7 @@ async fn the_same_rows_in_any_shape_are_the_same_events(engine: Engine) {
         ("crlf.csv", ROWS.replace('\n', "\r\n").into()),
         ("bom.csv", [b"\xef\xbb\xbf", ROWS.as_bytes()].concat()),
         ("semicolons.csv", semicolons.into()),
+        ("quoted.csv", ROWS.replace("occurred_at,", "\n\"occurred_at\",").into()),
         ("tabs.tsv", semicolons.replace(';', "\t").into()),
         ("packed.csv.gz", packed(ROWS.as_bytes())),
         // Two in one, as logs that were appended to are.
@@ -101,7 +102,7 @@ async fn what_comes_in_is_read(engine: Engine) {
     for file in ["cut.csv.gz", "plain.csv.gz", "utf16.csv"] {
         let refused = fixture.run(&["import", "usage", file, "--set", USER]);
         assert_eq!(refused.code, Some(65), "{refused:?}");
-        assert!(refused.stderr.contains(&format!("`{file}` is damaged")), "{}", refused.stderr);
+        assert!(refused.stderr.contains(&format!("`{file}` cannot be read")), "{}", refused.stderr);
     }
     assert_eq!(fixture.number(count).await, 3);
 }
@@ -134,6 +135,16 @@ async fn a_dry_run_changes_nothing_and_says_what_would_come(engine: Engine) {
     for table in ["ai_usage_log", "quarantined_event"] {
         assert_eq!(fixture.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
     }
+    assert_eq!(report["known_count"], 0, "the database was not asked");
+    // A column that is not there gives nothing, in a file of objects neither.
+    fixture.write("usage.jsonl", "{\"occurred_at\": \"2026-03-01\", \"in\": 5}\n");
+    let refused = fixture.run(&["import", "usage", "usage.jsonl", "--set", USER, "--column", "input_tokens=inn"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    fixture.write("header.csv", "at,in\n");
+    let refused = fixture.run(&["import", "usage", "header.csv", "--set", USER, "--column", "input_tokens=in", "--dry-run"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("gives `occurred_at`"), "{refused:?}");
+    let refused = fixture.run(&["import", "subscriptions", "--license", "x", "--public-key", "y", "--org", "1", "--dry-run"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("cannot be used with"), "{refused:?}");
     // A file with nothing to count is most likely a mapping that forgot it.
     let refused = fixture.run(&["import", "usage", "usage.csv", "--column", "occurred_at=at", "--column", "user_id=who", "--dry-run"]);
     assert_eq!(refused.code, Some(2), "{refused:?}");

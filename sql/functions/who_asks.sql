@@ -120,5 +120,5 @@ BEGIN
 END;
 $$;
 
--- Of releases before, which asked the session. A policy of theirs that calls this one goes by `migrate --roles`.
+-- Of releases before, which asked the session.
 DROP FUNCTION IF EXISTS tallyroll.tallyroll_is_only_a_user(), tallyroll.tallyroll_records_for_all();

@@ -10,7 +10,7 @@ use super::license::read_license;
 use super::output;
 use super::session::{Session, read_text, stop_signal};
 use crate::clock::Clock;
-use crate::import::{ImportReport, Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license, preview_file};
+use crate::import::{ImportReport, Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license, preview_file, shorten};
 use crate::license;
 use crate::money::format_usd;
 use crate::store::Create;
@@ -42,7 +42,7 @@ pub(super) struct Subscriptions {
     #[command(flatten)]
     how: How,
     /// A signed offline licence, in place of files
-    #[arg(long, value_name = "FILE", conflicts_with = "files", requires_all = ["public_key", "org"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "column", "set", "dry_run"], requires_all = ["public_key", "org"])]
     license: Option<PathBuf>,
     /// The vendor's Ed25519 public key, PEM
     #[arg(long, value_name = "FILE")]
@@ -177,7 +177,7 @@ fn preview(session: &Session, report: &ImportReport) -> Result<()> {
         .map(|(place, (field, from))| {
             let values = preview.rows.iter().map(|row| row.get(place).map_or("", String::as_str));
             let shown = if filled(place) {
-                values.map(|value| if value.is_empty() { "NULL" } else { value }).collect::<Vec<_>>().join(" │ ")
+                values.map(|value| if value.is_empty() { "NULL".to_owned() } else { shorten(value) }).collect::<Vec<_>>().join(" │ ")
             } else {
                 String::new()
             };
@@ -186,7 +186,7 @@ fn preview(session: &Session, report: &ImportReport) -> Result<()> {
         .collect();
     output::line(&output::table(&["field", "from", "first rows"], &[], &examples))?;
     if !report.ignored_columns.is_empty() {
-        output::line(&format!("\nColumns not used: {}", report.ignored_columns.join(", ")))?;
+        output::line(&output::printable(&format!("\nColumns not used: {}", report.ignored_columns.join(", "))))?;
     }
     if !preview.models.is_empty() {
         let rows: Vec<Vec<String>> = preview

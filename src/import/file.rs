@@ -111,16 +111,18 @@ fn json_lines(source: Source) -> Reader {
 
 /// The header says what separates cells; a line may end in either way.
 fn csv_rows(source: Source, path: &Path) -> Result<Reader> {
-    let first_line = source.first_bytes().split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
-    let mut is_quoted = false;
+    let (mut is_quoted, mut has_cr) = (false, false);
     let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
-    for byte in first_line {
+    for byte in source.first_bytes().iter().skip_while(|byte| b"\r\n".contains(byte)) {
+        if *byte == b'\n' && !is_quoted {
+            break;
+        }
         is_quoted ^= *byte == b'"';
+        has_cr = *byte == b'\r';
         counts.iter_mut().filter(|(separator, _)| !is_quoted && separator == byte).for_each(|(_, count)| *count += 1);
     }
     // Of equals the first.
     let separator = counts.iter().rev().max_by_key(|(_, count)| *count).map_or(b',', |(separator, _)| *separator);
-    let has_cr = first_line.ends_with(b"\r\n");
     let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(BoundedRead::new(source));
     let headers = match reader.headers() {
         Err(error) if is_too_long(&error) => return Err(too_long(path, 1)),
@@ -134,9 +136,12 @@ fn csv_rows(source: Source, path: &Path) -> Result<Reader> {
 }
 
 impl Reader {
-    /// Whether every row has the same columns; a JSON object brings its own.
-    pub(super) fn has_header(&self) -> bool {
-        !matches!(self, Self::JsonLines { .. })
+    /// The columns that every row has; a JSON object brings its own.
+    pub(super) fn headers(&self) -> Option<&[String]> {
+        match self {
+            Self::Csv { headers, .. } | Self::Parquet { headers, .. } => Some(headers),
+            Self::JsonLines { .. } => None,
+        }
     }
 
     /// The next row with its line, or why it cannot be read; `None` at the end.
@@ -146,7 +151,7 @@ impl Reader {
                 // The reader of CSV counts the LF of CRLF to the next row.
                 let line_of = |position: Option<&csv::Position>| position.map_or(0, |at| at.line() + u64::from(*has_cr));
                 records.reader_mut().get_mut().begin_record();
-                let begins_at = records.reader().position().line();
+                let begins_at = line_of(Some(records.reader().position()));
                 Ok(match records.next() {
                     None => None,
                     Some(Ok(record)) => {
@@ -193,9 +198,9 @@ fn csv_problem(error: csv::Error) -> io::Result<String> {
 
 fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
     let shown = path.display();
-    // What unpacking says.
+    // What unpacking says of a damaged file, and our own look at its first bytes.
     if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof) {
-        return Failure::bad_data(format!("`{shown}` is damaged or cut off")).caused_by(error).hint("nothing was imported").into();
+        return Failure::bad_data(format!("`{shown}` cannot be read")).caused_by(error).hint("nothing of it was imported").into();
     }
     anyhow::Error::new(error).context(format!("Failed to read `{shown}`"))
 }

@@ -86,7 +86,7 @@ impl Mapping {
         self.target.figures.is_empty() || self.target.figures.iter().any(|column| given.contains(column))
     }
 
-    /// Events of nothing would be counted as such, and never priced.
+    /// Why such a file is refused.
     pub(super) fn no_figures(headers: &[String], path: &Path) -> anyhow::Error {
         Failure::usage(format!("No column of `{}` gives tokens or a cost", path.display()))
             .hint(format!(
@@ -115,9 +115,11 @@ impl Mapping {
 
     /// The table's columns that a row with these headers gives.
     pub(super) fn given(&self, headers: &[String]) -> Vec<&'static str> {
-        let is_given = |field: &&Field| {
-            let named = headers.iter().any(|header| header == field.name || header == field.column);
-            named || self.columns.contains_key(field.name) || self.constants.contains_key(field.name)
+        let has = |name: &str| headers.iter().any(|header| header == name);
+        let is_given = |field: &&Field| match self.columns.get(field.name) {
+            // One that this record lacks is no empty cell.
+            Some(header) => has(header),
+            None => self.constants.contains_key(field.name) || has(field.name) || has(field.column),
         };
         self.target.fields.iter().filter(is_given).map(|field| field.column).collect()
     }

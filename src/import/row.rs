@@ -155,7 +155,9 @@ fn whole(text: &str) -> Result<i64> {
     digits.parse().context("not a whole number")
 }
 
-fn shorten(text: &str) -> String {
+/// As much of a text as an error or a table shows.
+#[must_use]
+pub fn shorten(text: &str) -> String {
     cut(text, 60)
 }
 
