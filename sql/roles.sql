@@ -320,11 +320,7 @@ BEGIN
     IF v_relation IS NOT NULL THEN
         EXECUTE format('GRANT UPDATE ON SEQUENCE %s TO tallyroll_owner', v_relation);
     END IF;
-    GRANT SELECT ON
-        tallyroll.usage_daily, tallyroll.usage_daily_user, tallyroll.usage_daily_customer, tallyroll.usage_daily_total,
-        tallyroll.usage_daily_type, tallyroll.usage_monthly_user, tallyroll.usage_dashboard, tallyroll.job_window,
-        tallyroll.tallyroll_setting
-    TO tallyroll_owner;
+    GRANT SELECT ON tallyroll.job_window TO tallyroll_owner;
     GRANT INSERT ON tallyroll.usage_dirty_day TO tallyroll_owner;
     GRANT SELECT, INSERT, UPDATE ON tallyroll.seat_org TO tallyroll_owner;
     -- The seed's database knows its users by auth.uid(), which they call themselves. By the catalog: who may not use the schema cannot
