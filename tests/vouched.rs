@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use chrono::Datelike as _;
+
 use crate::custom_job;
 use crate::on_both_databases;
 use crate::support::seats::tree;
@@ -16,7 +18,7 @@ on_both_databases!(
     a_missing_revision_stops_its_month,
     an_incomplete_set_is_not_exported,
     a_planted_month_to_come_is_not_taken_up,
-    a_planted_month_that_has_not_ended_is_billed_and_named,
+    a_planted_month_that_is_not_closed_is_billed_and_named,
     files_of_a_job_that_moved_or_is_gone_are_named,
     a_file_of_any_name_is_named,
 );
@@ -230,21 +232,27 @@ async fn a_folder_to_publish_into_has_a_name_that_every_disk_has() {
     assert!(refused.stderr.contains("in case alone"), "{}", refused.stderr);
 }
 
-/// What lies in the output of the month that is running is no reason not to bill it.
-async fn a_planted_month_that_has_not_ended_is_billed_and_named(engine: Engine) {
-    let fixture = Fixture::new(engine).await;
-    fixture.three_subscriptions().await;
-    fixture.run_well(&["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"]);
-    let month = chrono::Utc::now().format("%Y-%m").to_string();
-    let folder = |month: &str| fixture.path().join(format!("out/peak_seats/final/billing_month={month}"));
-    let copied = std::process::Command::new("cp").arg("-r").args([folder("2026-03"), folder(&month)]).status().unwrap();
-    assert!(copied.success());
-    let ran = Finished::of(&fixture.command(&["run-job", "peak_seats"]).env("RUST_LOG", "warn").output().unwrap());
-    assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stderr.contains("a month that has not ended"), "{}", ran.stderr);
-    assert!(fixture.number(&format!("SELECT COUNT(*) FROM peak_seats WHERE billing_month = '{month}' AND state = 'open'")).await > 0);
-    for command in ["verify", "reconcile"] {
-        assert_named(&fixture.run(&[command]), command, &format!("billing_month={month}/rev-0001"));
+/// What lies in the output of the month that is running, or in its grace, is no reason not to bill it.
+async fn a_planted_month_that_is_not_closed_is_billed_and_named(engine: Engine) {
+    let this_month = chrono::Utc::now().date_naive();
+    let last_month = this_month.with_day(1).unwrap().pred_opt().unwrap();
+    for (day, state) in [(this_month, "open"), (last_month, "provisional")] {
+        let fixture = Fixture::new(engine).await;
+        fixture.three_subscriptions().await;
+        fixture.run_well(&["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"]);
+        fixture.write("tallyroll.toml", "[billing]\ngrace_hours = 1000\n");
+        let month = day.format("%Y-%m").to_string();
+        let folder = |month: &str| fixture.path().join(format!("out/peak_seats/final/billing_month={month}"));
+        let copied = std::process::Command::new("cp").arg("-r").args([folder("2026-03"), folder(&month)]).status().unwrap();
+        assert!(copied.success());
+        let ran = Finished::of(&fixture.command(&["run-job", "peak_seats"]).env("RUST_LOG", "warn").output().unwrap());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.stderr.contains("a month that is not closed"), "{}", ran.stderr);
+        let billed = format!("SELECT COUNT(*) FROM peak_seats WHERE billing_month = '{month}' AND state = '{state}'");
+        assert!(fixture.number(&billed).await > 0, "{month}");
+        for command in ["verify", "reconcile"] {
+            assert_named(&fixture.run(&[command]), command, &format!("billing_month={month}/rev-0001"));
+        }
     }
 }
 

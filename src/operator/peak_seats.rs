@@ -211,9 +211,9 @@ impl PeakSeats {
             }
         }
         for (window, month) in &mut published {
-            if month.revisions > 0 && month.recorded == 0 && now.date_naive() < window.end_date {
-                let billing_month = BillingMonth::of(window.start_date);
-                tracing::warn!(%billing_month, "The output holds sealed files of a month that has not ended; `tallyroll verify` names them");
+            let billing_month = BillingMonth::of(window.start_date);
+            if month.revisions > 0 && month.recorded == 0 && now < billing_month.closes_at(self.grace_hours)? {
+                tracing::warn!(%billing_month, "The output holds sealed files of a month that is not closed; `tallyroll verify` names them");
                 month.revisions = 0;
                 month.with_rows.clear();
             }
