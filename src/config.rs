@@ -218,6 +218,11 @@ pub fn load(
 
     let built = builder.build().map_err(|error| Failure::config("The configuration cannot be read").caused_by(error))?;
     let settings = KEYS.iter().map(|(key, _)| setting(&built, key, &origins)).collect();
+    // Of a value in a list the parser does not say whose list it is.
+    if built.get::<Vec<u32>>("dashboard.days").is_err() {
+        let origin = origins.get("dashboard.days").map_or("the defaults", String::as_str);
+        return Err(Failure::config(format!("`dashboard.days` in {origin} is a list of whole numbers of days, such as [7, 30]")).into());
+    }
     // One key at a time, so that a value of the wrong type is reported with its key and origin.
     let config: Config = built.try_deserialize().map_err(|error| wrong_value(&error, &origins))?;
     check_ranges(&config, &origins)?;
@@ -329,7 +334,7 @@ fn output_problem(url: &str) -> Option<&'static str> {
         let is_bucket =
             !bucket.is_empty() && bucket.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character));
         // A secret key may hold a `/`, so that what follows it looks like a prefix.
-        return (!is_bucket || place.contains(['@', '?', '#'])).then_some(
+        return (!is_bucket || place.contains(['@', '?', '#']) || place.contains("//")).then_some(
             "is no bucket and prefix. Write it as `s3://bucket/prefix`; credentials go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         );
     }
@@ -416,6 +421,7 @@ mod tests {
             "s3://AKIA/CanarY@bucket",
             "s3://CanarY:x/y",
             "s3://b?secret=CanarY",
+            "s3://b/a//CanarY",
             "gs://CanarY",
             "k:CanarY@b/x",
         ] {
@@ -440,6 +446,8 @@ mod tests {
         assert!(error_of("[reporting]\ntimezone = \"Mars/Olympus\"", &[]).contains("Mars/Olympus"));
         assert!(error_of("[quarantine]\nmax_ratio = 2.0", &[]).contains("between 0 and 1"));
         assert!(error_of("[usage", &[]).contains("is not TOML"));
+        let days = error_of("", &[("TALLYROLL__DASHBOARD__DAYS", "7,abc")]);
+        assert!(days.contains("`dashboard.days` in environment `TALLYROLL__DASHBOARD__DAYS`"), "{days}");
         let broken = error_of("[serve]\ntoken = \"CanarY\n", &[]);
         assert!(broken.contains("line 2, column ") && !broken.contains("CanarY"), "{broken}");
         let failure = load_with("[usage]\nsource = []", &[]).unwrap_err();

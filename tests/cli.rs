@@ -169,6 +169,11 @@ async fn init_writes_a_project_that_checks_out() {
     fixture.write("project/tallyroll.toml", "[usage]\nlookback_days = 7\n");
     assert!(fixture.run_well(&["init", "project"]).contains("kept  tallyroll.toml"));
     assert!(fixture.run_well(&["-C", "project", "check", "--show"]).contains("project/tallyroll.toml"));
+    // Nor is anything written where a link leads.
+    std::fs::remove_file(fixture.path().join("project/tallyroll.toml")).unwrap();
+    std::os::unix::fs::symlink(fixture.path().join("elsewhere"), fixture.path().join("project/tallyroll.toml")).unwrap();
+    assert!(fixture.run_well(&["init", "project"]).contains("kept  tallyroll.toml"));
+    assert!(!fixture.path().join("elsewhere").exists());
 }
 
 /// An address made a folder of that name.

@@ -111,6 +111,7 @@ async fn what_does_not_fit_is_named(engine: Engine) {
         ),
         ("unique =", "labels = [\"user_email\"]\nunique =", "the label of a key that `grain` does not have"),
         ("\"user_id\" }", "\"user_id) FROM users; --\" }", "is no plain column name"),
+        ("unique_users =", "Request_Count =", "its table would have two columns `Request_Count`"),
         ("window = \"month\"", "window = \"all\"", "`rollup` works by day or month"),
         ("window = \"month\"", "window = \"month\"\nwindow_column = \"model\"", "the first column of `grain`"),
         ("operator = \"rollup\"", "operator = \"sql\"", "`labels` and `unique` are for"),

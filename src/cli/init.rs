@@ -1,6 +1,7 @@
 //! `init`: the built-in files, to edit.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -22,15 +23,15 @@ pub(super) fn run(arguments: &Arguments, is_json: bool) -> Result<()> {
     let mut kept = Vec::new();
     for (path, text) in BUILT_IN_FILES {
         let file = arguments.dir.join(path);
-        if file.exists() {
-            kept.push(*path);
-            continue;
-        }
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).with_context(|| format!("Failed to make `{}`", folder.display()))?;
         }
-        fs::write(&file, text).with_context(|| format!("Failed to write `{}`", file.display()))?;
-        written.push(*path);
+        // Whatever has the name stays, a link that leads nowhere too.
+        match File::create_new(&file).and_then(|mut file| file.write_all(text.as_bytes())) {
+            Ok(()) => written.push(*path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => kept.push(*path),
+            Err(error) => return Err(error).with_context(|| format!("Failed to write `{}`", file.display())),
+        }
     }
     if is_json {
         return output::json(&json!({ "dir": arguments.dir, "written": written, "kept": kept }));

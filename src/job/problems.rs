@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Job, OperatorKind, PEAK_FOLDER};
+use crate::measure::MEASURES;
 use crate::window::WindowKind;
 
 /// PostgreSQL cuts longer names off, so that two of them could be one table.
@@ -52,6 +53,16 @@ fn names(job: &Job, own_tables: &BTreeSet<String>) -> Vec<String> {
     for column in columns.chain(job.unique.keys()).chain(job.unique.values()) {
         if !is_plain(column) {
             say(format!("`{column}` is no plain column name"));
+        }
+    }
+    if job.operator == OperatorKind::Rollup {
+        let mut columns = BTreeSet::new();
+        let measures = MEASURES.iter().map(|measure| measure.name);
+        let named = job.grain.iter().chain(&job.labels).chain(job.unique.keys()).map(String::as_str);
+        for column in measures.chain(named) {
+            if !columns.insert(column.to_ascii_lowercase()) {
+                say(format!("its table would have two columns `{column}`: a grain, a label, a measure and a unique count differ in name"));
+            }
         }
     }
     if job.reads.is_empty() {
