@@ -1,7 +1,8 @@
-//! Points at which the tests kill the process, each named for the step that has just been taken. They are compiled in by the feature
+//! Points at which the tests kill or stop the process, each named for the step that has just been taken. They are compiled in by the feature
 //! `abort-points` alone; without it a point is nothing.
 
 /// With `TALLYROLL_ABORT_AT=name` the process dies here by SIGKILL, with `name:n` the nth time that it comes here.
+/// With `name:n:TERM` it is told to stop instead, and goes on once it has heard.
 /// With `TALLYROLL_ABORT_TRACE=file` it goes on, and each name that it passes is a line of the file.
 #[cfg(feature = "abort-points")]
 pub use armed::point;
@@ -78,6 +79,7 @@ mod armed {
     use std::io::Write;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     use rustix::process::{Signal, getpid, kill_process};
 
@@ -87,7 +89,11 @@ mod armed {
         name: String,
         /// How often the point is still to be passed.
         left: AtomicU64,
+        signal: Signal,
     }
+
+    /// Time enough for the task that waits for signals.
+    const HEARING: Duration = Duration::from_millis(100);
 
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
@@ -95,7 +101,10 @@ mod armed {
         trace(name);
         let Some(armed) = ARMED.get_or_init(armed).as_ref().filter(|armed| armed.name == name) else { return };
         if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let _ = kill_process(getpid(), Signal::KILL);
+            let _ = kill_process(getpid(), armed.signal);
+            if armed.signal == Signal::TERM {
+                return std::thread::sleep(HEARING);
+            }
             // Until the signal has come nothing else may happen.
             loop {
                 std::thread::park();
@@ -105,11 +114,12 @@ mod armed {
 
     fn armed() -> Option<Armed> {
         let text = std::env::var("TALLYROLL_ABORT_AT").ok()?;
-        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+        let (text, signal) = text.strip_suffix(":TERM").map_or((text.as_str(), Signal::KILL), |text| (text, Signal::TERM));
+        let (name, count) = text.split_once(':').unwrap_or((text, "1"));
         let left: u64 = count.parse().unwrap_or_default();
         // One that is never reached would test nothing.
         assert!(POINTS.contains(&name) && left > 0, "TALLYROLL_ABORT_AT: there is no abort point `{text}`");
-        Some(Armed { name: name.to_owned(), left: AtomicU64::new(left) })
+        Some(Armed { name: name.to_owned(), left: AtomicU64::new(left), signal })
     }
 
     fn trace(name: &str) {

@@ -92,9 +92,29 @@ async fn kill_everywhere(reached_in_pairs: &[&str], own: &[&str], stages: Vec<St
         }
         stage.remove().await;
     }
+    println!("{kills} kills: no difference");
     let missed: Vec<_> = own.iter().filter(|point| !reached.contains(**point)).collect();
     assert!(missed.is_empty(), "the scenario does not come to {missed:?}");
-    println!("{kills} kills: no difference");
+}
+
+/// Tells the stage to stop where a run begins, commits and ends; the campaign at every point that is passed.
+async fn stop_everywhere(stage: &Stage) {
+    require_points();
+    let is_campaign = repetitions(0, 1) == 1;
+    let mut stops = 0;
+    for (point, passed) in &stage.passed {
+        let times = match point.as_str() {
+            "lock_acquired" => *passed,
+            _ if is_campaign => 2.min(*passed),
+            "plan_committed" | "window_committed" | "run_before_finish" => 1,
+            _ => 0,
+        };
+        for time in 1..=times {
+            stage.stopped((point, time)).await;
+            stops += 1;
+        }
+    }
+    println!("{stops} stops: no difference");
 }
 
 /// A test without the points would kill nothing and pass.

@@ -3,6 +3,7 @@
 //! Whatever cannot be made so is left due, and made from the table in its turn.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -83,13 +84,18 @@ impl Pass {
     /// Begins the daily rollups; one that cannot be begun now, because another run is at work on it or its files do not fit, is left
     /// to its turn.
     async fn begin(&self) -> Result<Vec<Carried>> {
-        let mut begun = Vec::new();
-        let daily: Vec<&Job> = rollups_of(&self.context, &self.root).filter(|job| job.window == WindowKind::Day).collect();
-        for job in daily {
+        let mut begun: Vec<Carried> = Vec::new();
+        for job in rollups_of(&self.context, &self.root).filter(|job| job.window == WindowKind::Day) {
             match self.begin_one(job).await {
                 Ok(carried) => begun.extend(carried),
-                // A full disk or a lost connection: nothing more can be written.
-                Err(error) if takes_nothing_more(&error) => return Err(error),
+                // A full disk, a lost connection, a signal: what was begun comes to no turn.
+                Err(error) if takes_nothing_more(&error) => {
+                    for carried in &begun {
+                        // The first error says more.
+                        let _ = self.end_one(carried).await;
+                    }
+                    return Err(error);
+                }
                 Err(error) => tracing::info!(job = job.name, error = format!("{error:#}"), "The rollup is left to its turn"),
             }
         }
@@ -252,14 +258,17 @@ impl Pass {
     /// What the database says.
     pub(super) async fn end_early(&self) -> Result<Vec<JobReport>> {
         let mut reports = Vec::new();
-        let open: Vec<&Carried> = self.daily.get().into_iter().flatten().filter(|carried| !carried.under_way.is_ended()).collect();
-        for carried in open {
-            let ended = check_stop(&self.context.stop).err().unwrap_or_else(|| {
-                Failure::try_again(format!("The run of `{}`, with which it was written, ended early", self.root.name)).into()
-            });
-            reports.push(carried.under_way.end(&self.context, Some(ended)).await?);
+        for carried in self.daily.get().into_iter().flatten().filter(|carried| !carried.under_way.is_ended()) {
+            reports.push(self.end_one(carried).await?);
         }
         Ok(reports)
+    }
+
+    async fn end_one(&self, carried: &Carried) -> Result<JobReport> {
+        let ended = check_stop(&self.context.stop).err().unwrap_or_else(|| {
+            Failure::try_again(format!("The run of `{}`, with which it was written, ended early", self.root.name)).into()
+        });
+        carried.under_way.end(&self.context, Some(ended)).await
     }
 }
 
@@ -269,17 +278,14 @@ fn rollups_of<'a>(context: &'a Context, root: &'a Job) -> impl Iterator<Item = &
 }
 
 fn fold(shapes: &[(usize, Shape)], day: &Day, start_date: NaiveDate) -> Result<Vec<CarriedRows>> {
-    if shapes.is_empty() {
-        return Ok(Vec::new());
-    }
     // Rollups of the same keys and unique counts share a first fold.
     let mut folders: BTreeMap<Vec<&'static str>, Folder> = BTreeMap::new();
     let mut rows = Vec::new();
     for (index, shape) in shapes {
         let level = shape.level();
         let folder = match folders.entry(level.clone()) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(vacant) => {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
                 let mut folder = Folder::new(&level)?;
                 folder.take(&day.groups, |_, code| code);
                 vacant.insert(folder)

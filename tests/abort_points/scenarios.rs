@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::stage::Stage;
-use super::{BILLING, FAILING, IMPORTING, MIGRATING, RECORDING, RUNNING, SCHEDULING, kill_everywhere};
+use super::{BILLING, FAILING, IMPORTING, MIGRATING, RECORDING, RUNNING, SCHEDULING, kill_everywhere, stop_everywhere};
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
 
@@ -48,6 +48,7 @@ async fn running(engine: Engine) {
     let take_over = [("plan_committed", 1), ("lock_taken_over", 1)];
     assert!(first.killed(&take_over).await, "no run took the lock over");
     assert!(first.killed(&[("window_before_commit", 1), ("lock_taken_over", 1)]).await, "no run took the lock over");
+    stop_everywhere(&first).await;
     kill_everywhere(&["lock_taken_over"], RUNNING, vec![first, second, third]).await;
 }
 

@@ -63,6 +63,22 @@ impl Stage {
         landed
     }
 
+    /// Tells the command to stop at a point; it says in its records that it did, and holds nothing. Then runs it again, and compares.
+    pub async fn stopped(&self, (point, count): At<'_>) {
+        let fixture = self.before.copy().await;
+        let output = fixture.command(self.command).env("TALLYROLL_ABORT_AT", format!("{point}:{count}:TERM")).output().unwrap();
+        let finished = Finished::of(&output);
+        // One that hears it when all is done ends as it would have.
+        assert!([Some(143), Some(self.code)].contains(&finished.code), "{:?} stopped at {point}:{count}: {finished:?}", self.command);
+        let left =
+            "SELECT job, state FROM job_run WHERE state = 'running' UNION ALL SELECT job, run_id FROM job_lock WHERE run_id IS NOT NULL";
+        let left = fixture.rows(left).await;
+        assert!(left.is_empty(), "{:?} stopped at {point}:{count} left {left:?}", self.command);
+        self.run_again(&fixture);
+        self.assert_same(&fixture, &format!("stopped at {point}:{count}")).await;
+        fixture.remove().await;
+    }
+
     /// The plain command; one of schedules until none is due.
     fn run_again(&self, fixture: &Fixture) {
         for _ in 0..5 {
