@@ -288,7 +288,9 @@ BEGIN
     -- Of the application's tables nobody but the owner makes a trigger, which would run with the rights of whoever writes.
     FOR v_name, v_role IN
         SELECT DISTINCT pg_class.oid::REGCLASS::TEXT, CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END
-        FROM pg_class, aclexplode(relacl) AS given
+        FROM pg_class
+        CROSS JOIN LATERAL (SELECT relacl AS acl UNION ALL SELECT attacl FROM pg_attribute WHERE attrelid = pg_class.oid) AS object
+        CROSS JOIN LATERAL aclexplode(object.acl) AS given
         WHERE relnamespace = to_regnamespace(quote_ident(v_application)) AND relname = ANY (v_sources || ARRAY['user_dashboard_data', 'user_roles'])
             AND given.grantee <> relowner AND given.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
     LOOP

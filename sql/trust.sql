@@ -2,8 +2,8 @@
 --
 -- Trusted are superusers and the roles that own what is ours; by a session that is no superuser also its role, what that was made a
 -- member of by one who may (before PostgreSQL 15 a role gives itself to anybody), the database's owner, who may be the migrator, and,
--- once the schema is there, the log's owner. $1 names the tables of the application, $2 is 1 before migrate, which takes the right
--- to create in our schema back.
+-- once the schema is there, the log's owner. $1 names the tables of the application. $2 is 1 before migrate, which takes the right
+-- to create in our schema back, and 2 before roles are made: then only what tables use is asked for, as the functions' owner would run it.
 WITH RECURSIVE session AS (
     SELECT oid, rolsuper FROM pg_roles WHERE rolname IN (CURRENT_USER, SESSION_USER)
 ), own AS (
@@ -15,7 +15,8 @@ WITH RECURSIVE session AS (
     JOIN pg_roles AS giver ON giver.oid = given.grantor
     WHERE giver.rolsuper OR giver.rolcreaterole OR giver.oid IN (SELECT oid FROM session)
 ), here AS (
-    SELECT datdba, (SELECT bool_or(rolsuper) FROM session) AS is_super FROM pg_database WHERE datname = current_database()
+    -- The functions' owner is no superuser, whoever makes the roles.
+    SELECT datdba, (SELECT bool_or(rolsuper) FROM session) AND $2 <> 2 AS is_super FROM pg_database WHERE datname = current_database()
 ), place AS (
     SELECT oid, nspname, nspowner, nspacl, nspname = 'tallyroll' AS is_ours
     FROM pg_namespace
@@ -29,6 +30,8 @@ WITH RECURSIVE session AS (
     WHERE pg_has_role(oid, to_regrole('tallyroll_migrator'), 'MEMBER') AND NOT (SELECT is_super FROM here)
     UNION
     SELECT datdba FROM here WHERE NOT is_super
+    UNION
+    SELECT nspowner FROM place WHERE is_ours AND $2 = 2
 ), trusted AS (
     SELECT oid FROM root
     UNION
@@ -49,51 +52,78 @@ WITH RECURSIVE session AS (
     WHERE class.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         AND (place.is_ours OR (SELECT is_super FROM here) OR class.relname = ANY (string_to_array($1, ',')))
     UNION
-    SELECT child.oid, child.relkind, child.relowner
+    -- What inherits, and what refers by a foreign key: it is read, or written too, when such a row goes.
+    SELECT other.oid, other.relkind, other.relowner
     FROM family
-    JOIN pg_inherits ON pg_inherits.inhparent = family.oid
-    JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
-), type AS (
-    -- Of the columns, and what those are arrays of, domains over, ranges of or made up of.
-    SELECT family.oid AS relation, atttypid AS oid FROM family JOIN pg_attribute ON attrelid = family.oid WHERE attnum > 0 AND NOT attisdropped
-    UNION
-    SELECT type.relation, part.oid
-    FROM type
-    JOIN pg_type ON pg_type.oid = type.oid AND pg_type.oid >= 16384
-    LEFT JOIN pg_range ON rngtypid = pg_type.oid
-    CROSS JOIN LATERAL (
-        VALUES (typelem), (typbasetype), (rngsubtype)
+    JOIN (
+        SELECT inhparent AS oid, inhrelid AS other FROM pg_inherits
         UNION ALL
-        SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped
-    ) AS part (oid)
-    WHERE part.oid <> 0
+        SELECT confrelid, conrelid FROM pg_constraint WHERE contype = 'f'
+    ) AS tie ON tie.oid = family.oid
+    JOIN pg_class AS other ON other.oid = tie.other
 ), part AS (
-    -- What calls functions when a row is read or written: defaults and generated columns, checks, indexes, rules.
+    -- What is run when a row is read or written: defaults and generated columns, checks, indexes, rules, triggers with their conditions,
+    -- keys of partitions, and the types of the columns.
     SELECT adrelid AS relation, 'pg_attrdef'::REGCLASS AS class, pg_attrdef.oid FROM family JOIN pg_attrdef ON adrelid = family.oid
     UNION ALL
     SELECT conrelid, 'pg_constraint'::REGCLASS, pg_constraint.oid FROM family JOIN pg_constraint ON conrelid = family.oid
     UNION ALL
-    SELECT type.relation, 'pg_constraint'::REGCLASS, pg_constraint.oid FROM type JOIN pg_constraint ON contypid = type.oid
-    UNION ALL
-    SELECT relation, 'pg_type'::REGCLASS, oid FROM type WHERE oid >= 16384
-    UNION ALL
     SELECT indrelid, 'pg_class'::REGCLASS, indexrelid FROM family JOIN pg_index ON indrelid = family.oid
     UNION ALL
     SELECT ev_class, 'pg_rewrite'::REGCLASS, pg_rewrite.oid FROM family JOIN pg_rewrite ON ev_class = family.oid
+    UNION ALL
+    SELECT tgrelid, 'pg_trigger'::REGCLASS, pg_trigger.oid FROM family JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal
+    UNION ALL
+    SELECT oid, 'pg_class'::REGCLASS, oid FROM family WHERE relkind = 'p'
+    UNION ALL
+    SELECT attrelid, 'pg_type'::REGCLASS, atttypid FROM family JOIN pg_attribute ON attrelid = family.oid WHERE attnum > 0 AND NOT attisdropped
+), used AS (
+    -- In whatever schema; PostgreSQL's own has lower numbers. What a function's body does is up to its owner.
+    SELECT relation, class, oid FROM part WHERE oid >= 16384
+    UNION
+    SELECT used.relation, further.class, further.oid
+    FROM used CROSS JOIN LATERAL (
+        SELECT refclassid AS class, refobjid AS oid
+        FROM pg_depend
+        WHERE classid = used.class AND objid = used.oid
+            AND used.class <> 'pg_proc'::REGCLASS AND used.class <> 'pg_operator'::REGCLASS
+            AND refclassid IN ('pg_proc'::REGCLASS, 'pg_operator'::REGCLASS, 'pg_type'::REGCLASS)
+        UNION ALL
+        SELECT 'pg_constraint'::REGCLASS, pg_constraint.oid FROM pg_constraint WHERE used.class = 'pg_type'::REGCLASS AND contypid = used.oid
+        UNION ALL
+        -- What a type is an array of, a domain over, a range of or made up of.
+        SELECT 'pg_type'::REGCLASS, inner_type.oid
+        FROM pg_type
+        LEFT JOIN pg_range ON rngtypid = pg_type.oid
+        CROSS JOIN LATERAL (
+            VALUES (typelem), (typbasetype), (rngsubtype)
+            UNION ALL
+            SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped
+        ) AS inner_type (oid)
+        WHERE used.class = 'pg_type'::REGCLASS AND pg_type.oid = used.oid
+    ) AS further
+    WHERE further.oid >= 16384
 ), called AS (
-    -- In whatever schema; PostgreSQL's own is not listed.
-    SELECT part.relation, 'function ' || pg_proc.oid::REGPROCEDURE::TEXT AS what, proowner AS owner
-    FROM part
-    JOIN pg_depend ON classid = part.class AND objid = part.oid AND refclassid = 'pg_proc'::REGCLASS
-    JOIN pg_proc ON pg_proc.oid = refobjid
+    SELECT used.relation, 'function ' || pg_proc.oid::REGPROCEDURE::TEXT AS what, proowner AS owner
+    FROM used
+    JOIN pg_proc ON used.class = 'pg_proc'::REGCLASS AND pg_proc.oid = used.oid
     UNION ALL
-    SELECT part.relation, 'function ' || oprcode::REGPROCEDURE::TEXT, proowner
-    FROM part
-    JOIN pg_depend ON classid = part.class AND objid = part.oid AND refclassid = 'pg_operator'::REGCLASS
-    JOIN pg_operator ON pg_operator.oid = refobjid
+    SELECT used.relation, 'operator ' || pg_operator.oid::REGOPERATOR::TEXT, whose.oid
+    FROM used
+    JOIN pg_operator ON used.class = 'pg_operator'::REGCLASS AND pg_operator.oid = used.oid
     JOIN pg_proc ON pg_proc.oid = oprcode
+    CROSS JOIN LATERAL (VALUES (oprowner), (proowner)) AS whose (oid)
     UNION ALL
-    SELECT relation, 'type ' || pg_type.oid::REGTYPE::TEXT, typowner FROM type JOIN pg_type ON pg_type.oid = type.oid
+    SELECT used.relation, 'type ' || pg_type.oid::REGTYPE::TEXT, typowner
+    FROM used
+    JOIN pg_type ON used.class = 'pg_type'::REGCLASS AND pg_type.oid = used.oid
+    UNION ALL
+    -- Where a rule writes.
+    SELECT ev_class, 'table ' || written.oid::REGCLASS::TEXT, written.relowner
+    FROM family
+    JOIN pg_rewrite ON ev_class = family.oid AND ev_type <> '1'
+    JOIN pg_depend ON classid = 'pg_rewrite'::REGCLASS AND objid = pg_rewrite.oid AND refclassid = 'pg_class'::REGCLASS
+    JOIN pg_class AS written ON written.oid = refobjid
 ), found AS (
     SELECT 'schema ' || quote_ident(nspname) AS what, nspowner AS owner FROM place
     UNION ALL
@@ -131,7 +161,7 @@ SELECT found.what AS what,
     pg_get_userbyid(CASE WHEN found.owner = to_regrole('pg_database_owner') THEN datdba ELSE found.owner END)::TEXT AS owner,
     'owned' AS kind, is_super
 FROM found, here
-WHERE found.owner NOT IN (SELECT oid FROM trusted)
+WHERE found.owner NOT IN (SELECT oid FROM trusted) AND ($2 <> 2 OR found.what LIKE 'trigger %')
 UNION ALL
 SELECT what || ', which ' || relation::REGCLASS::TEXT || ' uses,', pg_get_userbyid(owner)::TEXT, 'owned: used', is_super
 FROM called, here
@@ -140,6 +170,6 @@ UNION ALL
 SELECT quote_ident(place.nspname), CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
     'right', (SELECT is_super FROM here)
 FROM place, aclexplode(COALESCE(place.nspacl, acldefault('n', place.nspowner))) AS given
-WHERE given.privilege_type = 'CREATE' AND given.grantee NOT IN (SELECT oid FROM trusted) AND NOT (place.is_ours AND $2 = 1)
+WHERE given.privilege_type = 'CREATE' AND given.grantee NOT IN (SELECT oid FROM trusted) AND NOT (place.is_ours AND $2 = 1) AND $2 <> 2
 ORDER BY kind, what
 LIMIT 1;

@@ -5,7 +5,7 @@ pub mod peak_seats;
 pub mod rollup;
 pub mod sql;
 pub mod usage_rollup;
-mod window_rows;
+pub mod window_rows;
 
 use std::sync::Arc;
 

@@ -15,6 +15,7 @@ use crate::on_both_databases;
 use crate::pages::{NOW, filled};
 use crate::support::site::{Site, TOKEN};
 use crate::support::{Engine, Fixture};
+use crate::wire::proxy::{Moment, Proxy, Then};
 
 on_both_databases!(idle_connections_stop_neither_page_nor_scheduler);
 
@@ -164,6 +165,42 @@ async fn who_asks_again_and_again_keeps_nobody_out() {
         }
         drop(server);
     }
+}
+
+/// Whoever asks whether the server is ready waits for the database; while it hangs, so many wait that nobody else would have a place.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_whether_it_is_ready_keeps_nobody_out_while_the_database_hangs() {
+    let asked = Moment::Sent("SELECT 1 AS one");
+    let proxy = Proxy::start(&[asked], Some((asked, 1, Then::Hold))).await;
+    let mut fixture = Fixture::new(Engine::Postgres).await;
+    let through = proxy.url(&fixture.url);
+    let direct = std::mem::replace(&mut fixture.url, through);
+    let (server, address) = limited(&fixture, 256).await;
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let flood: Vec<_> = (0..150)
+        .map(|_| {
+            let (address, ready) = (address.clone(), request("/readyz"));
+            tokio::spawn(async move {
+                loop {
+                    let Ok(mut stream) = TcpStream::connect(&address).await else { continue };
+                    let _ = stream.write_all(ready.as_bytes()).await;
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            })
+        })
+        .collect();
+    proxy.fired().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for _ in 0..5 {
+        let (address, health) = (address.clone(), request("/healthz"));
+        let answer = tokio::task::spawn_blocking(move || ask(&address, &health, Duration::from_secs(2))).await.unwrap();
+        assert!(answer.as_ref().is_ok_and(|text| text.starts_with("HTTP/1.1 200")), "{answer:?}");
+    }
+    flood.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(server);
+    proxy.release();
+    fixture.url = direct;
 }
 
 /// What a client is sent until the connection ends, and how long that took.

@@ -6,6 +6,7 @@ mod attacks_rights;
 mod gateway;
 mod owners;
 mod planted;
+mod planted_uses;
 mod renamed;
 mod roles;
 

@@ -174,6 +174,9 @@ async fn a_file_of_any_name_is_named(engine: Engine) {
         "usage_monthly/usage_month=2026-03/usage_monthly_customer.csv",
         "peak_seats/x.parq",
         "peak_seats/current/x.csv",
+        "peak_seats/final/.x.csv",
+        "peak_seats/final/billing_month=2026-02/rev-0001/.peak_seats.csv",
+        "usage_monthly/.tallyroll-x.tmp",
     ] {
         fixture.write(&format!("out/{name}"), "1,2,3\n");
         assert_both_name(&fixture, name, name);
@@ -181,6 +184,16 @@ async fn a_file_of_any_name_is_named(engine: Engine) {
         fs::remove_file(fixture.path().join("out").join(name)).unwrap();
         fixture.run_well(&VERIFY);
     }
+    // A name that begins with a dot hides no link, and no folder behind one.
+    let month = fixture.path().join("out").join(MONTH);
+    let link = "peak_seats/final/.hidden";
+    symlink(&month, fixture.path().join("out").join(link)).unwrap();
+    assert_both_name(&fixture, link, link);
+    assert_named(&fixture.run(&EXPORT), link, link);
+    fs::remove_file(fixture.path().join("out").join(link)).unwrap();
+    // What a killed run left of a file that it was writing is no finance file.
+    fixture.write(&format!("out/{MONTH}/rev-0001/.tallyroll-{}.tmp", uuid::Uuid::now_v7().simple()), "1,2");
+    fixture.run_well(&VERIFY);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The wire to PostgreSQL is cut, or dead for longer than the lease, at every kind of moment: what is reported is true, nothing is done
 //! twice or half, and the same command run again ends in the tables of a run that nobody disturbed.
 
-mod proxy;
+pub mod proxy;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

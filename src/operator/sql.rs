@@ -213,6 +213,7 @@ impl SqlSelect {
     pub async fn write_one(&self, store: &Store, job: &Job, column: &str, id: Uuid, as_of: DateTime<Utc>) -> Result<()> {
         let (table, column) = (quote_identifier(&job.writes), quote_identifier(column));
         result_table::require_own(store, job).await?;
+        window_rows::require_alone(store, job).await?;
         let (select, mut parameters) = self.bind(&self.statement, Window::containing(job.window, as_of.date_naive())?, as_of)?;
         // A text in what is selected, and in the table whatever that keeps.
         parameters.push(id.to_string().into());

@@ -5,8 +5,23 @@ use anyhow::Result;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::sql_text::quote_identifier;
-use crate::store::{Tx, Value};
+use crate::store::{Store, Tx, Value};
 use crate::window::{Window, WindowKind};
+
+/// Fails where tables inherit from the job's: their rows are somebody else's, and would be read and replaced as the job's own.
+///
+/// # Errors
+/// [`Failure`] of kind config that names one of them.
+pub async fn require_alone(store: &Store, job: &Job) -> Result<()> {
+    let sql = "SELECT inhrelid::REGCLASS::TEXT AS heir FROM pg_inherits JOIN pg_class AS parent ON parent.oid = inhparent \
+         WHERE inhparent = to_regclass($1) AND parent.relkind = 'r' ORDER BY 1 LIMIT 1";
+    let Some(sql) = store.pick(Some(sql), None) else { return Ok(()) };
+    let Some(row) = store.query(sql, &[quote_identifier(&job.writes).into()]).await?.into_iter().next() else { return Ok(()) };
+    let heir = row.text("heir")?;
+    Err(Failure::config(format!("The table `{heir}` inherits from `{}`, whose rows `{}` replaces", job.writes, job.name))
+        .hint(format!("`ALTER TABLE {heir} NO INHERIT tallyroll.{}` keeps its rows", quote_identifier(&job.writes)))
+        .into())
+}
 
 /// Removes them: the window is written anew, whole.
 ///

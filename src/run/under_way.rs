@@ -18,6 +18,7 @@ use crate::engine::stop::check_stop;
 use crate::failure::{self, Kind};
 use crate::job::Job;
 use crate::operator::Operator;
+use crate::operator::window_rows::require_alone;
 use crate::store::lock::JobLock;
 use crate::store::runs::{NewRun, Outcome, Progress, RunState};
 use crate::store::windows::{Writer, Written};
@@ -51,6 +52,7 @@ impl UnderWay {
         binding: &Binding,
         parent_run_id: Option<String>,
     ) -> Result<Self> {
+        require_alone(&context.store, job).await?;
         let started_at = context.clock.now();
         let run = NewRun {
             run_id: binding.run_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string()),

@@ -9,6 +9,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chrono::TimeDelta;
+use tokio::sync::Semaphore;
 
 use super::app::App;
 use super::connections::{self, BODY_BYTES_MAX};
@@ -56,7 +57,14 @@ async fn healthz(State(app): State<Arc<App>>) -> Response {
     (StatusCode::OK, "ok\n").into_response()
 }
 
+/// Requests that may wait for the database at once without a token: while it hangs, more would leave no place for anybody else.
+const READY_AT_ONCE: usize = 8;
+static READY: Semaphore = Semaphore::const_new(READY_AT_ONCE);
+
 async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let Ok(_permit) = READY.try_acquire() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the database is being asked by others\n").into_response();
+    };
     match app.context.store.query("SELECT 1 AS one", &[]).await {
         Ok(_) => (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ok\n").into_response(),
         // What the database says stays in the log: this answer needs no token.

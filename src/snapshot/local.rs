@@ -14,11 +14,11 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::is_parquet;
 use crate::abort;
 
 /// Names of files that are being written; a dot keeps them out of readers' globs.
 const TEMPORARY_PREFIX: &str = ".tallyroll-";
+const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// A temporary file that is older was left by a process that was killed.
 const ABANDONED_AFTER: Duration = Duration::from_hours(1);
@@ -79,7 +79,7 @@ pub(super) fn put(root: &Path, path: &str, bytes: &[u8], is_new: bool) -> Result
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Mode::from_raw_mode(stat.st_mode & 0o7777),
         Ok(_) => return Err(not_plain(&folder, name, path).unwrap_or_else(|| Errno::EXIST.into())),
     };
-    let temporary = Temporary { folder: &folder, name: format!("{TEMPORARY_PREFIX}{}.tmp", Uuid::now_v7().simple()) };
+    let temporary = Temporary { folder: &folder, name: format!("{TEMPORARY_PREFIX}{}{TEMPORARY_SUFFIX}", Uuid::now_v7().simple()) };
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(&folder, &temporary.name, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all(bytes)?;
@@ -106,8 +106,8 @@ pub(super) fn put(root: &Path, path: &str, bytes: &[u8], is_new: bool) -> Result
     Ok(true)
 }
 
-/// Every file under a folder, as paths from the root, but for those that begin with a dot and are no Parquet. What is no folder counts as a file:
-/// whoever reads it is told what it is.
+/// Every file under a folder, as paths from the root, but for those that are being written. What is no folder counts as a file: whoever
+/// reads it is told what it is.
 pub(super) fn list(root: &Path, folder: &str, max_entries: usize) -> Result<Vec<String>, Refusal> {
     let mut found = Vec::new();
     if let Some(opened) = open_folder(root, folder, false)? {
@@ -132,7 +132,7 @@ fn list_into(folder: &OwnedFd, path: &str, left: &mut usize, found: &mut Vec<Str
         let path = format!("{path}/{name}");
         match rustix::fs::openat(folder, entry.file_name(), FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
             Ok(inner) => list_into(&inner, &path, left, found)?,
-            Err(Errno::NOTDIR | Errno::LOOP) if name.starts_with('.') && !is_parquet(&name) => {}
+            Err(Errno::NOTDIR) if is_temporary(folder, &name) => {}
             Err(Errno::NOTDIR | Errno::LOOP) => found.push(path),
             // It was removed meanwhile.
             Err(Errno::NOENT) => {}
@@ -140,6 +140,14 @@ fn list_into(folder: &OwnedFd, path: &str, left: &mut usize, found: &mut Vec<Str
         }
     }
     Ok(())
+}
+
+/// Whether it is a file that is being written, or was when its process was killed.
+fn is_temporary(folder: &OwnedFd, name: &str) -> bool {
+    let id = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
+    id.is_some_and(|id| Uuid::try_parse(id).is_ok())
+        && rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

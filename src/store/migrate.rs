@@ -96,6 +96,7 @@ impl Store {
         let Self::Postgres { pool, .. } = self else {
             return Err(Failure::config("SQLite has no roles: who may read the file is up to the file system").into());
         };
+        self.require_trust_to_make_roles().await?;
         let mut tx = pool.begin().await.map_err(no_session)?;
         if let Err(error) = sqlx::raw_sql(include_str!("../../sql/roles.sql")).execute(&mut *tx).await {
             let text = super::what_it_says(&error);

@@ -28,7 +28,7 @@ use crate::fingerprint::Fingerprint;
 const SESSION_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET row_security = off; \
      SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off; \
      SET statement_timeout = 0; SET lock_timeout = 0; SET standard_conforming_strings = on; \
-     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
+     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning; SET jit = off";
 
 /// Where nothing is found that somebody made, until the transaction ends.
 pub(super) const NOTHING_OF_OTHERS: &str = "SET LOCAL search_path = pg_catalog, pg_temp";

@@ -20,8 +20,10 @@ const OF_THE_APPLICATION: &str = "ai_usage_log,chat_requests,request_analytics,u
 /// What is about to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
-    Migrate,
     Use,
+    Migrate,
+    /// What the functions' owner would run, who is made then.
+    Roles,
 }
 
 impl Store {
@@ -55,6 +57,14 @@ impl Store {
         self.require_trust_before(Before::Migrate).await
     }
 
+    /// As [`Self::require_trust`], of what the source tables use alone, before roles are made.
+    ///
+    /// # Errors
+    /// As [`Self::require_trust`].
+    pub(super) async fn require_trust_to_make_roles(&self) -> Result<()> {
+        self.require_trust_before(Before::Roles).await
+    }
+
     async fn require_trust_before(&self, before: Before) -> Result<()> {
         let Some(row) = self.distrusted(before).await? else { return Ok(()) };
         let (what, owner) = (row.text("what")?, row.text("owner")?);
@@ -86,7 +96,7 @@ impl Store {
         let Self::Postgres { .. } = self else { return Ok(None) };
         let mut tx = self.begin().await?;
         tx.execute(postgres::NOTHING_OF_OTHERS, &[]).await?;
-        let rows = tx.query(DISTRUSTED, &[OF_THE_APPLICATION.into(), Value::Int(i64::from(before == Before::Migrate))]).await?;
+        let rows = tx.query(DISTRUSTED, &[OF_THE_APPLICATION.into(), Value::Int(before as i64)]).await?;
         Ok(rows.into_iter().next())
     }
 }

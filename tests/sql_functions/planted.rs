@@ -94,7 +94,9 @@ async fn a_superuser_reads_no_table_before_the_catalog_says_whose_it_is() {
         owned.execute("DELETE FROM evil.trace").await;
         for arguments in [&["status"][..], &["check"], &["migrate"], &["migrate", "--roles"]] {
             let ran = owned.run(arguments);
-            assert_eq!(ran.code, Some(if arguments.len() > 1 { 0 } else { 78 }), "{planted} {arguments:?} {ran:?}");
+            // What the functions' owner would run is no ground to give it rights on; whoever is a superuser makes roles otherwise.
+            let is_made = arguments.len() > 1 && !planted.contains("ON tallyroll") && !planted.contains("TABLE");
+            assert_eq!(ran.code, Some(if is_made { 0 } else { 78 }), "{planted} {arguments:?} {ran:?}");
             assert_nobody_ran(&owned, &eve, &format!("{n} {arguments:?}")).await;
         }
         // By psql, too.

@@ -165,7 +165,7 @@ async fn what_the_applications_tables_call_is_of_somebody_trusted() {
         (
             "ALTER TABLE public.users ADD CONSTRAINT planted CHECK (email OPERATOR(evil.##) 'x')".to_owned(),
             "ALTER TABLE public.users DROP CONSTRAINT planted",
-            "evil.equal(text,text)",
+            "evil.##(text,text)",
         ),
     ] {
         as_role(&owned, &name, &made).await;

@@ -75,9 +75,10 @@ fn is_the_one_made(there: &Row, recorded: &Row) -> Result<bool> {
 
 /// Notes the table that the job has just made as the job's.
 pub(super) async fn record(tx: &mut Tx, job: &Job) -> Result<()> {
-    let Some(sql) =
-        tx.pick(None, Some("UPDATE result_table SET made_as = (SELECT sql FROM sqlite_schema WHERE name = $1) WHERE table_name = $1"))
-    else {
+    let Some(sql) = tx.pick(
+        None,
+        Some("UPDATE result_table SET made_as = (SELECT sql FROM sqlite_schema WHERE name = $1 AND type = 'table') WHERE table_name = $1"),
+    ) else {
         return Ok(());
     };
     tx.execute(sql, &[job.writes.as_str().into()]).await.map(|_| ())

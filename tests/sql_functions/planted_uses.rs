@@ -1,0 +1,86 @@
+//! What a table uses besides the functions of its triggers: conditions, casts to domains, tables that refer to it, where rules write, keys
+//! of partitions.
+
+use super::planted::{as_role, assert_nobody_ran, assert_refused, drop_eve, eve};
+use super::{ROLES, database, drop_roles, with_roles};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
+    let _one_at_a_time = ROLES.lock().await;
+    let fixture = with_roles().await;
+    let eve = eve(&fixture).await;
+    let runner = format!("run-{}", database(&fixture));
+    fixture.execute(&format!("CREATE ROLE \"{runner}\" LOGIN BYPASSRLS IN ROLE tallyroll_runner")).await;
+    fixture.execute("GRANT REFERENCES, INSERT ON ALL TABLES IN SCHEMA evil TO postgres").await;
+    fixture.log("2026-03-10T10:00:00.000000Z", &[]).await;
+    let trigger = "BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (evil.boom('x'))";
+    // What the owner of the tables does, then eve, what is named, and how it goes again.
+    for (owner, eves, named, undo) in [
+        (
+            "GRANT TRIGGER ON ai_usage_log TO eve",
+            format!("CREATE TRIGGER z {trigger} EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"),
+            "evil.boom",
+            "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+        ),
+        (
+            "GRANT REFERENCES (id) ON user_dashboard_data TO eve",
+            "CREATE TABLE evil.fk (id UUID REFERENCES public.user_dashboard_data (id) ON DELETE CASCADE); \
+             CREATE TRIGGER n BEFORE DELETE ON evil.fk FOR EACH STATEMENT EXECUTE FUNCTION evil.row()"
+                .to_owned(),
+            "evil.fk",
+            "DROP TABLE evil.fk; REVOKE REFERENCES (id) ON user_dashboard_data FROM eve",
+        ),
+        (
+            "CREATE FUNCTION public.app() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NEW;END'; \
+             CREATE TRIGGER app BEFORE INSERT ON ai_usage_log FOR EACH ROW WHEN (evil.boom(NEW.status)) EXECUTE FUNCTION public.app()",
+            String::new(),
+            "evil.boom",
+            "DROP TRIGGER app ON ai_usage_log; DROP FUNCTION public.app()",
+        ),
+        (
+            "CREATE DOMAIN evil.name AS pg_catalog.text; ALTER DOMAIN evil.name OWNER TO eve; \
+             ALTER TABLE ai_usage_log ADD CONSTRAINT named CHECK (length(request_type::evil.name) > 0)",
+            "ALTER DOMAIN evil.name ADD CHECK (evil.boom(VALUE))".to_owned(),
+            "evil.boom",
+            "ALTER TABLE ai_usage_log DROP CONSTRAINT named; DROP DOMAIN evil.name",
+        ),
+        (
+            "CREATE TABLE evil.audit (x pg_catalog.text); ALTER TABLE evil.audit OWNER TO eve; GRANT INSERT ON evil.audit TO PUBLIC; \
+             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO evil.audit VALUES ('x')",
+            "CREATE TRIGGER t BEFORE INSERT ON evil.audit FOR EACH ROW EXECUTE FUNCTION evil.row()".to_owned(),
+            "evil.audit",
+            "DROP RULE r ON user_dashboard_data; DROP TABLE evil.audit",
+        ),
+        (
+            "ALTER TABLE user_plans RENAME TO kept; CREATE TABLE public.user_plans (LIKE kept) PARTITION BY LIST (evil.boom(plan_name))",
+            String::new(),
+            "evil.boom",
+            "DROP TABLE user_plans; ALTER TABLE kept RENAME TO user_plans",
+        ),
+    ] {
+        let of_eve = |sql: &str| sql.replace(" eve", &format!(" \"{eve}\""));
+        for sql in of_eve(owner).split("; ") {
+            fixture.execute(sql).await;
+        }
+        as_role(&fixture, &eve, &eves).await;
+        fixture.execute("DELETE FROM evil.trace").await;
+        let commands = [&["run-job", "usage_daily", "--downstream", "--force"][..], &["status"], &["import", "usage", "none.csv"]];
+        for who in [runner.as_str(), "postgres"] {
+            assert_refused(&fixture, who, &eve, &commands, named).await;
+        }
+        // Before functions would run it with the rights of their owner.
+        assert_refused(&fixture, "postgres", &eve, &[&["migrate", "--roles"]], named).await;
+        for sql in of_eve(undo).split("; ") {
+            fixture.execute(sql).await;
+        }
+        fixture.run_well(&commands[0]);
+        assert_nobody_ran(&fixture, &eve, named).await;
+    }
+    // Rights on columns are taken back as those on tables are.
+    fixture.execute(&format!("GRANT REFERENCES (id) ON ai_usage_log TO \"{eve}\"")).await;
+    fixture.run_well(&["migrate", "--roles"]);
+    let right = format!("SELECT has_column_privilege('{eve}', 'ai_usage_log', 'id', 'REFERENCES')");
+    assert_eq!(fixture.rows(&right).await, ["0"]);
+    drop_eve(&fixture, eve).await;
+    drop_roles(&fixture, &[runner]).await;
+}
