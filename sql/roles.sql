@@ -43,7 +43,7 @@ DECLARE
     v_functions pg_catalog.REGPROCEDURE[];
     v_sources CONSTANT pg_catalog.TEXT[] := ARRAY[
         'ai_usage_log', 'chat_requests', 'request_analytics', 'users', 'user_plans', 'subscription', 'seat_usage_event', 'ai_seat_state',
-        'subscription_seat_assignments'
+        'subscription_seat_assignments', 'usage_event'
     ];
 BEGIN
     -- Nothing that somebody made is found by what follows.
@@ -354,7 +354,7 @@ BEGIN
     EXECUTE format('GRANT UPDATE ON %I.subscription TO tallyroll_runner', v_application);
     EXECUTE format('GRANT SELECT ON %1$I.tallyroll_migration, %1$I.ai_usage_summary TO tallyroll_runner', v_application);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I.user_dashboard_data TO tallyroll_runner', v_application);
-    EXECUTE format('GRANT INSERT ON %1$I.ai_usage_log, %1$I.chat_requests, %1$I.request_analytics TO tallyroll_writer', v_application);
+    EXECUTE format('GRANT INSERT ON %1$I.ai_usage_log, %1$I.chat_requests, %1$I.request_analytics, %1$I.usage_event TO tallyroll_writer', v_application);
 
     -- Results and state.
     GRANT SELECT, INSERT, UPDATE, DELETE ON

@@ -157,7 +157,7 @@ const KEYS: &[(&str, &str)] = &[
     ("usage.lookback_days", "3"),
     ("usage.price_book", "\"prices.toml\""),
     ("usage.pricing", "\"log\""),
-    ("usage.sources", "[\"ai_usage_log\", \"chat_requests\"]"),
+    ("usage.sources", "[\"ai_usage_log\", \"chat_requests\", \"usage_event\"]"),
 ];
 
 /// Keys of which no error quotes a value.

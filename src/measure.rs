@@ -32,8 +32,8 @@ macro_rules! measures {
 }
 
 /// How many measures there are, and how many of them add up.
-pub const COUNT: usize = 22;
-pub const SUM_COUNT: usize = 19;
+pub const COUNT: usize = 25;
+pub const SUM_COUNT: usize = 22;
 
 measures! {
     REQUEST_COUNT = "request_count", Sum;
@@ -55,6 +55,9 @@ measures! {
     TOOL_TURNS = "tool_turns", Sum;
     RATING_SUM = "rating_sum", Sum;
     RATING_COUNT = "rating_count", Sum;
+    CACHED_INPUT_TOKENS = "cached_input_tokens", Sum;
+    CACHE_WRITE_TOKENS = "cache_write_tokens", Sum;
+    REASONING_TOKENS = "reasoning_tokens", Sum;
     LATENCY_MS_MAX = "latency_ms_max", Max;
     FIRST_REQUEST_AT = "first_request_at", Min instant;
     LAST_REQUEST_AT = "last_request_at", Max instant;
@@ -77,6 +80,19 @@ impl Measure {
             Fold::Max => format!("MAX({name}) AS {name}"),
         }
     }
+}
+
+/// The measures that came with the source `usage_event`: what was logged elsewhere has none of them.
+const OF_USAGE_EVENT: [usize; 3] = [CACHED_INPUT_TOKENS, CACHE_WRITE_TOKENS, REASONING_TOKENS];
+
+/// The measures that there were before.
+pub fn first_ones() -> impl Iterator<Item = &'static Measure> {
+    MEASURES.iter().enumerate().filter(|(index, _)| !OF_USAGE_EVENT.contains(index)).map(|(_, measure)| measure)
+}
+
+/// And those that came since.
+pub fn since_the_first() -> impl Iterator<Item = &'static Measure> {
+    OF_USAGE_EVENT.iter().map(|index| &MEASURES[*index])
 }
 
 /// The measures that add up over any grouping.

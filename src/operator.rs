@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::fingerprint;
 use crate::job::{Job, OperatorKind};
 use crate::jobs::Jobs;
-use crate::measure::MEASURES;
+use crate::measure::{self, MEASURES};
 use crate::project::Project;
 use crate::snapshot::storage::Storage;
 use crate::source::Source;
@@ -50,6 +50,23 @@ impl Operator {
                 fingerprint::of(sources.into_iter().chain(MEASURES.iter().map(|measure| measure.name)))
             }
             _ => fingerprint::of(self.select().into_iter().flat_map(SqlSelect::texts)),
+        };
+        Ok(format!("{} {sql}", job.definition()))
+    }
+
+    /// What [`Self::definition`] was before there were the source `usage_event` and its measures. What was made by it is what would be
+    /// made now: of other sources those measures are 0, and a new source's days are found by themselves.
+    ///
+    /// # Errors
+    /// As [`Self::definition`].
+    pub fn first_definition(&self, job: &Job) -> Result<String> {
+        let sql = match self {
+            Self::UsageRollup(rollup) => {
+                let sources = rollup.first_sources().map(Source::definition).collect::<Result<Vec<_>>>()?;
+                fingerprint::of(sources.into_iter().chain(measure::first_ones().map(|measure| measure.name)))
+            }
+            Self::Rollup(rollup) => fingerprint::of(std::iter::once(rollup.first_select.as_str()).chain(rollup.select.texts().skip(1))),
+            _ => return self.definition(job),
         };
         Ok(format!("{} {sql}", job.definition()))
     }

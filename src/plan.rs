@@ -26,7 +26,7 @@ pub struct Plan {
     /// Windows as they were when the plan was made.
     pub states: BTreeMap<Window, WindowRecord>,
     /// What the job's results are made by now.
-    definition: String,
+    definition: Definition,
     /// How far each source was looked at to find them.
     positions: Vec<(String, String)>,
 }
@@ -46,7 +46,7 @@ impl Plan {
 
     async fn find(context: &Context, tx: &mut Tx, job: &Job, operator: &Operator, request: &Request) -> Result<Self> {
         let states = tx.windows(&job.name).await?;
-        let mut plan = Self { states, definition: operator.definition(job)?, ..Self::default() };
+        let mut plan = Self { states, definition: Definition::of(operator, job)?, ..Self::default() };
         plan.check_timezone(context, tx, job, request).await?;
         let mut due: BTreeMap<Window, String> = BTreeMap::new();
         if let Operator::PeakSeats(peak_seats) = operator {
@@ -123,9 +123,27 @@ impl Plan {
     }
 }
 
+/// What a job's results are made by.
+#[derive(Debug, Default)]
+struct Definition {
+    now: String,
+    /// As it was written before the source `usage_event`.
+    first: String,
+}
+
+impl Definition {
+    fn of(operator: &Operator, job: &Job) -> Result<Self> {
+        Ok(Self { now: operator.definition(job)?, first: operator.first_definition(job)? })
+    }
+}
+
+/// What stands before a digest of a definition or of rules from before the source `usage_event`, by its migration.
+const FIRST: &str = "v1 ";
+
 /// Why a window's result was made by something else than what makes it now, if so.
-fn changed_definition(state: &WindowRecord, definition: &str) -> Option<&'static str> {
+fn changed_definition(state: &WindowRecord, definition: &Definition) -> Option<&'static str> {
     let known = state.definition.as_deref()?;
+    let (known, definition) = known.strip_prefix(FIRST).map_or((known, &definition.now), |known| (known, &definition.first));
     let sql = |definition: &str| definition.split_once(' ').map(|(_, sql)| sql.to_owned());
     match known == definition {
         true => None,

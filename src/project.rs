@@ -40,6 +40,8 @@ built_in_files![
     "sql/sources/seat_usage_event.sqlite.sql",
     "sql/sources/subscription.postgres.sql",
     "sql/sources/subscription.sqlite.sql",
+    "sql/sources/usage_event.postgres.sql",
+    "sql/sources/usage_event.sqlite.sql",
 ];
 
 /// A folder that may hold `tallyroll.toml`, `schedules.toml`, `prices.toml`, `jobs/` and `sql/`.

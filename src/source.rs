@@ -37,6 +37,9 @@ pub struct Source {
 
 /// Rows of the raw log whose `occurred_at` lies in `[:window_start, :window_end)`, as event fields.
 const EVENTS: &str = "events";
+/// The source of our own.
+pub const USAGE_EVENT: &str = "usage_event";
+
 /// Quarters of an hour (`slot_start`) in which rows lie that came after the position `:seen`, and those marked by triggers.
 const CHANGED: &str = "changed";
 /// How far the table has been written (`position`), and whether that is less far than `:seen` (`is_behind`).
@@ -57,7 +60,7 @@ impl Source {
         let Some(file) = project.read_first(std::slice::from_ref(&path))? else {
             let failure =
                 Failure::config(format!("There is no source `{name}`: neither `{}` nor a built-in one", project.dir.join(&path).display()));
-            let known = ["ai_usage_log", "chat_requests"];
+            let known = ["ai_usage_log", "chat_requests", USAGE_EVENT];
             return Err(match failure::nearest(name, known) {
                 Some(nearest) => failure.hint(format!("did you mean `{nearest}` in `usage.sources`?")),
                 None => failure.hint("write that file; `tallyroll init` writes the built-in ones as examples"),

@@ -20,6 +20,7 @@ const ORACLE: &str = include_str!("fixtures/differential/oracle.sql");
 enum Change {
     Log(LoggedEvent),
     Chat(ChatRequest),
+    Event(OwnEvent),
     Update(u8, i64),
     Move(u8, u32),
     Delete(u8),
@@ -41,6 +42,23 @@ struct LoggedEvent {
     status: &'static str,
     /// None: the generated cost; otherwise what was logged.
     logged: Option<&'static str>,
+}
+
+/// An event in the source of our own, whose ids are any text.
+#[derive(Debug, Clone)]
+struct OwnEvent {
+    minute: u32,
+    user: String,
+    name: Option<u8>,
+    customer: Option<String>,
+    model: Option<u8>,
+    input: i64,
+    output: i64,
+    /// Of the input: cached, then written to the cache; of the output: reasoning. A negative one, or one past its whole, is bad.
+    parts: [i64; 3],
+    total: Option<i64>,
+    cost: &'static str,
+    status: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -100,10 +118,39 @@ fn chat_request() -> impl Strategy<Value = ChatRequest> {
     )
 }
 
+/// Ids of any script and length, that may look like numbers, UUIDs, markup or SQL.
+fn id() -> impl Strategy<Value = String> {
+    let known = ["7", "07", "ann", "Ann", "команда", "部門", "a'b", "<b>", "%_", "00000000-0000-4000-8000-000000000001", " x "];
+    prop_oneof![6 => prop::sample::select(known.to_vec()).prop_map(str::to_owned), 1 => "[a-z😀é]{1,200}"]
+}
+
+fn own_event() -> impl Strategy<Value = OwnEvent> {
+    let part = || prop_oneof![6 => Just(0_i64), 6 => 0_i64..2_500, 1 => -2_i64..0];
+    let who = (0_u32..MINUTES, id(), prop::option::of(0_u8..3), prop::option::of(id()), prop::option::of(0_u8..4));
+    let cost = prop::sample::select(vec!["NULL", "NULL", "0.000000001", "12.345678901", "'NaN'", "-0.5"]);
+    let status = prop::sample::select(vec!["success", "success", "error", "odd"]);
+    (who, tokens(), tokens(), [part(), part(), part()], prop::option::of(tokens()), cost, status).prop_map(
+        |((minute, user, name, customer, model), input, output, parts, total, cost, status)| OwnEvent {
+            minute,
+            user,
+            name,
+            customer,
+            model,
+            input,
+            output,
+            parts,
+            total,
+            cost,
+            status,
+        },
+    )
+}
+
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         8 => logged_event().prop_map(Change::Log),
         3 => chat_request().prop_map(Change::Chat),
+        5 => own_event().prop_map(Change::Event),
         2 => (any::<u8>(), tokens()).prop_map(|(row, tokens)| Change::Update(row, tokens)),
         1 => (any::<u8>(), 0_u32..MINUTES).prop_map(|(row, minute)| Change::Move(row, minute)),
         2 => any::<u8>().prop_map(Change::Delete),
@@ -126,6 +173,10 @@ fn user(number: u8) -> String {
     format!("'00000000-0000-4000-8000-00000000000{number}'")
 }
 
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 fn null_or<T: std::fmt::Display>(value: Option<T>) -> String {
     value.map_or("NULL".to_owned(), |value| value.to_string())
 }
@@ -136,6 +187,7 @@ fn statements(change: &Change) -> Vec<String> {
     let nth = |table: &str, row: u8| {
         format!("(SELECT id FROM {table} ORDER BY id OFFSET {row} % GREATEST(1, (SELECT COUNT(*) FROM {table})) LIMIT 1)")
     };
+    let nth_event = |row: u8| nth("usage_event", row).replace("SELECT id", "SELECT event_id").replace("BY id", "BY event_id");
     match change {
         Change::Log(event) => vec![format!(
             "INSERT INTO ai_usage_log (user_id, user_email, customer_id, customer_name, model_used, input_tokens, output_tokens, latency_ms, status, \
@@ -177,13 +229,33 @@ fn statements(change: &Change) -> Vec<String> {
             }
             all
         }
-        Change::Update(row, tokens) => {
-            vec![format!("UPDATE ai_usage_log SET output_tokens = {tokens} WHERE id = {}", nth("ai_usage_log", *row))]
-        }
-        Change::Move(row, minute) => {
-            vec![format!("UPDATE ai_usage_log SET created_at = {} WHERE id = {}", at(*minute), nth("ai_usage_log", *row))]
-        }
+        Change::Event(event) => vec![format!(
+            "INSERT INTO usage_event (occurred_at, user_id, user_name, customer_id, model, input_tokens, output_tokens, cached_input_tokens, \
+             cache_write_tokens, reasoning_tokens, total_tokens, cost_usd, status) VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, '{}')",
+            at(event.minute),
+            quoted(&event.user),
+            null_or(event.name.map(|name| format!("'Name {name}'"))),
+            null_or(event.customer.as_deref().map(quoted)),
+            null_or(event.model.map(|model| MODELS[usize::from(model)])),
+            event.input,
+            event.output,
+            event.parts[0],
+            event.parts[1],
+            event.parts[2],
+            null_or(event.total),
+            event.cost,
+            event.status,
+        )],
+        Change::Update(row, tokens) => vec![
+            format!("UPDATE ai_usage_log SET output_tokens = {tokens} WHERE id = {}", nth("ai_usage_log", *row)),
+            format!("UPDATE usage_event SET output_tokens = {tokens}, cost_usd = NULL WHERE event_id = {}", nth_event(*row)),
+        ],
+        Change::Move(row, minute) => vec![
+            format!("UPDATE ai_usage_log SET created_at = {} WHERE id = {}", at(*minute), nth("ai_usage_log", *row)),
+            format!("UPDATE usage_event SET occurred_at = {} WHERE event_id = {}", at(*minute), nth_event(*row)),
+        ],
         Change::Delete(row) => vec![
+            format!("DELETE FROM usage_event WHERE event_id = {}", nth_event(*row)),
             format!("DELETE FROM ai_usage_log WHERE id = {}", nth("ai_usage_log", *row)),
             format!("DELETE FROM request_analytics WHERE id = {}", nth("request_analytics", *row)),
         ],
@@ -260,7 +332,7 @@ async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
     println!("{cases} random cases in {timezone}, pricing {pricing}: no difference");
 }
 
-const MEASURES: [&str; 22] = [
+const MEASURES: [&str; 25] = [
     "request_count",
     "success_count",
     "error_count",
@@ -283,6 +355,9 @@ const MEASURES: [&str; 22] = [
     "last_request_at",
     "success_priced_count",
     "priced_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
 ];
 
 /// For each table a statement that gives the rows on which it and the oracle differ.

@@ -55,6 +55,7 @@ mod two_projects;
 mod unrecorded;
 mod upgrade;
 mod usage_dashboard;
+mod usage_event;
 mod user_dashboard;
 mod vouched;
 mod wire;

@@ -82,6 +82,7 @@ async fn results_move_into_a_schema_of_their_own() {
         "subscription",
         "subscription_seat_assignments",
         "tallyroll_migration",
+        "usage_event",
         "user_dashboard_data",
         "user_plans",
         "users",
@@ -124,7 +125,7 @@ async fn the_applications_schema_is_kept_under_another_search_path() {
     }
     let schemas = "SELECT nspname::TEXT, COUNT(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
          WHERE nspname IN ('customer_app', 'elsewhere', 'public') AND relkind IN ('r', 'v') GROUP BY 1";
-    assert_eq!(fixture.rows(schemas).await, ["customer_app|12"]);
+    assert_eq!(fixture.rows(schemas).await, ["customer_app|13"]);
     fixture.execute("ALTER SCHEMA customer_app RENAME TO renamed").await;
     assert_eq!(under("elsewhere", &["migrate"]).code, Some(0));
     assert_eq!(under("elsewhere", &["run-job", "usage_daily"]).code, Some(0));

@@ -19,6 +19,23 @@ BEGIN
 END;
 $$;
 
+-- Of the source whose instant is called otherwise.
+CREATE OR REPLACE FUNCTION tallyroll.tallyroll_mark_dirty_event() RETURNS TRIGGER
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        INSERT INTO tallyroll.usage_dirty_day (source, slot_start)
+        SELECT TG_TABLE_NAME, to_timestamp(floor(extract(EPOCH FROM occurred_at) / 900) * 900) FROM old_rows
+        UNION
+        SELECT TG_TABLE_NAME, to_timestamp(floor(extract(EPOCH FROM occurred_at) / 900) * 900) FROM new_rows;
+    ELSE
+        INSERT INTO tallyroll.usage_dirty_day (source, slot_start)
+        SELECT DISTINCT TG_TABLE_NAME, to_timestamp(floor(extract(EPOCH FROM occurred_at) / 900) * 900) FROM old_rows;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
 -- An analytics row changes the usage event of its chat request.
 CREATE OR REPLACE FUNCTION tallyroll.tallyroll_mark_dirty_analytics() RETURNS TRIGGER
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

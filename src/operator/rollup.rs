@@ -12,7 +12,7 @@ use self::shape::Shape;
 use super::sql::SqlSelect;
 use crate::job::{Job, OperatorKind};
 use crate::jobs::Jobs;
-use crate::measure::{MEASURES, Measure};
+use crate::measure::{self, MEASURES, Measure};
 use crate::sql_text::quote_identifier;
 use crate::store::Store;
 use crate::window::WindowKind;
@@ -22,6 +22,8 @@ use crate::window::WindowKind;
 pub struct Rollup {
     /// What gives its rows inside the database.
     pub select: SqlSelect,
+    /// What did so before there were the measures of `usage_event`.
+    pub first_select: String,
     /// How its rows follow from groups in memory, where it reads the summary of the raw log.
     pub shape: Option<Shape>,
 }
@@ -35,8 +37,9 @@ impl Rollup {
         let shape = if upstream.operator == OperatorKind::UsageRollup { Some(Shape::of(job, upstream)?) } else { None };
         let mut checked = job.clone();
         checked.checks.equal_sums.get_or_insert_with(|| upstream.writes.clone());
-        let select = SqlSelect::generated(store, jobs, &checked, timezone, select(job, upstream), columns(job)).await?;
-        Ok(Self { select, shape })
+        let statement = select(job, upstream, MEASURES.iter());
+        let select = SqlSelect::generated(store, jobs, &checked, timezone, statement, columns(job)).await?;
+        Ok(Self { select, first_select: self::select(job, upstream, measure::first_ones()), shape })
     }
 }
 
@@ -46,7 +49,7 @@ fn columns(job: &Job) -> Vec<String> {
     job.grain.iter().chain(&job.labels).cloned().chain(measures).chain(job.unique.keys().cloned()).collect()
 }
 
-fn select(job: &Job, upstream: &Job) -> String {
+fn select<'a>(job: &Job, upstream: &Job, measures: impl Iterator<Item = &'a Measure>) -> String {
     let day = quote_identifier(&upstream.window_column);
     let keys: Vec<String> = job.grain.iter().skip(1).map(|key| quote_identifier(key)).collect();
     let mut columns = vec![format!(":window_start AS {}", quote_identifier(&job.window_column))];
@@ -60,7 +63,7 @@ fn select(job: &Job, upstream: &Job) -> String {
             _ => format!("substr(MAX(CAST({day} AS TEXT) || {label}), 11) AS {label}"),
         }
     }));
-    columns.extend(MEASURES.iter().map(Measure::sql));
+    columns.extend(measures.map(Measure::sql));
     columns.extend(job.unique.iter().map(|(name, key)| format!("COUNT(DISTINCT {}) AS {}", quote_identifier(key), quote_identifier(name))));
     // A window without rows has none here either.
     let by =

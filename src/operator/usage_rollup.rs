@@ -26,7 +26,7 @@ use crate::fold::{KEYS, key_field, label_of};
 use crate::job::Job;
 use crate::measure::SUM_COUNT;
 use crate::price::{PriceBook, Pricing};
-use crate::source::Source;
+use crate::source::{Source, USAGE_EVENT};
 use crate::store::{Store, Tx};
 use crate::window::{Window, start_of_day};
 
@@ -109,9 +109,26 @@ impl UsageRollup {
     /// # Errors
     /// Only at the end of the calendar.
     pub fn rules_fingerprint(&self, window: Window) -> Result<String> {
+        self.fingerprint(window, self.sources.iter())
+    }
+
+    /// What [`Self::rules_fingerprint`] was before there was the source `usage_event`.
+    ///
+    /// # Errors
+    /// As [`Self::rules_fingerprint`].
+    pub fn first_rules_fingerprint(&self, window: Window) -> Result<String> {
+        self.fingerprint(window, self.first_sources())
+    }
+
+    /// The sources but for `usage_event`.
+    pub fn first_sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(|source| source.name != USAGE_EVENT)
+    }
+
+    fn fingerprint<'a>(&self, window: Window, sources: impl Iterator<Item = &'a Source>) -> Result<String> {
         let (start, end) = window.instants(self.timezone)?;
         let mut parts = vec![format!("{:?}", self.pricing), self.prices.fingerprint(start, end)];
-        parts.extend(self.sources.iter().map(|source| source.name.clone()));
+        parts.extend(sources.map(|source| source.name.clone()));
         if self.is_implausible(window) {
             parts.push(format!("before {}", self.earliest_date));
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 
-use super::{Plan, changed_definition};
+use super::{FIRST, Plan, changed_definition};
 use crate::config::ChangeTracking;
 use crate::engine::env::Context;
 use crate::engine::request::{FORCED, Request};
@@ -16,7 +16,7 @@ use crate::operator::usage_rollup::quarantine::{OCCURRED_IN_FUTURE, latest_occur
 use crate::show::counted;
 use crate::source::Source;
 use crate::sql_text::quote_identifier;
-use crate::store::windows::WindowState;
+use crate::store::windows::{WindowRecord, WindowState};
 use crate::store::{Tx, Value};
 use crate::window::{Window, WindowKind, day_of, next_day, start_of_day};
 
@@ -76,9 +76,7 @@ impl Plan {
             let reason = match state.state {
                 WindowState::Due => state.due_reason.clone().unwrap_or_else(|| "left undone".to_owned()),
                 WindowState::Failed => "failed before".to_owned(),
-                WindowState::Done if state.input_fingerprint.as_deref() != Some(&rollup.rules_fingerprint(*window)?) => {
-                    "sources or prices changed".to_owned()
-                }
+                WindowState::Done if have_rules_changed(state, rollup)? => "sources or prices changed".to_owned(),
                 WindowState::Done if let Some(changed) = changed_definition(state, &self.definition) => changed.to_owned(),
                 // Set aside as too old, which it no longer is.
                 WindowState::Kept if state.write_count == 0 && !rollup.is_implausible(*window) => "sources or prices changed".to_owned(),
@@ -155,6 +153,15 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Whether sources, pricing or the prices in force are others than those that the window was written by.
+fn have_rules_changed(state: &WindowRecord, rollup: &UsageRollup) -> Result<bool> {
+    let Some(known) = state.input_fingerprint.as_deref() else { return Ok(true) };
+    Ok(match known.strip_prefix(FIRST) {
+        Some(known) => known != rollup.first_rules_fingerprint(state.window)?,
+        None => known != rollup.rules_fingerprint(state.window)?,
+    })
 }
 
 async fn position(tx: &mut Tx, source: &Source, seen: Option<&str>) -> Result<String> {

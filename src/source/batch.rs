@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use arrow::array::{
-    ArrayRef, DictionaryArray, FixedSizeBinaryArray, Int64Builder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondBuilder,
-    UInt8Array, UInt32Array,
+    Array as _, ArrayBuilder as _, ArrayRef, DictionaryArray, FixedSizeBinaryArray, Int64Builder, RecordBatch, StringArray, StringBuilder,
+    TimestampMicrosecondBuilder, UInt8Array, UInt32Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
@@ -189,6 +189,13 @@ impl BatchBuilder {
 
     /// The batch, leaving the builder empty.
     pub(super) fn finish(&mut self) -> Result<RecordBatch> {
+        // Columns that the statement leaves out are NULL.
+        for integers in self.integers.iter_mut().filter(|integers| integers.is_empty()) {
+            integers.append_nulls(self.row_count);
+        }
+        for texts in self.texts.iter_mut().filter(|texts| texts.keys.is_empty()) {
+            texts.keys.resize(self.row_count, NULL_KEY);
+        }
         let event_ids = self.event_ids.finish()?;
         let schema = event::schema(event_ids.data_type());
         let mut columns: Vec<ArrayRef> = vec![event_ids, Arc::new(self.occurred_at.finish())];

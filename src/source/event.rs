@@ -23,7 +23,7 @@ enum Kind {
 }
 
 /// Every field of an event, in the order of a batch's columns.
-const FIELDS: [(&str, Kind); 19] = [
+const FIELDS: [(&str, Kind); 24] = [
     ("event_id", Kind::EventId),
     ("occurred_at", Kind::Instant),
     ("user_id", Kind::Text),
@@ -43,11 +43,19 @@ const FIELDS: [(&str, Kind); 19] = [
     ("latency_ms", Kind::Int),
     ("rating", Kind::Int),
     ("tool_turns", Kind::Int),
+    ("provider", Kind::Text),
+    ("service_tier", Kind::Text),
+    ("cached_input_tokens", Kind::Int),
+    ("cache_write_tokens", Kind::Int),
+    ("reasoning_tokens", Kind::Int),
 ];
 
+/// Fields that a statement may leave out: they are NULL then.
+const OPTIONAL: [&str; 5] = ["provider", "service_tier", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"];
+
 /// How many fields are texts, and how many are integers or costs.
-pub(super) const TEXT_COUNT: usize = 8;
-pub(super) const INT_COUNT: usize = 9;
+pub(super) const TEXT_COUNT: usize = 10;
+pub(super) const INT_COUNT: usize = 12;
 
 /// What may be wrong with an event that no field shows: bits of the column `marks`.
 pub const BAD_COST: u8 = 1;
@@ -102,6 +110,7 @@ pub(super) fn require_fields(given: &[String], origin: &str) -> Result<()> {
     let found: Vec<Target> = given.iter().filter_map(|name| Target::of(name)).collect();
     let missing: Vec<String> = FIELDS
         .iter()
+        .filter(|(field, _)| !OPTIONAL.contains(field))
         .map(|(field, kind)| match kind {
             Kind::Cost => (format!("{field}_nanos"), format!("`{field}_usd` or `{field}_nanos`")),
             _ => ((*field).to_owned(), format!("`{field}`")),
@@ -203,6 +212,11 @@ pub struct EventColumns<'a> {
     pub latency_ms: &'a Int64Array,
     pub rating: &'a Int64Array,
     pub tool_turns: &'a Int64Array,
+    pub provider: &'a DictionaryArray<UInt32Type>,
+    pub service_tier: &'a DictionaryArray<UInt32Type>,
+    pub cached_input_tokens: &'a Int64Array,
+    pub cache_write_tokens: &'a Int64Array,
+    pub reasoning_tokens: &'a Int64Array,
     /// [`BAD_COST`], [`BAD_NUMBER`], [`BAD_TEXT`].
     pub marks: &'a UInt8Array,
 }
@@ -240,6 +254,11 @@ impl<'a> EventColumns<'a> {
             latency_ms: int("latency_ms")?,
             rating: int("rating")?,
             tool_turns: int("tool_turns")?,
+            provider: text("provider")?,
+            service_tier: text("service_tier")?,
+            cached_input_tokens: int("cached_input_tokens")?,
+            cache_write_tokens: int("cache_write_tokens")?,
+            reasoning_tokens: int("reasoning_tokens")?,
             marks: column("marks")?.as_primitive::<UInt8Type>(),
         })
     }

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const DISTRUSTED: &str = include_str!("../../sql/trust.sql");
 
 /// Tables and views in the application's schema that are read or written by name.
-const OF_THE_APPLICATION: &str = "ai_usage_log,chat_requests,request_analytics,users,user_plans,user_roles,subscription,seat_usage_event,\
+const OF_THE_APPLICATION: &str = "ai_usage_log,chat_requests,request_analytics,users,user_plans,user_roles,subscription,seat_usage_event,usage_event,\
      ai_seat_state,subscription_seat_assignments,user_dashboard_data,ai_usage_summary,tallyroll_migration";
 
 /// What is about to be done.

@@ -7,6 +7,7 @@ use super::{PARAMETERS, SqlSelect, result_table};
 use crate::abort;
 use crate::failure::Failure;
 use crate::job::Job;
+use crate::measure;
 use crate::sql_text::{self, quote_identifier};
 use crate::store::Store;
 use crate::window::Window;
@@ -18,6 +19,7 @@ impl SqlSelect {
     /// As [`Self::check_table`].
     pub async fn ensure_table(&self, store: &Store, job: &Job) -> Result<()> {
         if !store.table_columns(&job.writes).await?.is_empty() {
+            self.add_measures(store, job).await?;
             return self.check_table(store, job).await;
         }
         result_table::require_own(store, job).await?;
@@ -43,6 +45,22 @@ impl SqlSelect {
         tx.commit().await?;
         abort::point("table_made");
         tracing::info!(table = job.writes, "Made the result table from the columns that the job's SQL gives");
+        Ok(())
+    }
+
+    /// A rollup of an earlier release lacks the measures that came since: of what it holds they are 0.
+    async fn add_measures(&self, store: &Store, job: &Job) -> Result<()> {
+        if job.has_table_of_the_schema || !self.is_trusted {
+            return Ok(());
+        }
+        let existing = store.table_columns(&job.writes).await?;
+        let missing = measure::since_the_first().filter(|measure| !existing.iter().any(|column| column == measure.name));
+        for measure in missing {
+            result_table::require_own(store, job).await?;
+            result_table::require_right_to_create(store, job).await?;
+            let (table, column) = (quote_identifier(&job.writes), measure.name);
+            store.execute(&format!("ALTER TABLE {table} ADD COLUMN {column} BIGINT NOT NULL DEFAULT 0"), &[]).await?;
+        }
         Ok(())
     }
 

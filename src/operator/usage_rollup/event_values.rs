@@ -6,9 +6,10 @@ use chrono::DateTime;
 use super::quarantine::Reason;
 use crate::fold::groups::Values;
 use crate::measure::{
-    ERROR_COUNT, FIRST_REQUEST_AT, INPUT_COST_NANOS, INPUT_TOKENS, LAST_REQUEST_AT, LATENCY_MS_MAX, OUTPUT_COST_NANOS, OUTPUT_TOKENS,
-    PRICED_TOKENS, RATING_COUNT, RATING_SUM, REQUEST_COUNT, SUCCESS_COST_NANOS, SUCCESS_COUNT, SUCCESS_LATENCY_COUNT,
-    SUCCESS_LATENCY_MS_SUM, SUCCESS_PRICED_COUNT, SUCCESS_TOTAL_TOKENS, TOOL_TURNS, TOTAL_COST_NANOS, TOTAL_TOKENS, UNPRICED_COUNT,
+    CACHE_WRITE_TOKENS, CACHED_INPUT_TOKENS, ERROR_COUNT, FIRST_REQUEST_AT, INPUT_COST_NANOS, INPUT_TOKENS, LAST_REQUEST_AT,
+    LATENCY_MS_MAX, OUTPUT_COST_NANOS, OUTPUT_TOKENS, PRICED_TOKENS, RATING_COUNT, RATING_SUM, REASONING_TOKENS, REQUEST_COUNT,
+    SUCCESS_COST_NANOS, SUCCESS_COUNT, SUCCESS_LATENCY_COUNT, SUCCESS_LATENCY_MS_SUM, SUCCESS_PRICED_COUNT, SUCCESS_TOTAL_TOKENS,
+    TOOL_TURNS, TOTAL_COST_NANOS, TOTAL_TOKENS, UNPRICED_COUNT,
 };
 use crate::price::{Price, Pricing, RatedCost, price_at};
 use crate::source::EventColumns;
@@ -50,13 +51,17 @@ pub(super) fn values(events: &EventColumns<'_>, row: usize, pricing: Pricing, pr
         Some(total) => total,
         None => input_tokens.unwrap_or(0).checked_add(output_tokens.unwrap_or(0)).ok_or(Reason::NumberTooLarge)?,
     };
+    let cached_input_tokens = integer(events.cached_input_tokens, row);
+    let cache_write_tokens = integer(events.cache_write_tokens, row);
+    let reasoning_tokens = integer(events.reasoning_tokens, row);
     let cost = cost(events, row, pricing, prices, input_tokens.zip(output_tokens))?;
     let latency_ms = integer(events.latency_ms, row);
     let rating = integer(events.rating, row);
     let tool_turns = integer(events.tool_turns, row).unwrap_or(0);
+    let parts = [cached_input_tokens, cache_write_tokens, reasoning_tokens];
     let numbers = [input_tokens, output_tokens, Some(total_tokens), latency_ms, rating, Some(tool_turns)];
     let exceeds = |numbers: &[Option<i64>], limit: u64| numbers.iter().flatten().any(|number| number.unsigned_abs() > limit);
-    if exceeds(&numbers, MAX_NUMBER) || exceeds(&[cost.input, cost.output, cost.total], MAX_COST_NANOS) {
+    if exceeds(&numbers, MAX_NUMBER) || exceeds(&parts, MAX_NUMBER) || exceeds(&[cost.input, cost.output, cost.total], MAX_COST_NANOS) {
         return Err(Reason::NumberTooLarge);
     }
 
@@ -67,6 +72,9 @@ pub(super) fn values(events: &EventColumns<'_>, row: usize, pricing: Pricing, pr
     values.of[INPUT_TOKENS] = input_tokens.unwrap_or(0);
     values.of[OUTPUT_TOKENS] = output_tokens.unwrap_or(0);
     values.of[TOTAL_TOKENS] = total_tokens;
+    values.of[CACHED_INPUT_TOKENS] = cached_input_tokens.unwrap_or(0);
+    values.of[CACHE_WRITE_TOKENS] = cache_write_tokens.unwrap_or(0);
+    values.of[REASONING_TOKENS] = reasoning_tokens.unwrap_or(0);
     values.of[TOOL_TURNS] = tool_turns;
     values.of[RATING_SUM] = rating.unwrap_or(0);
     values.of[RATING_COUNT] = i64::from(rating.is_some());

@@ -26,6 +26,7 @@ pub struct QuarantinedEvent {
 pub enum Reason {
     NoUser,
     NegativeTokens,
+    TokensNotNested,
     NegativeLatency,
     CostNotFinite,
     NegativeCost,
@@ -42,6 +43,7 @@ impl Reason {
         match self {
             Self::NoUser => "no_user",
             Self::NegativeTokens => "negative_tokens",
+            Self::TokensNotNested => "tokens_not_nested",
             Self::NegativeLatency => "negative_latency",
             Self::CostNotFinite => "cost_not_finite",
             Self::NegativeCost => "negative_cost",
@@ -70,8 +72,20 @@ pub(super) fn reason(events: &EventColumns<'_>, row: usize, user_id: &str, plaus
         Some(Reason::TextTooLong)
     } else if user_id.is_empty() {
         Some(Reason::NoUser)
-    } else if [events.input_tokens, events.output_tokens, events.total_tokens].into_iter().any(negative) {
+    } else if [
+        events.input_tokens,
+        events.output_tokens,
+        events.total_tokens,
+        events.cached_input_tokens,
+        events.cache_write_tokens,
+        events.reasoning_tokens,
+    ]
+    .into_iter()
+    .any(negative)
+    {
         Some(Reason::NegativeTokens)
+    } else if !are_nested(events, row) {
+        Some(Reason::TokensNotNested)
     } else if negative(events.latency_ms) {
         Some(Reason::NegativeLatency)
     } else if marks & BAD_COST != 0 {
@@ -89,6 +103,14 @@ pub(super) fn reason(events: &EventColumns<'_>, row: usize, user_id: &str, plaus
     }
 }
 
+/// Whether cached and cache-write tokens fit the input that they are a part of, and reasoning tokens the output.
+fn are_nested(events: &EventColumns<'_>, row: usize) -> bool {
+    let tokens = |array: &Int64Array| if array.is_valid(row) { array.value(row) } else { 0 };
+    let cached = tokens(events.cached_input_tokens).saturating_add(tokens(events.cache_write_tokens));
+    (cached == 0 || cached <= tokens(events.input_tokens))
+        && (!events.reasoning_tokens.is_valid(row) || tokens(events.reasoning_tokens) <= tokens(events.output_tokens))
+}
+
 /// The record of a row that stays out.
 pub(super) fn record(source: &str, events: &EventColumns<'_>, row: usize, reason: Reason) -> Result<QuarantinedEvent> {
     let int = |array: &Int64Array| array.is_valid(row).then(|| array.value(row));
@@ -98,7 +120,7 @@ pub(super) fn record(source: &str, events: &EventColumns<'_>, row: usize, reason
     };
     let occurred_at = DateTime::from_timestamp_micros(events.occurred_at.value(row)).context("`occurred_at` is out of range")?;
     let event_id = events.event_id.value(row).to_text();
-    let payload = json!({
+    let mut payload = json!({
         "event_id": event_id,
         "occurred_at": format_instant(occurred_at),
         "user_id": text(events.user_id),
@@ -119,6 +141,21 @@ pub(super) fn record(source: &str, events: &EventColumns<'_>, row: usize, reason
         "rating": int(events.rating),
         "tool_turns": int(events.tool_turns),
     });
+    // What only one source has.
+    for (name, array) in [("provider", events.provider), ("service_tier", events.service_tier)] {
+        if let Some(text) = text(array) {
+            payload[name] = text.into();
+        }
+    }
+    for (name, array) in [
+        ("cached_input_tokens", events.cached_input_tokens),
+        ("cache_write_tokens", events.cache_write_tokens),
+        ("reasoning_tokens", events.reasoning_tokens),
+    ] {
+        if let Some(tokens) = int(array) {
+            payload[name] = tokens.into();
+        }
+    }
     Ok(QuarantinedEvent { source: source.to_owned(), event_id, occurred_at, reason, payload: payload.to_string() })
 }
 
