@@ -299,6 +299,7 @@ BEGIN
 
     -- What the functions do.
     EXECUTE format('GRANT SELECT, INSERT ON %1$I.ai_usage_log, %1$I.seat_usage_event TO tallyroll_owner', v_application);
+    EXECUTE format('GRANT SELECT ON %1$I.usage_event TO tallyroll_owner', v_application);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON %1$I.chat_requests, %1$I.request_analytics, %1$I.ai_seat_state TO tallyroll_owner', v_application);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I.subscription_seat_assignments TO tallyroll_owner', v_application);
     EXECUTE format('GRANT SELECT (id, email) ON %I.users TO tallyroll_owner', v_application);
@@ -403,7 +404,7 @@ BEGIN
     ] LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_runner', v_function);
     END LOOP;
-    GRANT SELECT ON tallyroll.tallyroll_visible_usage, tallyroll.tallyroll_visible_chat TO tallyroll_reader, tallyroll_runner, tallyroll_user;
+    GRANT SELECT ON tallyroll.tallyroll_visible_usage, tallyroll.tallyroll_visible_chat, tallyroll.tallyroll_visible_event TO tallyroll_reader, tallyroll_runner, tallyroll_user;
     -- What the functions call: they run with the rights of whoever asks.
     FOREACH v_function IN ARRAY v_functions[8:10] LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_reader, tallyroll_runner, tallyroll_user', v_function);

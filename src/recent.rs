@@ -71,6 +71,10 @@ pub(crate) async fn requests(
                 output_tokens: row.opt_int("output_tokens")?,
                 total_tokens: match row.get("total_tokens")? {
                     Value::Int(total) => Some(*total),
+                    Value::Null => row
+                        .opt_int("input_tokens")?
+                        .zip(row.opt_int("output_tokens")?)
+                        .and_then(|(input, output)| input.checked_add(output)),
                     // In SQLite a sum that does not fit is a float.
                     _ => None,
                 },

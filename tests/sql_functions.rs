@@ -30,6 +30,14 @@ async fn json(fixture: &Fixture, sql: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_answer_what_the_commands_do() {
     let (fixture, _) = filled(Engine::Postgres).await;
+    for (number, cost) in [(1, "0.25"), (2, "NULL")] {
+        fixture
+            .execute(&format!(
+                "INSERT INTO usage_event (event_id, occurred_at, user_id, customer_name, input_tokens, output_tokens, cost_usd, latency_ms) \
+                 VALUES ('e{number}', '2026-03-19T08:00:0{number}Z', '{ANN}', 'Acme', 7, 3, {cost}, 12)"
+            ))
+            .await;
+    }
     let command = |arguments: &[&str]| -> Value {
         serde_json::from_str(&fixture.run_well(&[&["dashboard"], arguments, &["--as-of", AS_OF, "--json"]].concat())).unwrap()
     };

@@ -185,7 +185,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         WHERE usage.usage_date >= span.from_date AND usage.usage_date < span.to_date AND usage.user_id = p_user_id::TEXT
     ), recent AS (
         (
-            SELECT FALSE AS is_chat, log.id, log.created_at
+            SELECT 'usage' AS kind, log.id::TEXT COLLATE "C" AS id, log.created_at
             FROM span, tallyroll.tallyroll_visible_usage AS log
             WHERE log.user_id = p_user_id AND log.created_at >= span.from_at AND log.created_at < span.to_at
             ORDER BY log.created_at DESC, log.id DESC
@@ -193,10 +193,18 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         )
         UNION ALL
         (
-            SELECT TRUE, request.id, request.created_at
+            SELECT 'chat', request.id::TEXT, request.created_at
             FROM span, tallyroll.tallyroll_visible_chat AS request
             WHERE request.user_id = p_user_id AND request.created_at >= span.from_at AND request.created_at < span.to_at
             ORDER BY request.created_at DESC, request.id DESC
+            LIMIT 50
+        )
+        UNION ALL
+        (
+            SELECT 'event', event.id, event.created_at
+            FROM span, tallyroll.tallyroll_visible_event AS event
+            WHERE event.user_id = p_user_id::TEXT AND event.created_at >= span.from_at AND event.created_at < span.to_at
+            ORDER BY event.created_at DESC, event.id DESC
             LIMIT 50
         )
         ORDER BY created_at DESC, id DESC
@@ -210,9 +218,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
             'avg_tokens_per_request', COALESCE(tallyroll.tallyroll_average(SUM(success_total_tokens)::NUMERIC, SUM(success_count)::NUMERIC), 0)
         ),
         'recent_requests', (
-            SELECT COALESCE(jsonb_agg(jsonb_build_object('id', id, 'created_at', tallyroll.tallyroll_instant(created_at)) || CASE
-                WHEN is_chat THEN (SELECT request.details FROM tallyroll.tallyroll_visible_chat AS request WHERE request.id = recent.id)
-                ELSE (SELECT log.details FROM tallyroll.tallyroll_visible_usage AS log WHERE log.id = recent.id)
+            SELECT COALESCE(jsonb_agg(jsonb_build_object('id', id, 'created_at', tallyroll.tallyroll_instant(created_at)) || CASE kind
+                WHEN 'chat' THEN (SELECT request.details FROM tallyroll.tallyroll_visible_chat AS request WHERE request.id = recent.id::UUID)
+                WHEN 'event' THEN (
+                    SELECT event.details
+                    FROM tallyroll.tallyroll_visible_event AS event
+                    WHERE event.user_id = p_user_id::TEXT AND event.created_at = recent.created_at AND event.id = recent.id
+                )
+                ELSE (SELECT log.details FROM tallyroll.tallyroll_visible_usage AS log WHERE log.id = recent.id::UUID)
             END ORDER BY created_at DESC, id DESC), '[]')
             FROM recent
         ),

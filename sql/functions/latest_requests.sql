@@ -58,3 +58,21 @@ SELECT
 FROM {app}.chat_requests AS request
 WHERE request.status IN ('completed', 'failed')
     AND (request.user_id = (SELECT tallyroll.tallyroll_current_user_id()) OR (SELECT tallyroll.tallyroll_is_admin()));
+
+CREATE OR REPLACE VIEW tallyroll.tallyroll_visible_event WITH (security_barrier = true) AS
+SELECT
+    event.source_name || '/' || event.event_id AS id,
+    event.user_id,
+    event.occurred_at AS created_at,
+    jsonb_build_object(
+        'customer_name', event.customer_name,
+        'request_type', event.request_type,
+        'input_tokens', event.input_tokens,
+        'output_tokens', event.output_tokens,
+        'total_tokens', COALESCE(event.total_tokens::NUMERIC, event.input_tokens::NUMERIC + event.output_tokens),
+        'cost', tallyroll.tallyroll_logged_cost(event.cost_usd),
+        'latency_ms', event.latency_ms,
+        'status', event.status
+    ) AS details
+FROM {app}.usage_event AS event
+WHERE event.user_id = (SELECT tallyroll.tallyroll_current_user_id())::TEXT OR (SELECT tallyroll.tallyroll_is_admin());

@@ -74,7 +74,10 @@ async fn a_user_sees_only_itself_and_an_admin_everyone() {
         assert!(fixture.number(&format!("SELECT COUNT(*) FROM {table}")).await > 0, "{table}");
     }
     fixture.execute(&format!("SELECT complete_chat_request(track_chat_request('{BOB}'))")).await;
-    for view in ["tallyroll_visible_usage", "tallyroll_visible_chat"] {
+    for user in [ANN, BOB] {
+        fixture.execute(&format!("INSERT INTO usage_event (user_id) VALUES ('{user}')")).await;
+    }
+    for view in ["tallyroll_visible_usage", "tallyroll_visible_chat", "tallyroll_visible_event"] {
         let seen = try_rows(&mut ann, &format!("SELECT DISTINCT user_id::TEXT FROM {view}")).await.unwrap();
         assert!(seen.iter().all(|user| user == ANN), "{view}: {seen:?}");
         assert!(fixture.number(&format!("SELECT COUNT(*) FROM {view} WHERE user_id <> '{ANN}'")).await > 0, "{view}");
@@ -86,6 +89,8 @@ async fn a_user_sees_only_itself_and_an_admin_everyone() {
         "SELECT get_ai_usage_dashboard()::TEXT".to_owned(),
         "SELECT get_ai_cost_summary()::TEXT".to_owned(),
         "SELECT COUNT(*)::TEXT FROM chat_requests".to_owned(),
+        "SELECT COUNT(*)::TEXT FROM usage_event".to_owned(),
+        format!("INSERT INTO usage_event (user_id) VALUES ('{ANN}')"),
         format!("INSERT INTO ai_usage_log (user_id) VALUES ('{ANN}')"),
         format!("SELECT log_ai_usage('{ANN}')::TEXT"),
         format!("DELETE FROM usage_daily WHERE user_id = '{ANN}'"),
