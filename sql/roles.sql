@@ -41,6 +41,7 @@ DECLARE
         'get_ai_cost_summary()'
     ];
     v_functions pg_catalog.REGPROCEDURE[];
+    v_family pg_catalog.OID[];
     v_sources CONSTANT pg_catalog.TEXT[] := ARRAY[
         'ai_usage_log', 'chat_requests', 'request_analytics', 'users', 'user_plans', 'subscription', 'seat_usage_event', 'ai_seat_state',
         'subscription_seat_assignments', 'usage_event'
@@ -90,6 +91,15 @@ BEGIN
         RAISE EXCEPTION 'the table % is not of the owner of the log, nor of a role that this is a member of', v_name
             USING HINT = 'give it to the owner of the log, or drop it';
     END IF;
+    -- The application's tables, and what is a part of them: partitions, and what inherits.
+    WITH RECURSIVE family AS (
+        SELECT oid FROM pg_class
+        WHERE relnamespace = to_regnamespace(quote_ident(v_application))
+            AND relname = ANY (v_sources || ARRAY['user_dashboard_data', 'user_roles', 'tallyroll_migration'])
+        UNION
+        SELECT inhrelid FROM family JOIN pg_inherits ON inhparent = family.oid
+    )
+    SELECT array_agg(oid) INTO v_family FROM family;
     SELECT array_agg(to_regprocedure(format('%I.%s', v_application, signature)) ORDER BY place) INTO v_functions
     FROM unnest(v_signatures) WITH ORDINALITY AS known (signature, place);
     SELECT format('%s of %s', oid::REGPROCEDURE, proowner::REGROLE) INTO v_name
@@ -112,8 +122,7 @@ BEGIN
     FROM pg_trigger
     JOIN pg_class ON pg_class.oid = tgrelid
     JOIN pg_proc ON pg_proc.oid = tgfoid
-    WHERE (relnamespace = 'tallyroll'::REGNAMESPACE OR relnamespace = to_regnamespace(quote_ident(v_application))
-            AND relname = ANY (v_sources || ARRAY['user_dashboard_data', 'tallyroll_migration']))
+    WHERE (relnamespace = 'tallyroll'::REGNAMESPACE OR pg_class.oid = ANY (v_family))
         AND proowner NOT IN (v_owner, v_migrated_by) AND NOT (SELECT rolsuper FROM pg_roles WHERE pg_roles.oid = proowner)
         AND proowner IS DISTINCT FROM to_regrole('tallyroll_owner') AND proowner <> relowner
         AND COALESCE(NOT pg_has_role(proowner, to_regrole('tallyroll_migrator'), 'MEMBER'), TRUE)
@@ -291,8 +300,7 @@ BEGIN
         FROM pg_class
         CROSS JOIN LATERAL (SELECT relacl AS acl UNION ALL SELECT attacl FROM pg_attribute WHERE attrelid = pg_class.oid) AS object
         CROSS JOIN LATERAL aclexplode(object.acl) AS given
-        WHERE relnamespace = to_regnamespace(quote_ident(v_application)) AND relname = ANY (v_sources || ARRAY['user_dashboard_data', 'user_roles'])
-            AND given.grantee <> relowner AND given.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
+        WHERE pg_class.oid = ANY (v_family) AND given.grantee <> relowner AND given.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
     LOOP
         EXECUTE format('REVOKE TRIGGER, REFERENCES, TRUNCATE ON %s FROM %s CASCADE', v_name, v_role);
     END LOOP;

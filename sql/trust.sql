@@ -46,24 +46,32 @@ WITH RECURSIVE session AS (
     UNION
     SELECT oid FROM pg_roles WHERE rolname = 'pg_database_owner' AND (SELECT datdba FROM here) IN (SELECT oid FROM root)
 ), family AS (
-    SELECT class.oid, class.relkind, class.relowner
+    SELECT class.oid, class.relkind, class.relowner, class.relnamespace
     FROM pg_class AS class
     JOIN place ON place.oid = class.relnamespace
     WHERE class.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         AND (place.is_ours OR (SELECT is_super FROM here) OR class.relname = ANY (string_to_array($1, ',')))
     UNION
-    -- What inherits, and what refers by a foreign key: it is read, or written too, when such a row goes.
-    SELECT other.oid, other.relkind, other.relowner
+    -- What it inherits from (a partition has its key and its triggers from there), what inherits from it, what refers to it by a foreign
+    -- key (which is read, or written too, when such a row goes), and where its rules write.
+    SELECT other.oid, other.relkind, other.relowner, other.relnamespace
     FROM family
     JOIN (
         SELECT inhparent AS oid, inhrelid AS other FROM pg_inherits
+        UNION ALL
+        SELECT inhrelid, inhparent FROM pg_inherits
+        UNION ALL
+        SELECT ev_class, refobjid
+        FROM pg_rewrite
+        JOIN pg_depend ON classid = 'pg_rewrite'::REGCLASS AND objid = pg_rewrite.oid AND refclassid = 'pg_class'::REGCLASS
+        WHERE ev_type <> '1'
         UNION ALL
         SELECT confrelid, conrelid FROM pg_constraint WHERE contype = 'f'
     ) AS tie ON tie.oid = family.oid
     JOIN pg_class AS other ON other.oid = tie.other
 ), part AS (
     -- What is run when a row is read or written: defaults and generated columns, checks, indexes, rules, triggers with their conditions,
-    -- keys of partitions, and the types of the columns.
+    -- keys of partitions, what the planner reckons by, and the types of the columns.
     SELECT adrelid AS relation, 'pg_attrdef'::REGCLASS AS class, pg_attrdef.oid FROM family JOIN pg_attrdef ON adrelid = family.oid
     UNION ALL
     SELECT conrelid, 'pg_constraint'::REGCLASS, pg_constraint.oid FROM family JOIN pg_constraint ON conrelid = family.oid
@@ -73,6 +81,8 @@ WITH RECURSIVE session AS (
     SELECT ev_class, 'pg_rewrite'::REGCLASS, pg_rewrite.oid FROM family JOIN pg_rewrite ON ev_class = family.oid
     UNION ALL
     SELECT tgrelid, 'pg_trigger'::REGCLASS, pg_trigger.oid FROM family JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal
+    UNION ALL
+    SELECT stxrelid, 'pg_statistic_ext'::REGCLASS, pg_statistic_ext.oid FROM family JOIN pg_statistic_ext ON stxrelid = family.oid
     UNION ALL
     SELECT oid, 'pg_class'::REGCLASS, oid FROM family WHERE relkind = 'p'
     UNION ALL
@@ -118,12 +128,27 @@ WITH RECURSIVE session AS (
     FROM used
     JOIN pg_type ON used.class = 'pg_type'::REGCLASS AND pg_type.oid = used.oid
     UNION ALL
-    -- Where a rule writes.
-    SELECT ev_class, 'table ' || written.oid::REGCLASS::TEXT, written.relowner
+    -- A table of another schema is there because one of these uses it.
+    SELECT family.oid, 'table ' || family.oid::REGCLASS::TEXT, relowner FROM family WHERE relnamespace NOT IN (SELECT oid FROM place)
+    UNION ALL
+    -- A function of an extension is a superuser's, whoever made the extension.
+    SELECT used.relation, 'extension ' || quote_ident(extname), extowner
+    FROM used
+    JOIN pg_depend ON classid = used.class AND objid = used.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
+    JOIN pg_extension ON pg_extension.oid = refobjid
+    WHERE used.class = 'pg_proc'::REGCLASS
+), condition AS (
+    -- Who made a trigger is not recorded, and it stays when the right to make it is taken back: its condition calls nothing of PostgreSQL's
+    -- that could run a text as SQL, or tell somebody. What is not immutable has to be what applications' conditions ask.
+    SELECT DISTINCT 'trigger ' || quote_ident(tgname) || ' on ' || tgrelid::REGCLASS::TEXT || ', whose condition calls '
+        || pg_proc.oid::REGPROCEDURE::TEXT || ',' AS what
     FROM family
-    JOIN pg_rewrite ON ev_class = family.oid AND ev_type <> '1'
-    JOIN pg_depend ON classid = 'pg_rewrite'::REGCLASS AND objid = pg_rewrite.oid AND refclassid = 'pg_class'::REGCLASS
-    JOIN pg_class AS written ON written.oid = refobjid
+    JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal AND tgqual IS NOT NULL
+    CROSS JOIN LATERAL regexp_matches(tgqual::TEXT, ':(?:funcid|opfuncid) (\d+)', 'g') AS calls (number)
+    JOIN pg_proc ON pg_proc.oid = calls.number[1]::OID
+    WHERE pg_proc.oid < 16384 AND provolatile <> 'i' AND proname !~ ('^(pg_current_xact_id|txid_current|pg_trigger_depth|now|'
+        || 'transaction_timestamp|statement_timestamp|clock_timestamp|current_setting|random|gen_random_uuid|to_char|timezone|date|timestamp|'
+        || 'timestamptz|date_trunc|date_part|extract|concat|concat_ws)$')
 ), found AS (
     SELECT 'schema ' || quote_ident(nspname) AS what, nspowner AS owner FROM place
     UNION ALL
@@ -166,6 +191,8 @@ UNION ALL
 SELECT what || ', which ' || relation::REGCLASS::TEXT || ' uses,', pg_get_userbyid(owner)::TEXT, 'owned: used', is_super
 FROM called, here
 WHERE owner NOT IN (SELECT oid FROM trusted)
+UNION ALL
+SELECT what, '', 'condition', is_super FROM condition, here
 UNION ALL
 SELECT quote_ident(place.nspname), CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
     'right', (SELECT is_super FROM here)

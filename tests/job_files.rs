@@ -1,5 +1,7 @@
 //! Job, SQL and other project files that could destroy, hang or lie: refused before anything is touched.
 
+mod columns;
+
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
 
@@ -148,30 +150,6 @@ async fn tables_that_jobs_of_an_earlier_release_made_are_theirs(engine: Engine) 
     fixture.run_well(&["run-job", "mine", "--force", "--as-of", AS_OF]);
     // One that only failed has made none.
     assert_eq!(fixture.number("SELECT COUNT(*) FROM result_table WHERE table_name = 'orders'").await, 0);
-}
-
-/// Somebody archives by inheritance: the rows of an heir are not the job's.
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_of_a_table_that_inherits_stay() {
-    let fixture = fixture(Engine::Postgres).await;
-    fixture.write("sql/mine.sql", "SELECT 'x' AS id");
-    fixture.write("jobs/mine.toml", JOB);
-    let run = ["run-job", "mine", "--force", "--as-of", AS_OF];
-    fixture.run_well(&run);
-    fixture.log("2026-03-10T10:00:00.000000Z", &[]).await;
-    fixture.run_well(&["run-job", "usage_daily", "--downstream", "--as-of", AS_OF]);
-    for (table, again) in [("mine", run), ("usage_daily", ["run-job", "usage_daily", "--force", "--as-of", AS_OF])] {
-        fixture.execute(&format!("CREATE TABLE public.heir () INHERITS (tallyroll.{table})")).await;
-        let count = fixture.execute(&format!("INSERT INTO public.heir SELECT * FROM ONLY tallyroll.{table}")).await;
-        assert!(count > 0);
-        let refused = fixture.run(&again);
-        assert_eq!(refused.code, Some(78), "{table}: {refused:?}");
-        assert!(refused.stderr.contains("heir"), "{}", refused.stderr);
-        assert_eq!(fixture.number("SELECT COUNT(*) FROM public.heir").await, i64::try_from(count).unwrap());
-        fixture.execute(&format!("ALTER TABLE heir NO INHERIT tallyroll.{table}")).await;
-        fixture.run_well(&again);
-        fixture.execute("DROP TABLE public.heir").await;
-    }
 }
 
 /// The job's table was dropped, and the application made one of its own of that name.

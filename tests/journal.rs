@@ -18,6 +18,7 @@ on_both_databases!(
     a_lost_later_revision_stops_the_month,
     nothing_is_sealed_before_its_time,
     subscriptions_that_vanish_keep_what_was_billed,
+    subscriptions_that_vanish_while_a_month_is_open_are_missed,
     a_rebuild_writes_every_month_again,
     a_missing_current_file_is_written_again,
     a_revision_that_was_not_recorded_makes_its_month_due,
@@ -386,6 +387,30 @@ async fn subscriptions_that_vanish_keep_what_was_billed(engine: Engine) {
     fixture.run_well(&VERIFY);
     assert_sums_agree(&fixture);
     assert_eq!(fixture.journal().iter().map(|row| row.entry.peak_seats_delta).sum::<i64>(), 0);
+}
+
+/// Emptied while it is open, a month would be sealed with nothing.
+async fn subscriptions_that_vanish_while_a_month_is_open_are_missed(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.three_subscriptions().await;
+    let run = |as_of| ["run-job", "peak_seats", "--as-of", as_of];
+    fixture.run_well(&run("2026-03-20T00:00:00Z"));
+    let open = "SELECT COUNT(*) FROM peak_seats WHERE billing_month = '2026-03'";
+    let billed = fixture.number(open).await;
+    assert!(billed > 1);
+    // As of an earlier instant an open month rightly holds less.
+    fixture.run_well(&run("2026-02-20T00:00:00Z"));
+    fixture.run_well(&run("2026-03-20T00:00:00Z"));
+    fixture.execute("DELETE FROM subscription").await;
+    for as_of in ["2026-03-21T00:00:00Z", "2026-04-05T00:00:00Z"] {
+        let refused = fixture.run(&run(as_of));
+        assert_eq!(refused.code, Some(65), "{refused:?}");
+        assert!(refused.stderr.contains("subscriptions are gone; its old result stays"), "{}", refused.stderr);
+        assert_eq!(fixture.number(open).await, billed);
+    }
+    assert!(files(&fixture.out(), "final/billing_month=2026-03").is_empty());
+    fixture.run_well(&[&run("2026-04-05T00:00:00Z")[..], &["--force"]].concat());
+    assert_eq!(fixture.number(open).await, 0);
 }
 
 async fn a_rebuild_writes_every_month_again(engine: Engine) {

@@ -191,6 +191,17 @@ async fn a_file_of_any_name_is_named(engine: Engine) {
     assert_both_name(&fixture, link, link);
     assert_named(&fixture.run(&EXPORT), link, link);
     fs::remove_file(fixture.path().join("out").join(link)).unwrap();
+    // Folders within folders end somewhere; so does looking into them.
+    let deep = fixture.path().join("out/peak_seats/deep");
+    fs::create_dir(&deep).unwrap();
+    for _ in 0..1_500 {
+        // Path names end before that.
+        let built = tempfile::tempdir_in(fixture.path()).unwrap().keep();
+        fs::rename(&deep, built.join("d")).unwrap();
+        fs::rename(&built, &deep).unwrap();
+    }
+    assert_both_name(&fixture, "deep", "peak_seats/deep");
+    fs::remove_dir_all(&deep).unwrap();
     // What a killed run left of a file that it was writing is no finance file.
     fixture.write(&format!("out/{MONTH}/rev-0001/.tallyroll-{}.tmp", uuid::Uuid::now_v7().simple()), "1,2");
     fixture.run_well(&VERIFY);

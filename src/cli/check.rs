@@ -10,6 +10,7 @@ use super::{list_jobs, output};
 use crate::clock::Clock;
 use crate::failure::{self, Failure};
 use crate::jobs::Jobs;
+use crate::operator::window_rows::require_alone;
 use crate::operator::{self, Operator};
 use crate::reconcile::results;
 use crate::serve::token;
@@ -75,6 +76,10 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
         }
     };
     for job in jobs.iter() {
+        if let Err(error) = require_alone(&store, job).await {
+            problems.push(explained(&error));
+            break;
+        }
         let checked = match operator::load(&session.project, &session.loaded.config, &store, &storage, jobs, job).await {
             Ok(Operator::PeakSeats(peak_seats)) => {
                 let (_, bad) = peak_seats.source.subscriptions(&mut store.begin_read().await?, Clock::system().now()).await?;

@@ -7,7 +7,7 @@ use crate::measure::MEASURES;
 use crate::window::WindowKind;
 
 /// PostgreSQL cuts longer names off, so that two of them could be one table.
-const LONGEST_NAME_BYTES: usize = 63;
+pub const LONGEST_NAME_BYTES: usize = 63;
 /// What the databases call their own.
 const TAKEN_PREFIXES: [&str; 2] = ["pg_", "sqlite_"];
 

@@ -4,6 +4,8 @@ mod checks;
 mod result_table;
 mod table;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
@@ -86,6 +88,14 @@ impl SqlSelect {
         let numbered = self.number(&self.statement).with_context(|| format!("In `{}`", self.origin))?;
         let proved = store.prove_select(&numbered, None).await;
         self.columns = proved.with_context(|| format!("`{}` does not fit the database", self.origin))?;
+        let mut seen = BTreeSet::new();
+        // SQLite takes names that differ in case alone for one, PostgreSQL those that are alike in the first 63 bytes.
+        let alike = |name: &String| name.to_lowercase().chars().take(crate::job::problems::LONGEST_NAME_BYTES).collect::<String>();
+        if let Some(column) = self.columns.iter().find(|name| !seen.insert(alike(name))) {
+            return Err(Failure::config(format!("`{}` gives two columns that are called `{column}`", self.origin))
+                .hint("name each otherwise, with `AS`, in more than case and within the first 63 characters")
+                .into());
+        }
         let missing: Vec<&str> =
             job.grain.iter().chain([&job.window_column]).filter(|column| !self.columns.contains(column)).map(String::as_str).collect();
         if let Some(column) = missing.first() {

@@ -8,18 +8,20 @@ use crate::sql_text::quote_identifier;
 use crate::store::{Store, Tx, Value};
 use crate::window::{Window, WindowKind};
 
-/// Fails where tables inherit from the job's: their rows are somebody else's, and would be read and replaced as the job's own.
+/// Fails where tables inherit from the job's or from one that holds state: their rows are somebody else's, and would be read and replaced as
+/// ours.
 ///
 /// # Errors
 /// [`Failure`] of kind config that names one of them.
 pub async fn require_alone(store: &Store, job: &Job) -> Result<()> {
-    let sql = "SELECT inhrelid::REGCLASS::TEXT AS heir FROM pg_inherits JOIN pg_class AS parent ON parent.oid = inhparent \
-         WHERE inhparent = to_regclass($1) AND parent.relkind = 'r' ORDER BY 1 LIMIT 1";
+    let sql = "SELECT inhrelid::REGCLASS::TEXT AS heir, inhparent::REGCLASS::TEXT AS parent \
+         FROM pg_inherits JOIN pg_class AS parent ON parent.oid = inhparent \
+         WHERE (inhparent = to_regclass($1) OR parent.relnamespace = to_regnamespace('tallyroll')) AND parent.relkind = 'r' ORDER BY 1 LIMIT 1";
     let Some(sql) = store.pick(Some(sql), None) else { return Ok(()) };
     let Some(row) = store.query(sql, &[quote_identifier(&job.writes).into()]).await?.into_iter().next() else { return Ok(()) };
-    let heir = row.text("heir")?;
-    Err(Failure::config(format!("The table `{heir}` inherits from `{}`, whose rows `{}` replaces", job.writes, job.name))
-        .hint(format!("`ALTER TABLE {heir} NO INHERIT tallyroll.{}` keeps its rows", quote_identifier(&job.writes)))
+    let (heir, parent) = (row.text("heir")?, row.text("parent")?);
+    Err(Failure::config(format!("The table `{heir}` inherits from `{parent}`, whose rows a run replaces"))
+        .hint(format!("`ALTER TABLE {heir} NO INHERIT {parent}` keeps its rows"))
         .into())
 }
 

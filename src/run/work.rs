@@ -130,8 +130,9 @@ impl Work {
         }
         // What cannot be billed now is not gone.
         let left = month.row_count + peak_seats.isolated_rows(store, window).await?.0;
-        if let Some(before) =
-            before.filter(|before| folded.has_ended(window) && left * 2 < before.rows_out && !self.under_way.request.force)
+        let before = before.filter(|before| left * 2 < before.rows_out && !self.under_way.request.force);
+        if let Some(before) = before
+            && (folded.has_ended(window) || !self.was_written_as_of_later(before).await?)
         {
             let gone =
                 format!("Only {left} of the {} rows of {window} are left: subscriptions are gone; its old result stays", before.rows_out);
@@ -153,6 +154,14 @@ impl Work {
         self.record(&mut tx, window, &written, now).await?;
         self.commit(tx).await?;
         Ok(written)
+    }
+
+    /// Whether a window was written as of a later instant than this run's: as of an earlier one an open month rightly holds less.
+    async fn was_written_as_of_later(&self, before: &WindowRecord) -> Result<bool> {
+        let sql = "SELECT as_of FROM job_run WHERE run_id = $1";
+        let rows = self.context.store.query(sql, &[before.run_id.as_deref().unwrap_or_default().into()]).await?;
+        let written = rows.first().map(|row| row.instant("as_of")).transpose()?;
+        Ok(written.is_some_and(|as_of| as_of > self.under_way.request.as_of))
     }
 
     /// Computes the admin's dashboards and replaces them.

@@ -120,6 +120,9 @@ pub(super) fn list(root: &Path, folder: &str, max_entries: usize) -> Result<Vec<
     Ok(found)
 }
 
+/// Folders within folders that are looked into.
+const DEPTH_MAX: usize = 32;
+
 fn list_into(folder: &OwnedFd, path: &str, left: &mut usize, found: &mut Vec<String>) -> Result<(), Refusal> {
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
@@ -131,6 +134,8 @@ fn list_into(folder: &OwnedFd, path: &str, left: &mut usize, found: &mut Vec<Str
         let name = String::from_utf8_lossy(bytes);
         let path = format!("{path}/{name}");
         match rustix::fs::openat(folder, entry.file_name(), FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
+            // Nothing of ours lies so deep: it is named in place of what is in it.
+            Ok(_) if path.matches('/').count() > DEPTH_MAX => found.push(path),
             Ok(inner) => list_into(&inner, &path, left, found)?,
             Err(Errno::NOTDIR) if is_temporary(folder, &name) => {}
             Err(Errno::NOTDIR | Errno::LOOP) => found.push(path),
@@ -145,7 +150,7 @@ fn list_into(folder: &OwnedFd, path: &str, left: &mut usize, found: &mut Vec<Str
 /// Whether it is a file that is being written, or was when its process was killed.
 fn is_temporary(folder: &OwnedFd, name: &str) -> bool {
     let id = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
-    id.is_some_and(|id| Uuid::try_parse(id).is_ok())
+    id.and_then(|id| Uuid::try_parse(id).ok().filter(|uuid| uuid.get_version_num() == 7 && uuid.simple().to_string() == id)).is_some()
         && rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }

@@ -14,6 +14,7 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
     fixture.execute("GRANT REFERENCES, INSERT ON ALL TABLES IN SCHEMA evil TO postgres").await;
     fixture.log("2026-03-10T10:00:00.000000Z", &[]).await;
     let trigger = "BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (evil.boom('x'))";
+    let commands = [&["run-job", "usage_daily", "--downstream", "--force"][..], &["status"], &["import", "usage", "none.csv"]];
     // What the owner of the tables does, then eve, what is named, and how it goes again.
     for (owner, eves, named, undo) in [
         (
@@ -57,6 +58,53 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
             "evil.boom",
             "DROP TABLE user_plans; ALTER TABLE kept RENAME TO user_plans",
         ),
+        // Made of PostgreSQL's own functions alone.
+        (
+            "GRANT TRIGGER ON ai_usage_log TO eve",
+            "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (query_to_xml('SELECT evil.act()', true, true, '') IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
+                .to_owned(),
+            "query_to_xml",
+            "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+        ),
+        (
+            "GRANT TRIGGER ON chat_requests TO eve",
+            "CREATE TRIGGER z AFTER INSERT ON public.chat_requests FOR EACH ROW WHEN (pg_notify('evil', NEW::TEXT) IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
+                .to_owned(),
+            "pg_notify",
+            "DROP TRIGGER z ON chat_requests; REVOKE TRIGGER ON chat_requests FROM eve",
+        ),
+        // Of what a table is a partition of: its key, and a trigger whose copy names nothing that it calls.
+        (
+            "CREATE TABLE public.whole (LIKE user_plans) PARTITION BY LIST (evil.boom(plan_name)); \
+             ALTER TABLE whole ATTACH PARTITION user_plans DEFAULT",
+            String::new(),
+            "evil.boom",
+            "ALTER TABLE whole DETACH PARTITION user_plans; DROP TABLE whole",
+        ),
+        (
+            "CREATE TABLE public.whole (LIKE user_plans) PARTITION BY LIST (plan_name); ALTER TABLE whole ATTACH PARTITION user_plans DEFAULT; \
+             GRANT TRIGGER ON whole, user_plans TO eve",
+            "CREATE TRIGGER z BEFORE INSERT ON public.whole FOR EACH ROW WHEN (evil.boom(NEW.plan_name)) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
+                .to_owned(),
+            "evil.boom",
+            "DROP TRIGGER z ON whole; ALTER TABLE whole DETACH PARTITION user_plans; DROP TABLE whole; REVOKE TRIGGER ON user_plans FROM eve",
+        ),
+        (
+            "CREATE STATISTICS planted ON (evil.boom('x')), created_at FROM chat_requests",
+            String::new(),
+            "evil.boom",
+            "DROP STATISTICS planted",
+        ),
+        (
+            "CREATE TABLE public.audit (x TEXT); GRANT TRIGGER ON audit TO eve; GRANT INSERT ON audit TO PUBLIC; \
+             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO audit VALUES ('x')",
+            "CREATE TRIGGER z BEFORE INSERT ON public.audit FOR EACH ROW EXECUTE FUNCTION evil.row()".to_owned(),
+            "public.audit",
+            "DROP RULE r ON user_dashboard_data; DROP TABLE audit",
+        ),
     ] {
         let of_eve = |sql: &str| sql.replace(" eve", &format!(" \"{eve}\""));
         for sql in of_eve(owner).split("; ") {
@@ -64,7 +112,6 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
         }
         as_role(&fixture, &eve, &eves).await;
         fixture.execute("DELETE FROM evil.trace").await;
-        let commands = [&["run-job", "usage_daily", "--downstream", "--force"][..], &["status"], &["import", "usage", "none.csv"]];
         for who in [runner.as_str(), "postgres"] {
             assert_refused(&fixture, who, &eve, &commands, named).await;
         }
@@ -81,6 +128,17 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
     fixture.run_well(&["migrate", "--roles"]);
     let right = format!("SELECT has_column_privilege('{eve}', 'ai_usage_log', 'id', 'REFERENCES')");
     assert_eq!(fixture.rows(&right).await, ["0"]);
+    // And those on what inherits.
+    fixture.execute("CREATE TABLE public.old_requests () INHERITS (chat_requests)").await;
+    fixture.execute(&format!("GRANT TRIGGER, TRUNCATE ON old_requests TO \"{eve}\"")).await;
+    fixture.run_well(&["migrate", "--roles"]);
+    assert_eq!(fixture.rows(&format!("SELECT has_table_privilege('{eve}', 'old_requests', 'TRIGGER, TRUNCATE')")).await, ["0"]);
+    // An application's own conditions are no matter.
+    let own = "CREATE TRIGGER own BEFORE UPDATE ON ai_usage_log FOR EACH ROW \
+         WHEN (OLD.status IS DISTINCT FROM NEW.status AND pg_trigger_depth() < 1 AND NEW.created_at < now()) EXECUTE FUNCTION suppress_redundant_updates_trigger()";
+    fixture.execute(own).await;
+    fixture.run_well(&["migrate", "--roles"]);
+    fixture.run_well(&commands[0]);
     drop_eve(&fixture, eve).await;
     drop_roles(&fixture, &[runner]).await;
 }
