@@ -5,11 +5,13 @@ mod bounded;
 mod chunk;
 mod file;
 pub mod instant;
+mod ledger;
 mod license;
 mod mapping;
 mod parquet_pages;
 mod parquet_rows;
 mod preview;
+mod report;
 mod row;
 mod source;
 mod target;
@@ -19,16 +21,17 @@ use std::path::Path;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use hashbrown::HashMap;
-use serde::Serialize;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use self::bad_rows::{BadRow, BadRows, quarantine};
+use self::bad_rows::{BadRows, quarantine};
 use self::chunk::Chunk;
 pub use self::instant::parse_instant;
+pub use self::ledger::{Import, imports, undo};
 pub use self::license::import_license;
 pub use self::mapping::Mapping;
 pub use self::preview::Preview;
+pub use self::report::ImportReport;
 pub use self::row::shorten;
 pub use self::target::{SEATS, SUBSCRIPTIONS, Target, USAGE};
 use crate::abort;
@@ -42,23 +45,6 @@ use crate::window::start_of_day;
 /// Bad rows that a report shows.
 const SHOWN_BAD_ROWS: usize = 10;
 
-/// What an import of one file did.
-#[derive(Debug, Default, Serialize)]
-pub struct ImportReport {
-    pub file: String,
-    pub row_count: u64,
-    pub inserted_count: u64,
-    /// Rows that were there before.
-    pub known_count: u64,
-    pub bad_count: u64,
-    pub bad_rows: Vec<BadRow>,
-    /// Columns of the file that no field takes.
-    pub ignored_columns: Vec<String>,
-    /// Where nothing was to be imported: what would be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub preview: Option<Preview>,
-}
-
 /// Imports one file, all of its good rows or none; bad rows go to `quarantined_event` under the source `import:<file>`.
 ///
 /// # Errors
@@ -71,10 +57,15 @@ pub async fn import_file(
     stop: &watch::Receiver<Option<i32>>,
     path: &Path,
     mapping: &Mapping,
+    replace: Option<&str>,
 ) -> Result<ImportReport> {
     let mut scan = Scan::open(config, path, mapping)?;
-    let mut chunk = Chunk::new(mapping.target);
+    let import_id = (mapping.target.table == USAGE.table).then(new_id);
+    let mut chunk = Chunk::new(mapping.target, import_id.clone());
     let mut tx = store.begin().await?;
+    if let Some(replaced) = replace {
+        scan.report.replaced_count = Some(undo(&mut tx, replaced, import_id.as_deref(), config.reporting.timezone, clock.now()).await?.1);
+    }
     while let Some(Good { given, line, values }) = scan.next(stop, clock.now())? {
         if chunk.is_full_for(&given) {
             scan.report.inserted_count += chunk.insert(&mut tx, &mut scan.bad).await?;
@@ -88,12 +79,22 @@ pub async fn import_file(
     if mapping.target.table == SEATS.table {
         tx.pass_ledger_ids().await?;
     }
+    if let Some(import_id) = import_id.filter(|_| scan.report.inserted_count > 0) {
+        scan.report.bad_count = u64::try_from(scan.bad.rows.len())?;
+        ledger::record(&mut tx, &import_id, &scan.report, file::sha256(path)?, mapping, clock.now()).await?;
+        scan.report.import_id = Some(import_id);
+    }
     abort::point("import_before_commit");
     tx.commit().await?;
     abort::point("import_committed");
     let mut report = scan.end()?;
     report.known_count = report.row_count - report.inserted_count - report.bad_count;
     Ok(report)
+}
+
+/// An id that is short enough to be typed.
+fn new_id() -> String {
+    Uuid::new_v4().simple().to_string().split_off(20)
 }
 
 /// What [`import_file`] would do with a file, as far as the file says; the database is not asked.

@@ -134,14 +134,14 @@ async fn an_absurd_row_of_an_import_is_a_bad_row(engine: Engine) {
         "usage.csv",
         &format!(
             "occurred_at,user_id,input_tokens,output_tokens,total_cost_usd\n2026-03-01,{user},1,1,\n2026-03-01,{user},1,700000000,\n\
-             2026-03-01,{user},2000000000,2000000000,\n2026-03-01,{user},1,1,1000000000\n"
+             2026-03-01,{user},9223372036854775808,1,\n2026-03-01,{user},1,1,1000000000\n"
         ),
     );
     let stdout = fixture.run_well(&["import", "usage", "usage.csv"]);
-    for line in ["line 3: 1 and 700000000 tokens", "line 4: 2000000000 and 2000000000 tokens", "line 5: the cost is more"] {
+    for line in ["line 4: `input_tokens` is `9223372036854775808`: not a whole number", "line 5: the cost is more"] {
         assert!(stdout.contains(line), "{line} in {stdout}");
     }
-    assert_eq!(fixture.number("SELECT COUNT(*) FROM ai_usage_log").await, 1);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_event").await, 2);
 }
 
 async fn a_second_reader_of_the_raw_log_is_refused(engine: Engine) {

@@ -34,7 +34,7 @@ const USER: &str = "user_id=00000000-0000-4000-8000-000000000001";
 const EMPTY: &str = "input_tokens=0";
 
 async fn count(fixture: &Fixture) -> i64 {
-    fixture.number("SELECT COUNT(*) FROM ai_usage_log").await
+    fixture.number("SELECT COUNT(*) FROM usage_event").await
 }
 
 async fn rows_that_are_no_instant_are_bad_rows(engine: Engine) {

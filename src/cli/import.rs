@@ -10,19 +10,27 @@ use super::license::read_license;
 use super::output;
 use super::session::{Session, read_text, stop_signal};
 use crate::clock::Clock;
-use crate::import::{ImportReport, Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license, preview_file, shorten};
+use crate::failure::Failure;
+use crate::import::{self, ImportReport, Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license, preview_file, shorten};
 use crate::license;
 use crate::money::format_usd;
-use crate::store::Create;
+use crate::store::{Create, format_instant};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
-    /// Usage events, into `ai_usage_log`
+    /// Usage events, into `usage_event`
     #[command(
         after_help = "Example:\n  tallyroll import usage trace.csv --column occurred_at=TIMESTAMP --column input_tokens=ContextTokens \\\n    \
-        --set user_id=00000000-0000-0000-0000-000000000001 --set model=gpt-4o"
+        --set user_id=ann --set model=gpt-4o"
     )]
-    Usage(Arguments),
+    Usage(Usage),
+    /// The imports of usage events, the latest first
+    List,
+    /// Take the rows of an import out again; their days become due
+    Undo {
+        /// The import's id, or how it begins
+        id: String,
+    },
     /// Rows of the seat ledger, into `seat_usage_event`
     #[command(after_help = "Columns: id, org_id, seat_type (`total` unless given), seats, occurred_at, reason\n\n\
         Example:\n  tallyroll import seats ledger.csv")]
@@ -62,6 +70,18 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Usage {
+    /// Files: .csv or .tsv with a header, .jsonl with one object per line, each also with .gz; .parquet; `-` for standard input
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// Take out what an import brought, and bring this file's rows in its place, at once
+    #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
+    replace: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct How {
     /// Take a field from a column of another name
     #[arg(long, value_name = "FIELD=HEADER")]
@@ -76,13 +96,59 @@ struct How {
 
 pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     match what {
-        What::Usage(arguments) => files(session, &USAGE, &arguments.files, &arguments.how).await,
-        What::Seats(arguments) => files(session, &SEATS, &arguments.files, &arguments.how).await,
+        What::Usage(Usage { files, replace: Some(_), .. }) if files.len() > 1 => {
+            Err(Failure::usage("`--replace` takes one file in place of one import").hint("import the others by themselves").into())
+        }
+        What::Usage(arguments) => files(session, &USAGE, &arguments.files, &arguments.how, arguments.replace.as_deref()).await,
+        What::List => list(&session).await,
+        What::Undo { id } => undo(&session, id).await,
+        What::Seats(arguments) => files(session, &SEATS, &arguments.files, &arguments.how, None).await,
         What::Subscriptions(Subscriptions { license: Some(license), public_key: Some(key), org: Some(org), .. }) => {
             from_license(&session, license, key, org).await
         }
-        What::Subscriptions(arguments) => files(session, &SUBSCRIPTIONS, &arguments.files, &arguments.how).await,
+        What::Subscriptions(arguments) => files(session, &SUBSCRIPTIONS, &arguments.files, &arguments.how, None).await,
     }
+}
+
+async fn list(session: &Session) -> Result<()> {
+    let store = session.open(Create::Never).await?;
+    store.require_migrated().await?;
+    let imports = import::imports(&store).await?;
+    store.close().await;
+    if session.json {
+        return imports.iter().try_for_each(output::json);
+    }
+    let rows: Vec<Vec<String>> = imports
+        .iter()
+        .map(|import| {
+            vec![
+                import.import_id.clone(),
+                output::printable(&import.file),
+                output::grouped(import.inserted_count),
+                output::grouped(import.bad_count),
+                format_instant(import.imported_at),
+                match (&import.replaced_by, import.undone_at) {
+                    (Some(by), _) => format!("replaced by {by}"),
+                    (None, Some(_)) => "taken out".to_owned(),
+                    (None, None) => String::new(),
+                },
+            ]
+        })
+        .collect();
+    session.tell(&output::table(&["import", "file", "imported", "bad", "at", ""], &["imported", "bad"], &rows))
+}
+
+async fn undo(session: &Session, id: &str) -> Result<()> {
+    let store = session.open(Create::Never).await?;
+    store.require_migrated().await?;
+    let mut tx = store.begin().await?;
+    let (import, gone) = import::undo(&mut tx, id, None, session.loaded.config.reporting.timezone, Clock::system().now()).await?;
+    tx.commit().await?;
+    store.close().await;
+    if session.json {
+        return output::json(&json!({ "import_id": import.import_id, "file": import.file, "removed_count": gone }));
+    }
+    session.tell(&format!("{} rows of `{}` taken out; their days are due", count(gone), output::printable(&import.file)))
 }
 
 async fn from_license(session: &Session, license: &Path, public_key: &Path, org: &str) -> Result<()> {
@@ -98,7 +164,7 @@ async fn from_license(session: &Session, license: &Path, public_key: &Path, org:
     session.tell(&format!("Subscription `{}` of org `{}` {done}", output::printable(&license.id), output::printable(org)))
 }
 
-async fn files(session: Session, target: &'static Target, files: &[PathBuf], how: &How) -> Result<()> {
+async fn files(session: Session, target: &'static Target, files: &[PathBuf], how: &How, replace: Option<&str>) -> Result<()> {
     let mapping = Mapping::parse(target, &how.column, &how.set)?;
     let stop = stop_signal()?;
     let (config, clock) = (&session.loaded.config, Clock::system());
@@ -114,7 +180,7 @@ async fn files(session: Session, target: &'static Target, files: &[PathBuf], how
     store.require_migrated().await?;
     let mut reports = Vec::new();
     for file in files {
-        let report = import_file(&store, config, &clock, &stop, file, &mapping).await?;
+        let report = import_file(&store, config, &clock, &stop, file, &mapping, replace).await?;
         if session.json {
             output::json(&report)?;
         }
@@ -141,6 +207,14 @@ async fn files(session: Session, target: &'static Target, files: &[PathBuf], how
     session.tell(&output::table(&header, &["rows", "imported", "there already", "bad"], &rows))?;
     for report in &reports {
         bad_rows(report)?;
+    }
+    for report in &reports {
+        if let Some(replaced) = report.replaced_count {
+            session.tell(&format!("{} rows of the import before taken out", count(replaced)))?;
+        }
+        if let Some(id) = &report.import_id {
+            session.tell(&format!("`tallyroll import undo {id}` takes {} out again", output::printable(&report.file)))?;
+        }
     }
     if reports.iter().any(|report| report.bad_count > 0) {
         output::line("Bad rows are kept in `quarantined_event`; fix them and import the file again")?;

@@ -219,10 +219,12 @@ mod tests {
         labels.see(1, 10, id("b"), "second");
         labels.see(1, 9, id("z"), "first");
         labels.see(1, 10, id("a"), "tie, smaller id");
+        labels.see(2, 10, id("a"), "read first");
+        labels.see(2, 10, id("b"), "tie, larger id");
         labels.see(3, 1, id(""), "other");
         let column = labels.column([0, 1, 2, 3, NULL_CODE].into_iter()).unwrap();
         let column = column.as_dictionary::<UInt32Type>().downcast_dict::<StringArray>().unwrap();
         let read: Vec<Option<&str>> = column.into_iter().collect();
-        assert_eq!(read, [None, Some("second"), None, Some("other"), None]);
+        assert_eq!(read, [None, Some("second"), Some("tie, larger id"), Some("other"), None]);
     }
 }

@@ -43,9 +43,14 @@ impl BadRows {
     }
 }
 
+/// The source under which bad rows of a file are kept.
+pub(super) fn source(path: &Path) -> String {
+    format!("import:{}", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
 /// Keeps them aside, in place of what an earlier import of a file of that name left there.
 pub(super) async fn quarantine(tx: &mut Tx, clock: &Clock, path: &Path, bad: &[(BadRow, String)]) -> Result<()> {
-    let source = format!("import:{}", path.file_name().unwrap_or_default().to_string_lossy());
+    let source = source(path);
     let now = clock.now();
     tx.execute("DELETE FROM quarantined_event WHERE source = $1", &[source.as_str().into()]).await?;
     let columns = ["source", "event_id", "reason", "payload", "first_seen_at"];

@@ -14,6 +14,8 @@ const CHUNK_TEXT_BYTES: usize = 16 << 20;
 /// Rows on their way, all with the same columns given.
 pub(super) struct Chunk {
     target: &'static Target,
+    /// What says which import its rows came by, where the table has a column for it.
+    import_id: Option<String>,
     given: Vec<&'static str>,
     lines: Vec<u64>,
     rows: Vec<Vec<Value>>,
@@ -21,8 +23,8 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub(super) fn new(target: &'static Target) -> Self {
-        Self { target, given: Vec::new(), lines: Vec::new(), rows: Vec::new(), text_bytes: 0 }
+    pub(super) fn new(target: &'static Target, import_id: Option<String>) -> Self {
+        Self { target, import_id, given: Vec::new(), lines: Vec::new(), rows: Vec::new(), text_bytes: 0 }
     }
 
     pub(super) fn is_full_for(&self, given: &[&'static str]) -> bool {
@@ -42,8 +44,12 @@ impl Chunk {
             self.refuse_taken_ids(tx, bad).await?;
         }
         let columns: Vec<String> = self.target.fields.iter().map(|field| column(tx, field)).collect();
-        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let rows = std::mem::take(&mut self.rows);
+        let mut columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let mut rows = std::mem::take(&mut self.rows);
+        if let Some(import_id) = &self.import_id {
+            columns.push("import_id");
+            rows.iter_mut().for_each(|row| row.push(import_id.as_str().into()));
+        }
         self.lines.clear();
         self.text_bytes = 0;
         tx.insert_rows(self.target.table, &columns, &rows, &self.target.on_conflict(&self.given)).await
@@ -84,5 +90,5 @@ impl Chunk {
 }
 
 fn column(tx: &Tx, field: &Field) -> String {
-    if field.form == Form::Usd { tx.dialect().cost_column("logged_cost") } else { field.column.to_owned() }
+    if field.form == Form::Usd { tx.dialect().cost_column("cost") } else { field.column.to_owned() }
 }

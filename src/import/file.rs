@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::bounded::{self, BoundedRead, MAX_RECORD_BYTES};
 use super::parquet_rows::ParquetRows;
@@ -91,6 +92,22 @@ pub(super) fn open(path: &Path) -> Result<Reader> {
         _ => Err(Failure::usage(format!("`{shown}` has no extension that tells its format"))
             .hint("name it .csv, .tsv, .jsonl (one JSON object per line) or .parquet; all but the last also with .gz")
             .into()),
+    }
+}
+
+/// The SHA-256 of a file's bytes; none of standard input, which is gone.
+pub(super) fn sha256(path: &Path) -> Result<Option<String>> {
+    if path.as_os_str() == STDIN {
+        return Ok(None);
+    }
+    let mut hash = Sha256::new();
+    let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let mut bytes = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut bytes).map_err(|error| unreadable(path, error))? {
+            0 => return Ok(Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())),
+            count => hash.update(&bytes[..count]),
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Mapping {
         let text = match (self.columns.get(field.name), self.constants.get(field.name)) {
             (Some(header), _) => record.get(header),
             (None, Some(constant)) => Some(constant.as_str()),
-            (None, None) => record.get(field.name).or_else(|| record.get(field.column)),
+            (None, None) => record.get(field.name).or_else(|| record.get(field.also)),
         };
         text.filter(|text| !text.is_empty())
     }
@@ -67,7 +67,7 @@ impl Mapping {
         }
         for field in self.target.fields.iter().filter(|field| field.absent == Absent::Refused) {
             let needed = field.name;
-            let given = self.columns.contains_key(needed) || self.constants.contains_key(needed) || has(needed) || has(field.column);
+            let given = self.columns.contains_key(needed) || self.constants.contains_key(needed) || has(needed) || has(field.also);
             if !given {
                 return Err(Failure::usage(format!("No column of `{}` gives `{needed}`", path.display()))
                     .hint(format!(
@@ -102,7 +102,7 @@ impl Mapping {
         let source = |field: &Field| match (self.columns.get(field.name), self.constants.get(field.name)) {
             (Some(header), _) => format!("column `{header}`"),
             (None, Some(constant)) => format!("`{constant}` in every row"),
-            (None, None) => match (headers.iter().find(|header| *header == field.name || *header == field.column), field.absent) {
+            (None, None) => match (headers.iter().find(|header| *header == field.name || *header == field.also), field.absent) {
                 (Some(header), _) => format!("column `{header}`"),
                 (None, Absent::Identity) => "made from the row's text".to_owned(),
                 (None, Absent::Zero) => "0 in every row".to_owned(),
@@ -119,7 +119,7 @@ impl Mapping {
         let is_given = |field: &&Field| match self.columns.get(field.name) {
             // One that this record lacks is no empty cell.
             Some(header) => has(header),
-            None => self.constants.contains_key(field.name) || has(field.name) || has(field.column),
+            None => self.constants.contains_key(field.name) || has(field.name) || has(field.also),
         };
         self.target.fields.iter().filter(is_given).map(|field| field.column).collect()
     }

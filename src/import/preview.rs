@@ -47,12 +47,7 @@ impl Preview {
         let tokens = |name: &str| if let Some(Value::Int(count)) = of(name) { *count } else { 0 };
         let (input, output) = (tokens("input_tokens"), tokens("output_tokens"));
         let model = if let Some(Value::Text(model)) = of("model") { model.clone() } else { String::new() };
-        let logged = match (of("cost_basis"), of("total_cost_usd")) {
-            // As the table's generated columns reckon.
-            (Some(Value::Text(basis)), _) if basis == "generated" => Some(3_000 * input + 15_000 * output),
-            (_, Some(Value::Nanos(nanos))) => Some(*nanos),
-            _ => None,
-        };
+        let logged = if let Some(Value::Nanos(nanos)) = of("total_cost_usd") { Some(*nanos) } else { None };
         let rated = if let Some(Value::Instant(at)) = of("occurred_at") {
             price_at(prices.prices_of(&model), *at).and_then(|price| price.rate(input, output)).map(|cost| cost.total_nanos)
         } else {

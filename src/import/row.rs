@@ -13,12 +13,14 @@ use crate::failure::Failure;
 use crate::money;
 use crate::seats::MAX_SEATS;
 use crate::seats::calendar::implausible;
-use crate::source::MAX_TEXT_BYTES;
 use crate::source::ledger::INSTANTS;
 use crate::store::{Value, format_instant};
 
 /// Identities of rows without an id of their own are names in this space (RFC 9562, version 5).
 const ROW_NAMESPACE: Uuid = Uuid::from_u128(0x2b1f_5d7e_91c3_4a6b_8e0d_7461_6c6c_7972);
+
+/// What the table holds of tags; a database may write them with more blanks.
+const MAX_JSON_BYTES: usize = 8_000;
 
 /// Ids that leave room for those that a database gives by itself.
 const LEDGER_IDS: std::ops::RangeInclusive<i64> = 1..=1 << 61;
@@ -50,12 +52,21 @@ pub(super) fn row(
     }
     let named = |name: &str| fields.iter().position(|field| field.name == name).and_then(|index| values.get(index));
     match mapping.target.table {
-        "ai_usage_log" => {
+        "usage_event" => {
             check_instants(&values)?;
             if values.iter().any(|value| matches!(value, Value::Instant(at) if *at < earliest_at)) {
                 anyhow::bail!("the event is from before `usage.earliest_date`");
             }
-            check_tokens(named("input_tokens"), named("output_tokens"), &values)?;
+            let tokens = |name: &str| if let Some(Value::Int(tokens)) = named(name) { *tokens } else { 0 };
+            if tokens("cached_input_tokens").saturating_add(tokens("cache_write_tokens")) > tokens("input_tokens").max(0) {
+                anyhow::bail!("cached and cache-write tokens are a part of the input, and more than it");
+            }
+            if tokens("reasoning_tokens") > tokens("output_tokens").max(0) {
+                anyhow::bail!("reasoning tokens are a part of the output, and more than it");
+            }
+            if values.iter().any(|value| matches!(value, Value::Nanos(nanos) if nanos.unsigned_abs() >= 1_000_000_000_000_000_000)) {
+                anyhow::bail!("the cost is more than the table's NUMERIC(18, 9) holds");
+            }
         }
         "seat_usage_event" => check_instants(&values)?,
         "subscription" => {
@@ -90,21 +101,6 @@ fn check_instants(values: &[Value]) -> Result<()> {
     }
 }
 
-/// The bounds of the table's generated columns (`INTEGER`, `NUMERIC(10, 6)`), so that one absurd row is a bad row and does
-/// not stop the file.
-fn check_tokens(input: Option<&Value>, output: Option<&Value>, values: &[Value]) -> Result<()> {
-    let tokens = |value: Option<&Value>| if let Some(Value::Int(tokens)) = value { *tokens } else { 0 };
-    let (input, output) = (tokens(input), tokens(output));
-    let costs_micros = [input * 3, output * 15, input * 3 + output * 15];
-    if i32::try_from(input + output).is_err() || costs_micros.iter().any(|cost| cost.abs() >= 10_000_000_000) {
-        anyhow::bail!("{input} and {output} tokens are more than the table's total and cost columns hold");
-    }
-    if values.iter().any(|value| matches!(value, Value::Nanos(nanos) if nanos.unsigned_abs() >= 1_000_000_000_000_000_000)) {
-        anyhow::bail!("the cost is more than the table's NUMERIC(18, 9) holds");
-    }
-    Ok(())
-}
-
 fn absent(field: &Field, mapping: &Mapping, record: &Record, seen: &mut HashMap<Uuid, u32>) -> Result<Value> {
     Ok(match field.absent {
         // A row without an id is known again by its text; the second of two equal rows of a file is another event.
@@ -124,9 +120,8 @@ fn absent(field: &Field, mapping: &Mapping, record: &Record, seen: &mut HashMap<
 
 fn value(field: &Field, text: &str) -> Result<Value> {
     Ok(match field.form {
-        Form::Uuid => Uuid::parse_str(text.trim()).context("not a UUID")?.into(),
         Form::Instant => parse_instant(text)?.into(),
-        Form::Int => i64::from(i32::try_from(whole(text)?).context("not a whole number of 32 bits")?).into(),
+        Form::Int => whole(text)?.into(),
         Form::LedgerId => {
             let id = whole(text)?;
             if !LEDGER_IDS.contains(&id) {
@@ -142,9 +137,17 @@ fn value(field: &Field, text: &str) -> Result<Value> {
             seats.into()
         }
         Form::Usd => Value::Nanos(money::parse_usd_nanos(text)?),
-        Form::Text | Form::Label if text.contains('\0') => anyhow::bail!("holds a NUL character"),
-        Form::Label if text.len() > MAX_TEXT_BYTES => anyhow::bail!("longer than {MAX_TEXT_BYTES} bytes"),
-        Form::Text | Form::Label => text.into(),
+        Form::Json => {
+            let json: serde_json::Value = serde_json::from_str(text).context("not JSON")?;
+            let text = json.to_string();
+            if text.len() > MAX_JSON_BYTES || text.contains("\\u0000") {
+                anyhow::bail!("longer than {MAX_JSON_BYTES} bytes, or with a NUL character");
+            }
+            text.into()
+        }
+        Form::Label(_) if text.contains('\0') => anyhow::bail!("holds a NUL character"),
+        Form::Label(bytes_max) if text.len() > bytes_max => anyhow::bail!("longer than {bytes_max} bytes"),
+        Form::Label(_) => text.into(),
     })
 }
 

@@ -1,22 +1,26 @@
 //! What can be imported: the tables, and the fields that a file may give for them. Pure.
 
 use crate::seats::TOTAL;
+use crate::source::MAX_TEXT_BYTES;
 
 /// What a file is imported as.
 #[derive(Debug)]
 pub struct Target {
     pub(super) table: &'static str,
     pub(super) fields: &'static [Field],
+    /// The columns by which a row is known again.
+    pub(super) key: &'static [&'static str],
     /// Whether a row that is there already takes what the file says now; else it stays as it is.
     pub(super) is_updated: bool,
     /// Columns of which a file gives at least one, where there are any.
     pub(super) figures: &'static [&'static str],
 }
 
-/// A field that a file may give, and the table's own name for it.
+/// A field that a file may give, under its name or another that files often have, and the column that it goes into.
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
+    pub(super) also: &'static str,
     pub(super) column: &'static str,
     pub(super) form: Form,
     pub(super) absent: Absent,
@@ -25,17 +29,16 @@ pub(super) struct Field {
 /// How a field's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    Uuid,
     Instant,
-    /// 32 bits, as the seed's columns.
+    /// 64 bits.
     Int,
     /// A ledger row's id.
     LedgerId,
     Seats,
     Usd,
-    /// A text that jobs read, which is bounded.
-    Label,
-    Text,
+    /// A text of at most so many bytes.
+    Label(usize),
+    Json,
 }
 
 /// What stands for an empty cell.
@@ -49,47 +52,65 @@ pub(super) enum Absent {
     Identity,
 }
 
-const fn field(name: &'static str, column: &'static str, form: Form, absent: Absent) -> Field {
-    Field { name, column, form, absent }
+const fn field(name: &'static str, form: Form, absent: Absent) -> Field {
+    Field { name, also: name, column: name, form, absent }
 }
 
-/// Usage events, into `ai_usage_log`.
+impl Field {
+    /// Files call it this, too.
+    const fn or(self, also: &'static str) -> Self {
+        Self { also, ..self }
+    }
+}
+
+const LABEL: Form = Form::Label(MAX_TEXT_BYTES);
+
+/// Usage events, into `usage_event`; other headers are those of `ai_usage_log`.
 pub static USAGE: Target = Target {
-    table: "ai_usage_log",
+    table: "usage_event",
     fields: &[
-        field("event_id", "id", Form::Uuid, Absent::Identity),
-        field("occurred_at", "created_at", Form::Instant, Absent::Refused),
-        field("user_id", "user_id", Form::Uuid, Absent::Refused),
-        field("user_email", "user_email", Form::Label, Absent::Null),
-        field("customer_id", "customer_id", Form::Int, Absent::Null),
-        field("customer_name", "customer_name", Form::Label, Absent::Null),
-        field("request_type", "request_type", Form::Label, Absent::Text("report")),
-        field("session_id", "session_id", Form::Text, Absent::Null),
-        field("model", "model_used", Form::Label, Absent::Null),
-        field("input_tokens", "input_tokens", Form::Int, Absent::Zero),
-        field("output_tokens", "output_tokens", Form::Int, Absent::Zero),
-        field("total_cost_usd", "logged_cost_usd", Form::Usd, Absent::Null),
-        field("latency_ms", "latency_ms", Form::Int, Absent::Null),
-        field("tool_turns", "tool_turns", Form::Int, Absent::Zero),
-        field("status", "status", Form::Label, Absent::Text("success")),
-        field("error_message", "error_message", Form::Text, Absent::Null),
-        field("cost_basis", "cost_basis", Form::Text, Absent::Text("logged")),
+        field("source_name", Form::Label(100), Absent::Text("import")),
+        field("event_id", Form::Label(800), Absent::Identity).or("id"),
+        field("occurred_at", Form::Instant, Absent::Refused).or("created_at"),
+        field("user_id", LABEL, Absent::Refused),
+        field("user_name", LABEL, Absent::Null).or("user_email"),
+        field("customer_id", LABEL, Absent::Null),
+        field("customer_name", LABEL, Absent::Null),
+        field("request_type", LABEL, Absent::Text("request")),
+        field("category", LABEL, Absent::Null),
+        field("provider", LABEL, Absent::Null),
+        field("model", LABEL, Absent::Null).or("model_used"),
+        field("service_tier", LABEL, Absent::Null),
+        field("status", LABEL, Absent::Text("success")),
+        field("input_tokens", Form::Int, Absent::Zero),
+        field("cached_input_tokens", Form::Int, Absent::Zero),
+        field("cache_write_tokens", Form::Int, Absent::Zero),
+        field("output_tokens", Form::Int, Absent::Zero),
+        field("reasoning_tokens", Form::Int, Absent::Zero),
+        field("total_tokens", Form::Int, Absent::Null),
+        Field { name: "total_cost_usd", also: "logged_cost_usd", column: "cost_usd", form: Form::Usd, absent: Absent::Null },
+        field("latency_ms", Form::Int, Absent::Null),
+        field("tool_turns", Form::Int, Absent::Zero),
+        field("rating", Form::Int, Absent::Null),
+        field("tags", Form::Json, Absent::Null),
     ],
+    key: &["source_name", "event_id"],
     is_updated: false,
-    figures: &["input_tokens", "output_tokens", "logged_cost_usd"],
+    figures: &["input_tokens", "output_tokens", "total_tokens", "cost_usd"],
 };
 
 /// Rows of the seat ledger. It is append-only: an id that is there keeps its row.
 pub static SEATS: Target = Target {
     table: "seat_usage_event",
     fields: &[
-        field("id", "id", Form::LedgerId, Absent::Refused),
-        field("org_id", "org_id", Form::Label, Absent::Refused),
-        field("seat_type", "seat_type", Form::Label, Absent::Text(TOTAL)),
-        field("seats", "seats", Form::Seats, Absent::Refused),
-        field("occurred_at", "occurred_at", Form::Instant, Absent::Refused),
-        field("reason", "reason", Form::Label, Absent::Text("import")),
+        field("id", Form::LedgerId, Absent::Refused),
+        field("org_id", LABEL, Absent::Refused),
+        field("seat_type", LABEL, Absent::Text(TOTAL)),
+        field("seats", Form::Seats, Absent::Refused),
+        field("occurred_at", Form::Instant, Absent::Refused),
+        field("reason", LABEL, Absent::Text("import")),
     ],
+    key: &["id"],
     is_updated: false,
     figures: &[],
 };
@@ -98,14 +119,15 @@ pub static SEATS: Target = Target {
 pub static SUBSCRIPTIONS: Target = Target {
     table: "subscription",
     fields: &[
-        field("id", "id", Form::Label, Absent::Refused),
-        field("org_id", "org_id", Form::Label, Absent::Refused),
-        field("plan", "plan", Form::Label, Absent::Null),
-        field("committed_seats", "committed_seats", Form::Seats, Absent::Null),
-        field("start_at", "start_at", Form::Instant, Absent::Refused),
-        field("end_at", "end_at", Form::Instant, Absent::Null),
-        field("license_id", "license_id", Form::Label, Absent::Null),
+        field("id", LABEL, Absent::Refused),
+        field("org_id", LABEL, Absent::Refused),
+        field("plan", LABEL, Absent::Null),
+        field("committed_seats", Form::Seats, Absent::Null),
+        field("start_at", Form::Instant, Absent::Refused),
+        field("end_at", Form::Instant, Absent::Null),
+        field("license_id", LABEL, Absent::Null),
     ],
+    key: &["id"],
     is_updated: true,
     figures: &[],
 };
@@ -115,17 +137,18 @@ impl Target {
     /// differ. A column that the file lacks is no empty cell.
     pub(super) fn on_conflict(&self, given: &[&str]) -> String {
         let columns: Vec<&str> =
-            self.fields.iter().map(|field| field.column).filter(|column| *column != "id" && given.contains(column)).collect();
+            self.fields.iter().map(|field| field.column).filter(|column| !self.key.contains(column) && given.contains(column)).collect();
+        let key = self.key.join(", ");
         if !self.is_updated || columns.is_empty() {
-            return "ON CONFLICT (id) DO NOTHING".to_owned();
+            return format!("ON CONFLICT ({key}) DO NOTHING");
         }
         let set: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
         let differs: Vec<String> =
             columns.iter().map(|column| format!("{}.{column} IS DISTINCT FROM excluded.{column}", self.table)).collect();
-        format!("ON CONFLICT (id) DO UPDATE SET {} WHERE {}", set.join(", "), differs.join(" OR "))
+        format!("ON CONFLICT ({key}) DO UPDATE SET {} WHERE {}", set.join(", "), differs.join(" OR "))
     }
 
     pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields.iter().find(|field| field.name == name || field.column == name)
+        self.fields.iter().find(|field| field.name == name || field.also == name)
     }
 }

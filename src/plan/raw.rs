@@ -58,6 +58,9 @@ impl Plan {
         for (day, reason) in days {
             due.insert(Window::containing(WindowKind::Day, day)?, reason);
         }
+        // The reason that lets rows be gone stays, whatever else is found.
+        let taken_out = self.states.values().filter(|state| state.has_rows_taken_out());
+        due.extend(taken_out.filter_map(|state| Some((state.window, state.due_reason.clone()?))));
         self.find_left_undone(rollup, request, due)?;
         if request.rebuild {
             self.find_rebuilt(tx, job, &raw_days, request, due).await?;

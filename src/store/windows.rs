@@ -195,6 +195,16 @@ impl Tx {
     }
 }
 
+/// How the reason of a day begins whose rows somebody took out of the raw log by an import's id: that they are gone is meant.
+pub const TAKEN_OUT: &str = "taken out: import";
+
+impl WindowRecord {
+    #[must_use]
+    pub fn has_rows_taken_out(&self) -> bool {
+        self.due_reason.as_ref().is_some_and(|reason| reason.starts_with(TAKEN_OUT))
+    }
+}
+
 const WINDOW_COLUMNS: &str = "SELECT window_start, window_end, state, due_reason, error_text, run_id, write_count, rows_in, rows_out, \
      quarantined_count, input_fingerprint, definition, content, timezone";
 

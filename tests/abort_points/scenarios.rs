@@ -85,7 +85,7 @@ async fn importing(engine: Engine) {
     }
     fixture.write("log.csv", &csv);
     let (stage, fixture) = Stage::of(fixture, IMPORT, 0).await;
-    assert_eq!(fixture.number("SELECT COUNT(*) FROM ai_usage_log").await, 1_099);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_event").await, 1_099);
     fixture.remove().await;
     kill_everywhere(&[], IMPORTING, vec![stage]).await;
 }

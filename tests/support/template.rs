@@ -71,7 +71,8 @@ impl Whole {
 }
 
 /// Tables beside the summaries, and their columns that differ from run to run.
-const TABLES: [(&str, &[&str]); 14] = [
+const TABLES: [(&str, &[&str]); 15] = [
+    ("usage_event", &["ingest_xid", "ingest_seq", "import_id"]),
     ("ai_usage_log", &["ingest_xid", "ingest_seq"]),
     ("seat_usage_event", &["id", "occurred_at", "created_at", "recorded_at"]),
     ("subscription", &[]),
