@@ -91,13 +91,24 @@ BEGIN
         RAISE EXCEPTION 'the table % is not of the owner of the log, nor of a role that this is a member of', v_name
             USING HINT = 'give it to the owner of the log, or drop it';
     END IF;
-    -- The application's tables, and what is a part of them: partitions, and what inherits.
+    -- The application's tables, what is a part of them or they of it (partitions, and what inherits), and what is written through them.
     WITH RECURSIVE family AS (
         SELECT oid FROM pg_class
         WHERE relnamespace = to_regnamespace(quote_ident(v_application))
             AND relname = ANY (v_sources || ARRAY['user_dashboard_data', 'user_roles', 'tallyroll_migration'])
         UNION
-        SELECT inhrelid FROM family JOIN pg_inherits ON inhparent = family.oid
+        SELECT tie.other
+        FROM family
+        JOIN (
+            SELECT inhparent AS oid, inhrelid AS other FROM pg_inherits
+            UNION ALL
+            SELECT inhrelid, inhparent FROM pg_inherits
+            UNION ALL
+            -- A view that is written to stands for the tables that it reads.
+            SELECT ev_class, refobjid
+            FROM pg_rewrite
+            JOIN pg_depend ON classid = 'pg_rewrite'::REGCLASS AND objid = pg_rewrite.oid AND refclassid = 'pg_class'::REGCLASS
+        ) AS tie ON tie.oid = family.oid
     )
     SELECT array_agg(oid) INTO v_family FROM family;
     SELECT array_agg(to_regprocedure(format('%I.%s', v_application, signature)) ORDER BY place) INTO v_functions
@@ -300,7 +311,8 @@ BEGIN
         FROM pg_class
         CROSS JOIN LATERAL (SELECT relacl AS acl UNION ALL SELECT attacl FROM pg_attribute WHERE attrelid = pg_class.oid) AS object
         CROSS JOIN LATERAL aclexplode(object.acl) AS given
-        WHERE pg_class.oid = ANY (v_family) AND given.grantee <> relowner AND given.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
+        WHERE pg_class.oid = ANY (v_family) AND (relnamespace = to_regnamespace(quote_ident(v_application)) OR relowner IN (v_owner, v_migrated_by))
+            AND given.grantee <> relowner AND given.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
     LOOP
         EXECUTE format('REVOKE TRIGGER, REFERENCES, TRUNCATE ON %s FROM %s CASCADE', v_name, v_role);
     END LOOP;

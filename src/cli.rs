@@ -6,6 +6,7 @@ mod demo;
 mod explain;
 mod export;
 mod import;
+mod imports;
 mod init;
 mod license;
 mod list_jobs;

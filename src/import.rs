@@ -4,6 +4,7 @@ mod bad_rows;
 mod bounded;
 mod chunk;
 mod file;
+mod format;
 pub mod instant;
 mod ledger;
 mod license;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 use self::bad_rows::{BadRows, quarantine};
 use self::chunk::Chunk;
+pub use self::format::{AUTO, Format};
 pub use self::instant::parse_instant;
 pub use self::ledger::{Import, imports, undo};
 pub use self::license::import_license;
@@ -88,7 +90,7 @@ pub async fn import_file(
     tx.commit().await?;
     abort::point("import_committed");
     let mut report = scan.end()?;
-    report.known_count = report.row_count - report.inserted_count - report.bad_count;
+    report.known_count = report.row_count - report.inserted_count - report.bad_count - report.skipped_count;
     Ok(report)
 }
 
@@ -181,6 +183,10 @@ impl<'a> Scan<'a> {
                 }
             };
             self.look_at_keys(&record.headers);
+            if self.mapping.format.as_ref().is_some_and(|format| !format.is_meant(&record)) {
+                self.report.skipped_count += 1;
+                continue;
+            }
             match row::row(self.mapping, &record, &mut self.seen, self.earliest_at, now) {
                 Ok(values) => return Ok(Some(Good { given: self.mapping.given(&record.headers), line, values })),
                 Err(reason) => self.bad.push(line, format!("{reason:#}"), &record.to_json()),

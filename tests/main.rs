@@ -22,6 +22,7 @@ mod hostile_storage;
 mod import;
 mod import_bounds;
 mod import_files;
+mod import_formats;
 mod import_undo;
 mod interrupted;
 mod job_files;

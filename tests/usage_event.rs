@@ -127,6 +127,8 @@ async fn texts_are_bounded(engine: Engine) {
         fixture.execute(&insert(bytes)).await;
         assert!(fixture.store.execute(&insert(bytes + 1), &[]).await.is_err(), "{column}");
     }
+    // Else `a/b` and `c` would be shown as `a` and `b/c` are.
+    assert!(fixture.store.execute("INSERT INTO usage_event (user_id, source_name) VALUES ('ann', 'a/b')", &[]).await.is_err());
     let tags = |length: usize| format!("INSERT INTO usage_event (user_id, tags) VALUES ('ann', '\"{}\"')", "x".repeat(length));
     fixture.execute(&tags(9_000)).await;
     assert!(fixture.store.execute(&tags(10_001), &[]).await.is_err());

@@ -6,15 +6,18 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::imports::{self, count};
 use super::license::read_license;
 use super::output;
 use super::session::{Session, read_text, stop_signal};
 use crate::clock::Clock;
 use crate::failure::Failure;
-use crate::import::{self, ImportReport, Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license, preview_file, shorten};
+use crate::import::{
+    AUTO, Format, ImportReport, Mapping, SEATS, SUBSCRIPTIONS, Target, USAGE, import_file, import_license, preview_file, shorten,
+};
 use crate::license;
 use crate::money::format_usd;
-use crate::store::{Create, format_instant};
+use crate::store::Create;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
@@ -76,6 +79,9 @@ pub(super) struct Usage {
     files: Vec<PathBuf>,
     #[command(flatten)]
     how: How,
+    /// What wrote the files: a format of `formats/`, such as litellm, openai, anthropic or langfuse; `auto` tells it by their columns
+    #[arg(long, value_name = "NAME")]
+    format: Option<String>,
     /// Take out what an import brought, and bring this file's rows in its place, at once
     #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
     replace: Option<String>,
@@ -99,56 +105,17 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
         What::Usage(Usage { files, replace: Some(_), .. }) if files.len() > 1 => {
             Err(Failure::usage("`--replace` takes one file in place of one import").hint("import the others by themselves").into())
         }
-        What::Usage(arguments) => files(session, &USAGE, &arguments.files, &arguments.how, arguments.replace.as_deref()).await,
-        What::List => list(&session).await,
-        What::Undo { id } => undo(&session, id).await,
-        What::Seats(arguments) => files(session, &SEATS, &arguments.files, &arguments.how, None).await,
+        What::Usage(arguments) => {
+            files(session, &USAGE, &arguments.files, &arguments.how, arguments.format.as_deref(), arguments.replace.as_deref()).await
+        }
+        What::List => imports::list(&session).await,
+        What::Undo { id } => imports::undo(&session, id).await,
+        What::Seats(arguments) => files(session, &SEATS, &arguments.files, &arguments.how, None, None).await,
         What::Subscriptions(Subscriptions { license: Some(license), public_key: Some(key), org: Some(org), .. }) => {
             from_license(&session, license, key, org).await
         }
-        What::Subscriptions(arguments) => files(session, &SUBSCRIPTIONS, &arguments.files, &arguments.how, None).await,
+        What::Subscriptions(arguments) => files(session, &SUBSCRIPTIONS, &arguments.files, &arguments.how, None, None).await,
     }
-}
-
-async fn list(session: &Session) -> Result<()> {
-    let store = session.open(Create::Never).await?;
-    store.require_migrated().await?;
-    let imports = import::imports(&store).await?;
-    store.close().await;
-    if session.json {
-        return imports.iter().try_for_each(output::json);
-    }
-    let rows: Vec<Vec<String>> = imports
-        .iter()
-        .map(|import| {
-            vec![
-                import.import_id.clone(),
-                output::printable(&import.file),
-                output::grouped(import.inserted_count),
-                output::grouped(import.bad_count),
-                format_instant(import.imported_at),
-                match (&import.replaced_by, import.undone_at) {
-                    (Some(by), _) => format!("replaced by {by}"),
-                    (None, Some(_)) => "taken out".to_owned(),
-                    (None, None) => String::new(),
-                },
-            ]
-        })
-        .collect();
-    session.tell(&output::table(&["import", "file", "imported", "bad", "at", ""], &["imported", "bad"], &rows))
-}
-
-async fn undo(session: &Session, id: &str) -> Result<()> {
-    let store = session.open(Create::Never).await?;
-    store.require_migrated().await?;
-    let mut tx = store.begin().await?;
-    let (import, gone) = import::undo(&mut tx, id, None, session.loaded.config.reporting.timezone, Clock::system().now()).await?;
-    tx.commit().await?;
-    store.close().await;
-    if session.json {
-        return output::json(&json!({ "import_id": import.import_id, "file": import.file, "removed_count": gone }));
-    }
-    session.tell(&format!("{} rows of `{}` taken out; their days are due", count(gone), output::printable(&import.file)))
 }
 
 async fn from_license(session: &Session, license: &Path, public_key: &Path, org: &str) -> Result<()> {
@@ -164,14 +131,31 @@ async fn from_license(session: &Session, license: &Path, public_key: &Path, org:
     session.tell(&format!("Subscription `{}` of org `{}` {done}", output::printable(&license.id), output::printable(org)))
 }
 
-async fn files(session: Session, target: &'static Target, files: &[PathBuf], how: &How, replace: Option<&str>) -> Result<()> {
-    let mapping = Mapping::parse(target, &how.column, &how.set)?;
+/// The mapping of a file that a tool wrote.
+fn in_format(session: &Session, plain: &Mapping, format: Option<&str>, file: &Path) -> Result<Mapping> {
+    let found = format.map(|name| Format::load(&session.project, name, file)).transpose()?;
+    if let (Some(AUTO), Some(found), false) = (format, &found, session.json) {
+        session.tell(&format!("{} is in the format `{}`", output::printable(&file.display().to_string()), found.name))?;
+    }
+    Ok(Mapping { format: found, ..plain.clone() })
+}
+
+async fn files(
+    session: Session,
+    target: &'static Target,
+    files: &[PathBuf],
+    how: &How,
+    format: Option<&str>,
+    replace: Option<&str>,
+) -> Result<()> {
+    let plain = Mapping::parse(target, &how.column, &how.set)?;
+    let mapping_of = |file: &Path| in_format(&session, &plain, format, file);
     let stop = stop_signal()?;
     let (config, clock) = (&session.loaded.config, Clock::system());
     if how.dry_run {
         let prices = config.price_book(&session.project)?;
         for file in files {
-            let report = preview_file(config, &clock, &stop, file, &mapping, &prices)?;
+            let report = preview_file(config, &clock, &stop, file, &mapping_of(file)?, &prices)?;
             if session.json { output::json(&report)? } else { preview(&session, &report)? }
         }
         return Ok(());
@@ -180,7 +164,7 @@ async fn files(session: Session, target: &'static Target, files: &[PathBuf], how
     store.require_migrated().await?;
     let mut reports = Vec::new();
     for file in files {
-        let report = import_file(&store, config, &clock, &stop, file, &mapping, replace).await?;
+        let report = import_file(&store, config, &clock, &stop, file, &mapping_of(file)?, replace).await?;
         if session.json {
             output::json(&report)?;
         }
@@ -220,10 +204,6 @@ async fn files(session: Session, target: &'static Target, files: &[PathBuf], how
         output::line("Bad rows are kept in `quarantined_event`; fix them and import the file again")?;
     }
     Ok(())
-}
-
-fn count(number: u64) -> String {
-    output::grouped(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 fn bad_rows(report: &ImportReport) -> Result<()> {

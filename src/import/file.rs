@@ -1,5 +1,6 @@
 //! Files as records of texts: CSV by comma, semicolon or tab, JSON Lines, Parquet.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
@@ -16,7 +17,7 @@ use super::source::Source;
 use crate::failure::Failure;
 
 /// In place of a file: standard input.
-const STDIN: &str = "-";
+pub(super) const STDIN: &str = "-";
 
 /// One row of a file, every cell as text.
 pub(super) struct Record {
@@ -32,6 +33,29 @@ impl Record {
     pub(super) fn get(&self, header: &str) -> Option<&str> {
         let index = self.headers.iter().position(|name| name == header)?;
         self.cells.get(index)?.as_deref()
+    }
+
+    /// A cell, or what a way into a cell of JSON leads to: `usage.input_tokens`.
+    pub(super) fn find(&self, way: &str) -> Option<Cow<'_, str>> {
+        if let Some(cell) = self.get(way) {
+            return Some(cell.into());
+        }
+        match self.inside(way)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.into()),
+            other => Some(other.to_string().into()),
+        }
+    }
+
+    /// Whether there is such a column, or such a way.
+    pub(super) fn has(&self, way: &str) -> bool {
+        self.headers.iter().any(|header| header == way) || self.inside(way).is_some()
+    }
+
+    fn inside(&self, way: &str) -> Option<Value> {
+        let (header, rest) = way.split_once('.')?;
+        let json: Value = serde_json::from_str(self.get(header)?).ok()?;
+        json.pointer(&format!("/{}", rest.replace('.', "/"))).cloned()
     }
 
     /// What tells this row from others: every cell, with its header.

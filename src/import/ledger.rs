@@ -134,7 +134,9 @@ pub(super) async fn record(
         id.into(),
         report.file.as_str().into(),
         sha256.into(),
-        json!({ "columns": mapping.columns, "constants": mapping.constants }).to_string().into(),
+        json!({ "format": mapping.format.as_ref().map(|format| &format.name), "columns": mapping.columns, "constants": mapping.constants })
+            .to_string()
+            .into(),
     ];
     for count in counts {
         values.push(i64::try_from(count)?.into());

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::file::Record;
+use super::format::{Format, Headers};
 use super::target::{Absent, Field, Target};
 use crate::failure::{self, Failure};
 
@@ -17,6 +18,8 @@ pub struct Mapping {
     pub columns: BTreeMap<String, String>,
     /// Field → the same value for every row.
     pub constants: BTreeMap<String, String>,
+    /// Of the tool that wrote the file.
+    pub format: Option<Format>,
 }
 
 impl Mapping {
@@ -44,17 +47,36 @@ impl Mapping {
                 })
                 .collect()
         };
-        Ok(Self { target, columns: pairs(columns, "--column")?, constants: pairs(constants, "--set")? })
+        Ok(Self { target, columns: pairs(columns, "--column")?, constants: pairs(constants, "--set")?, format: None })
     }
 
-    /// The text of a field in a record; an empty cell is none.
-    pub(super) fn text<'a>(&'a self, record: &'a Record, field: &Field) -> Option<&'a str> {
-        let text = match (self.columns.get(field.name), self.constants.get(field.name)) {
-            (Some(header), _) => record.get(header),
-            (None, Some(constant)) => Some(constant.as_str()),
-            (None, None) => record.get(field.name).or_else(|| record.get(field.also)),
-        };
-        text.filter(|text| !text.is_empty())
+    /// The headers that may give a field, in the order in which they are asked; none where the same value is in every row.
+    fn headers_of<'a>(&'a self, field: &'a Field) -> Vec<&'a str> {
+        let named = self.columns.get(field.name).map(String::as_str);
+        match (named, self.constants.contains_key(field.name)) {
+            (Some(header), _) => vec![header],
+            (None, true) => Vec::new(),
+            (None, false) => {
+                let of_format = self.format.as_ref().and_then(|format| format.columns.get(field.name)).map_or(&[][..], Headers::names);
+                of_format.iter().map(String::as_str).chain([field.name, field.also]).collect()
+            }
+        }
+    }
+
+    /// The value that a field has in every row where no column gives it.
+    fn constant(&self, field: &Field) -> Option<&str> {
+        let of_format = || self.format.as_ref().and_then(|format| format.constants.get(field.name));
+        self.constants.get(field.name).or_else(of_format).map(String::as_str)
+    }
+
+    /// The text of a field in a record, in our words; an empty cell is none.
+    pub(super) fn text(&self, record: &Record, field: &Field) -> Result<Option<String>> {
+        let found = self.headers_of(field).into_iter().find_map(|header| record.find(header).filter(|text| !text.is_empty()));
+        match (found, &self.format) {
+            (Some(text), Some(format)) => format.in_our_words(field.name, text.into_owned()).map(Some),
+            (Some(text), None) => Ok(Some(text.into_owned())),
+            (None, _) => Ok(self.constant(field).filter(|text| !text.is_empty()).map(str::to_owned)),
+        }
     }
 
     /// Fails when the file cannot give what every event needs.
@@ -67,7 +89,7 @@ impl Mapping {
         }
         for field in self.target.fields.iter().filter(|field| field.absent == Absent::Refused) {
             let needed = field.name;
-            let given = self.columns.contains_key(needed) || self.constants.contains_key(needed) || has(needed) || has(field.also);
+            let given = self.constant(field).is_some() || self.headers_of(field).into_iter().any(|header| has(root(header)));
             if !given {
                 return Err(Failure::usage(format!("No column of `{}` gives `{needed}`", path.display()))
                     .hint(format!(
@@ -99,16 +121,23 @@ impl Mapping {
 
     /// Where each field comes from, in words.
     pub(super) fn shown(&self, headers: &[String]) -> Vec<(&'static str, String)> {
-        let source = |field: &Field| match (self.columns.get(field.name), self.constants.get(field.name)) {
-            (Some(header), _) => format!("column `{header}`"),
-            (None, Some(constant)) => format!("`{constant}` in every row"),
-            (None, None) => match (headers.iter().find(|header| *header == field.name || *header == field.also), field.absent) {
-                (Some(header), _) => format!("column `{header}`"),
+        let source = |field: &Field| {
+            let columns: Vec<String> = self
+                .headers_of(field)
+                .into_iter()
+                .filter(|header| headers.iter().any(|known| known == root(header)))
+                .map(|header| format!("column `{header}`"))
+                .collect();
+            if let (false, shown) = (columns.is_empty(), columns.join(", or ")) {
+                return shown;
+            }
+            match (self.constant(field), field.absent) {
+                (Some(constant), _) => format!("`{constant}` in every row"),
                 (None, Absent::Identity) => "made from the row's text".to_owned(),
                 (None, Absent::Zero) => "0 in every row".to_owned(),
                 (None, Absent::Text(text)) => format!("`{text}` in every row"),
                 (None, Absent::Null | Absent::Refused) => "-".to_owned(),
-            },
+            }
         };
         self.target.fields.iter().map(|field| (field.name, source(field))).collect()
     }
@@ -116,16 +145,21 @@ impl Mapping {
     /// The table's columns that a row with these headers gives.
     pub(super) fn given(&self, headers: &[String]) -> Vec<&'static str> {
         let has = |name: &str| headers.iter().any(|header| header == name);
-        let is_given = |field: &&Field| match self.columns.get(field.name) {
-            // One that this record lacks is no empty cell.
-            Some(header) => has(header),
-            None => self.constants.contains_key(field.name) || has(field.name) || has(field.also),
+        // A column that this record lacks is no empty cell.
+        let is_given = |field: &&Field| {
+            self.headers_of(field).into_iter().any(|header| has(root(header)))
+                || (self.constant(field).is_some() && !self.columns.contains_key(field.name))
         };
         self.target.fields.iter().filter(is_given).map(|field| field.column).collect()
     }
 
     pub(super) fn ignored(&self, headers: &[String]) -> Vec<String> {
-        let used = |header: &String| self.columns.values().any(|used| used == header) || self.target.field(header).is_some();
+        let used = |header: &String| self.target.fields.iter().any(|field| self.headers_of(field).iter().any(|used| root(used) == header));
         headers.iter().filter(|header| !used(header)).cloned().collect()
     }
+}
+
+/// The column that a header is, or leads into.
+fn root(header: &str) -> &str {
+    header.split_once('.').map_or(header, |(column, _)| column)
 }

@@ -14,6 +14,8 @@ pub struct ImportReport {
     /// Rows that were there before.
     pub known_count: u64,
     pub bad_count: u64,
+    /// Rows that are no requests, by the format.
+    pub skipped_count: u64,
     pub bad_rows: Vec<BadRow>,
     /// Columns of the file that no field takes.
     pub ignored_columns: Vec<String>,

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::file::Record;
+use super::format::Format;
 use super::instant::parse_instant;
 use super::mapping::Mapping;
 use super::target::{Absent, Field, Form};
@@ -45,10 +46,14 @@ pub(super) fn row(
     let fields = mapping.target.fields;
     let mut values = Vec::with_capacity(fields.len());
     for field in fields {
-        values.push(match mapping.text(record, field) {
-            Some(text) => value(field, text).with_context(|| format!("`{}` is `{}`", field.name, shorten(text)))?,
+        let within = || format!("`{}`", field.name);
+        values.push(match mapping.text(record, field).with_context(within)? {
+            Some(text) => value(field, &text).with_context(|| format!("`{}` is `{}`", field.name, shorten(&text)))?,
             None => absent(field, mapping, record, seen)?,
         });
+    }
+    if let Some(format) = &mapping.format {
+        finish(format, fields, &mut values, record)?;
     }
     let named = |name: &str| fields.iter().position(|field| field.name == name).and_then(|index| values.get(index));
     match mapping.target.table {
@@ -60,6 +65,9 @@ pub(super) fn row(
             let tokens = |name: &str| if let Some(Value::Int(tokens)) = named(name) { *tokens } else { 0 };
             if tokens("cached_input_tokens").saturating_add(tokens("cache_write_tokens")) > tokens("input_tokens").max(0) {
                 anyhow::bail!("cached and cache-write tokens are a part of the input, and more than it");
+            }
+            if matches!(named("source_name"), Some(Value::Text(name)) if name.contains('/')) {
+                anyhow::bail!("`source_name` has a `/`, which stands between it and an event's id");
             }
             if tokens("reasoning_tokens") > tokens("output_tokens").max(0) {
                 anyhow::bail!("reasoning tokens are a part of the output, and more than it");
@@ -90,6 +98,29 @@ pub(super) fn row(
         _ => {}
     }
     Ok(values)
+}
+
+/// What follows from other fields: tokens that stand beside one another in the file are parts of a whole here, and a duration lies
+/// between two instants.
+fn finish(format: &Format, fields: &[Field], values: &mut [Value], record: &Record) -> Result<()> {
+    let place = |name: &str| fields.iter().position(|field| field.name == name);
+    for (whole, parts) in &format.adds {
+        let mut sum = 0_i64;
+        for name in std::iter::once(whole).chain(parts) {
+            if let Some(Value::Int(tokens)) = place(name).and_then(|place| values.get(place)) {
+                sum = sum.checked_add(*tokens).context("its tokens are more than 64 bits hold")?;
+            }
+        }
+        if let Some(value) = place(whole).and_then(|place| values.get_mut(place)) {
+            *value = sum.into();
+        }
+    }
+    if let Some(latency @ Value::Null) = place("latency_ms").and_then(|place| values.get_mut(place))
+        && let Some(duration) = format.duration_ms(record)?
+    {
+        *latency = duration.into();
+    }
+    Ok(())
 }
 
 /// The years that every database and file can hold.

@@ -10,7 +10,7 @@ use chrono::{DateTime, Days, NaiveDate};
 use sqlx::postgres::PgConnection;
 
 use super::value::Value;
-use super::{Tx, classify};
+use super::{Dialect, Tx, classify};
 use crate::sql_text::quote_identifier;
 
 /// Bytes sent to PostgreSQL at once.
@@ -71,12 +71,19 @@ impl Tx {
     }
 }
 
+/// The one column of JSON that rows are inserted into.
+const JSON_COLUMN: &str = "tags";
+
 fn insert_sql(table: &str, columns: &[&str], row_count: usize, suffix: &str, is_sqlite: bool) -> String {
     let names = columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
     let row = |row: usize| {
         // To SQLite `$1` is a name, looked up among all names for each value: of 2,000 that takes longer than the insert.
-        let place = |column| if is_sqlite { "?".to_owned() } else { format!("${}", row * columns.len() + column) };
-        format!("({})", (1..=columns.len()).map(place).collect::<Vec<_>>().join(", "))
+        let place = |(column, name): (usize, &&str)| match format!("${}", row * columns.len() + column + 1) {
+            _ if is_sqlite => "?".to_owned(),
+            place if *name == JSON_COLUMN => Dialect::Postgres.json(&place),
+            place => place,
+        };
+        format!("({})", columns.iter().enumerate().map(place).collect::<Vec<_>>().join(", "))
     };
     let rows: Vec<String> = (0..row_count).map(row).collect();
     format!("INSERT INTO {} ({names}) VALUES {} {suffix}", quote_identifier(table), rows.join(", "))

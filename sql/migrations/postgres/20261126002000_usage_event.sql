@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS usage_event (
 
 -- Texts that jobs read, in bytes (docs/semantics.md section 3); an id is shown behind the name of its source.
 ALTER TABLE usage_event
-    ADD CONSTRAINT tallyroll_source_name_length CHECK (octet_length(source_name) <= 100),
+    ADD CONSTRAINT tallyroll_source_name_length CHECK (octet_length(source_name) <= 100 AND strpos(source_name, '/') = 0),
     ADD CONSTRAINT tallyroll_event_id_length CHECK (octet_length(event_id) <= 800),
     ADD CONSTRAINT tallyroll_user_id_length CHECK (octet_length(user_id) <= 1000),
     ADD CONSTRAINT tallyroll_user_name_length CHECK (octet_length(user_name) <= 1000),

@@ -74,6 +74,7 @@ END;
 
 CREATE TRIGGER tallyroll_usage_event_text_insert BEFORE INSERT ON usage_event
 WHEN length(CAST(NEW.source_name AS BLOB)) > 100
+    OR instr(NEW.source_name, '/') > 0
     OR length(CAST(NEW.event_id AS BLOB)) > 800
     OR length(CAST(NEW.user_id AS BLOB)) > 1000
     OR length(CAST(NEW.user_name AS BLOB)) > 1000
@@ -86,11 +87,12 @@ WHEN length(CAST(NEW.source_name AS BLOB)) > 100
     OR length(CAST(NEW.service_tier AS BLOB)) > 1000
     OR length(CAST(NEW.status AS BLOB)) > 1000
     OR length(CAST(NEW.tags AS BLOB)) > 10000 BEGIN
-    SELECT RAISE(ABORT, 'a text of usage_event holds at most 1000 bytes (source_name 100, event_id 800, tags 10000): source_name, event_id, user_id, user_name, customer_id, customer_name, request_type, category, provider, model, service_tier, status');
+    SELECT RAISE(ABORT, 'a text of usage_event holds at most 1000 bytes (source_name 100 and no /, event_id 800, tags 10000): source_name, event_id, user_id, user_name, customer_id, customer_name, request_type, category, provider, model, service_tier, status');
 END;
 
 CREATE TRIGGER tallyroll_usage_event_text_update BEFORE UPDATE ON usage_event
 WHEN length(CAST(NEW.source_name AS BLOB)) > 100
+    OR instr(NEW.source_name, '/') > 0
     OR length(CAST(NEW.event_id AS BLOB)) > 800
     OR length(CAST(NEW.user_id AS BLOB)) > 1000
     OR length(CAST(NEW.user_name AS BLOB)) > 1000
@@ -103,7 +105,7 @@ WHEN length(CAST(NEW.source_name AS BLOB)) > 100
     OR length(CAST(NEW.service_tier AS BLOB)) > 1000
     OR length(CAST(NEW.status AS BLOB)) > 1000
     OR length(CAST(NEW.tags AS BLOB)) > 10000 BEGIN
-    SELECT RAISE(ABORT, 'a text of usage_event holds at most 1000 bytes (source_name 100, event_id 800, tags 10000): source_name, event_id, user_id, user_name, customer_id, customer_name, request_type, category, provider, model, service_tier, status');
+    SELECT RAISE(ABORT, 'a text of usage_event holds at most 1000 bytes (source_name 100 and no /, event_id 800, tags 10000): source_name, event_id, user_id, user_name, customer_id, customer_name, request_type, category, provider, model, service_tier, status');
 END;
 
 -- The three measures that only this source has: for what the others logged they are 0, and no row has to be computed again.

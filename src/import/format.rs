@@ -1,0 +1,172 @@
+//! What the exports of other tools look like: `formats/<name>.toml`, built in or the project's own (`docs/interface.md`, "Formats").
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use super::file::{self, Record};
+use super::instant::parse_instant;
+use super::target::USAGE;
+use crate::failure::{self, Failure};
+use crate::money;
+use crate::project::{Project, ProjectFile};
+
+/// How a file of one tool gives the fields of a usage event. A header may be a way into a cell of JSON: `usage.input_tokens`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Format {
+    #[serde(skip)]
+    pub name: String,
+    #[expect(dead_code, reason = "it is for who reads the file")]
+    description: String,
+    /// What every row has, by which `auto` knows it.
+    recognised_by: Vec<String>,
+    /// Field → headers, of which the first that has a value counts.
+    #[serde(default)]
+    pub(super) columns: BTreeMap<String, Headers>,
+    /// Field → the same value for every row.
+    #[serde(default)]
+    pub(super) constants: BTreeMap<String, String>,
+    /// Our word for a status → theirs.
+    #[serde(default)]
+    status: BTreeMap<String, Vec<String>>,
+    /// Field of tokens → the fields that stand beside it there, and are a part of it here.
+    #[serde(default)]
+    pub(super) adds: BTreeMap<String, Vec<String>>,
+    /// Header → the values of rows that are requests; others are skipped.
+    #[serde(default)]
+    only: BTreeMap<String, Vec<String>>,
+    /// Fields that are given in seconds.
+    #[serde(default)]
+    seconds: Vec<String>,
+    /// Between which instants a request took as long as it did, where no column says so.
+    duration: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Headers {
+    One(String),
+    Any(Vec<String>),
+}
+
+impl Headers {
+    pub(super) fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Any(names) => names,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Duration {
+    from: String,
+    to: String,
+}
+
+/// In place of a name: the format is told by what the file has.
+pub const AUTO: &str = "auto";
+
+impl Format {
+    /// The format of this name, or the one that `file` is in.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind usage where there is none; of kind config for a format's file that is none.
+    pub fn load(project: &Project, name: &str, file: &Path) -> Result<Self> {
+        let formats = project.read_all("formats", "toml")?;
+        if name == AUTO {
+            let formats = formats.into_iter().map(|(name, file)| Self::parse(&name, &file?)).collect::<Result<Vec<_>>>()?;
+            return recognise(formats, file);
+        }
+        match formats.into_iter().map(|(known, file)| (known == name).then_some((known, file))).collect::<Vec<_>>() {
+            known if known.iter().any(Option::is_some) => {
+                let (name, file) = known.into_iter().flatten().next().context("it is there")?;
+                Self::parse(&name, &file?)
+            }
+            _ => {
+                let known: Vec<String> = project.read_all("formats", "toml")?.into_keys().chain([AUTO.to_owned()]).collect();
+                let nearest = failure::did_you_mean(name, known.iter().map(String::as_str));
+                Err(Failure::usage(format!("There is no format `{name}`{nearest}")).hint(format!("there are {}", known.join(", "))).into())
+            }
+        }
+    }
+
+    fn parse(name: &str, file: &ProjectFile) -> Result<Self> {
+        let refused = |said: String| Failure::config(format!("`{}` is no format: {said}", file.origin));
+        let mut format: Self = toml::from_str(&file.text).map_err(|error| refused(failure::toml_text(&file.text, &error)))?;
+        name.clone_into(&mut format.name);
+        let fields = format.columns.keys().chain(format.constants.keys()).chain(&format.seconds);
+        let fields = fields.chain(format.adds.iter().flat_map(|(field, parts)| std::iter::once(field).chain(parts)));
+        if let Some(unknown) = fields.into_iter().find(|field| USAGE.field(field).is_none()) {
+            let nearest = failure::did_you_mean(unknown, USAGE.fields.iter().map(|field| field.name));
+            return Err(refused(format!("there is no field `{unknown}`{nearest}")).into());
+        }
+        if format.recognised_by.is_empty() {
+            return Err(refused("`recognised_by` names no header".to_owned()).into());
+        }
+        Ok(format)
+    }
+
+    /// Whether a row is a request at all.
+    pub(super) fn is_meant(&self, record: &Record) -> bool {
+        self.only.iter().all(|(header, values)| record.find(header).is_some_and(|found| values.iter().any(|value| *value == found)))
+    }
+
+    /// A field's text as this tool writes it, in our words and units.
+    pub(super) fn in_our_words(&self, field: &str, text: String) -> Result<String> {
+        if field == "status" {
+            let ours = self.status.iter().find(|(_, theirs)| theirs.iter().any(|word| word.eq_ignore_ascii_case(&text)));
+            return Ok(ours.map_or(text, |(word, _)| word.clone()));
+        }
+        if self.seconds.iter().any(|name| name == field) {
+            let nanos = money::parse_usd_nanos(&text).map_err(|_| anyhow::anyhow!("not a number of seconds"))?;
+            return Ok(money::div_half_even(i128::from(nanos), 1_000_000).to_string());
+        }
+        Ok(text)
+    }
+
+    /// How long a request took, in milliseconds, where the file says when it began and ended.
+    pub(super) fn duration_ms(&self, record: &Record) -> Result<Option<i64>> {
+        let Some(Duration { from, to }) = &self.duration else { return Ok(None) };
+        let instant = |header: &str| record.find(header).filter(|text| !text.is_empty()).map(|text| parse_instant(&text)).transpose();
+        let (Some(from), Some(to)) = (instant(from)?, instant(to)?) else { return Ok(None) };
+        match (to - from).num_milliseconds() {
+            duration @ 0.. => Ok(Some(duration)),
+            _ => bail!("it ended before it began"),
+        }
+    }
+}
+
+/// The format whose marks a file has; of several the one with the most.
+fn recognise(formats: Vec<Format>, path: &Path) -> Result<Format> {
+    let names = formats.iter().map(|format| format.name.clone()).collect::<Vec<_>>().join(", ");
+    let hint = format!("name the format, one of {names}, or the columns with `--column field=header`");
+    if path.as_os_str() == file::STDIN {
+        return Err(Failure::usage("What comes by standard input cannot be looked at first").hint(hint).into());
+    }
+    let mut reader = file::open(path)?;
+    let first = loop {
+        match reader.next_record(path)? {
+            Some((_, Ok(record))) => break Some(record),
+            Some((_, Err(_))) => {}
+            None => break None,
+        }
+    };
+    let has = |header: &String| match &first {
+        Some(record) => record.has(header),
+        None => reader.headers().is_some_and(|headers| headers.contains(header)),
+    };
+    let mut known: Vec<Format> = formats.into_iter().filter(|format| format.recognised_by.iter().all(has)).collect();
+    known.sort_by_key(|format| std::cmp::Reverse(format.recognised_by.len()));
+    match known.as_slice() {
+        [] => Err(Failure::usage(format!("`{}` is in no format that is known here", path.display())).hint(hint).into()),
+        [one, two, ..] if one.recognised_by.len() == two.recognised_by.len() => {
+            Err(Failure::usage(format!("`{}` may be in format {} or {}", path.display(), one.name, two.name)).hint(hint).into())
+        }
+        _ => Ok(known.remove(0)),
+    }
+}
