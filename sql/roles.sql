@@ -111,6 +111,14 @@ BEGIN
         ) AS tie ON tie.oid = family.oid
     )
     SELECT array_agg(oid) INTO v_family FROM family;
+    -- Nobody makes a trigger on them until the right to do so is gone: one whose transaction is open is waited for, and seen below.
+    PERFORM set_config('lock_timeout', '5min', TRUE);
+    FOR v_name IN
+        SELECT oid::REGCLASS::TEXT FROM pg_class
+        WHERE oid = ANY (v_family) AND relkind IN ('r', 'p') AND pg_has_role(relowner, 'USAGE') ORDER BY oid
+    LOOP
+        EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_name);
+    END LOOP;
     SELECT array_agg(to_regprocedure(format('%I.%s', v_application, signature)) ORDER BY place) INTO v_functions
     FROM unnest(v_signatures) WITH ORDINALITY AS known (signature, place);
     SELECT format('%s of %s', oid::REGPROCEDURE, proowner::REGROLE) INTO v_name

@@ -8,7 +8,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use super::{Store, classify, functions, no_session, postgres};
+use super::{Store, Tx, classify, functions, no_session, postgres};
 use crate::abort;
 use crate::failure::Failure;
 use crate::sql_text::quote_identifier;
@@ -96,7 +96,6 @@ impl Store {
         let Self::Postgres { pool, .. } = self else {
             return Err(Failure::config("SQLite has no roles: who may read the file is up to the file system").into());
         };
-        self.require_trust_to_make_roles().await?;
         let mut tx = pool.begin().await.map_err(no_session)?;
         if let Err(error) = sqlx::raw_sql(include_str!("../../sql/roles.sql")).execute(&mut *tx).await {
             let text = super::what_it_says(&error);
@@ -108,7 +107,10 @@ impl Store {
             let hint = hint.unwrap_or("run `tallyroll migrate --roles` as one who may create roles and owns the tables".to_owned());
             return Err(Failure::config(format!("The roles could not be made: {text}")).hint(hint).into());
         }
-        tx.commit().await.map_err(classify)
+        // While the tables are locked: what their owner has used of others is as it was.
+        let mut tx = Tx::Postgres(tx);
+        self.require_trust_to_make_roles(&mut tx).await?;
+        tx.commit().await
     }
 
     /// Whether every migration of this version is there, and its functions.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use super::value::Row;
-use super::{Store, Value, postgres};
+use super::{Store, Tx, Value, postgres};
 use crate::failure::Failure;
 
 const DISTRUSTED: &str = include_str!("../../sql/trust.sql");
@@ -61,12 +61,16 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::require_trust`].
-    pub(super) async fn require_trust_to_make_roles(&self) -> Result<()> {
-        self.require_trust_before(Before::Roles).await
+    pub(super) async fn require_trust_to_make_roles(&self, tx: &mut Tx) -> Result<()> {
+        self.refuse(distrusted(tx, Before::Roles).await?)
     }
 
     async fn require_trust_before(&self, before: Before) -> Result<()> {
-        let Some(row) = self.distrusted(before).await? else { return Ok(()) };
+        self.refuse(self.distrusted(before).await?)
+    }
+
+    fn refuse(&self, found: Option<Row>) -> Result<()> {
+        let Some(row) = found else { return Ok(()) };
         let (what, owner) = (row.text("what")?, row.text("owner")?);
         let (kind, is_super) = (row.text("kind")?, row.int("is_super")? != 0);
         if kind == "condition" {
@@ -99,9 +103,12 @@ impl Store {
 
     async fn distrusted(&self, before: Before) -> Result<Option<Row>> {
         let Self::Postgres { .. } = self else { return Ok(None) };
-        let mut tx = self.begin().await?;
-        tx.execute(postgres::NOTHING_OF_OTHERS, &[]).await?;
-        let rows = tx.query(DISTRUSTED, &[OF_THE_APPLICATION.into(), Value::Int(before as i64)]).await?;
-        Ok(rows.into_iter().next())
+        distrusted(&mut self.begin().await?, before).await
     }
+}
+
+async fn distrusted(tx: &mut Tx, before: Before) -> Result<Option<Row>> {
+    tx.execute(postgres::NOTHING_OF_OTHERS, &[]).await?;
+    let rows = tx.query(DISTRUSTED, &[OF_THE_APPLICATION.into(), Value::Int(before as i64)]).await?;
+    Ok(rows.into_iter().next())
 }

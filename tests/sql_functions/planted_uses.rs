@@ -1,8 +1,11 @@
 //! What a table uses besides the functions of its triggers: conditions, casts to domains, tables that refer to it, where rules write, keys
 //! of partitions.
 
+use sqlx::{Connection as _, Executor as _, PgConnection};
+
 use super::planted::{as_role, assert_nobody_ran, assert_refused, drop_eve, eve};
 use super::{ROLES, database, drop_roles, with_roles};
+use crate::support::Finished;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
@@ -75,6 +78,32 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
             "pg_notify",
             "DROP TRIGGER z ON chat_requests; REVOKE TRIGGER ON chat_requests FROM eve",
         ),
+        // Of ours, and of an extension whose arguments say what it reads.
+        (
+            "GRANT TRIGGER ON ai_usage_log TO eve",
+            "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW \
+             WHEN (public.remove_seat_assignment(7, ARRAY[1]::BIGINT[], 'evil') IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
+                .to_owned(),
+            "remove_seat_assignment",
+            "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+        ),
+        (
+            "CREATE EXTENSION refint SCHEMA public; GRANT TRIGGER ON ai_usage_log TO eve",
+            "CREATE TRIGGER z AFTER INSERT ON public.ai_usage_log FOR EACH ROW \
+             EXECUTE FUNCTION public.check_primary_key('request_type', 'evil.v', 'request_type')"
+                .to_owned(),
+            "check_primary_key",
+            "DROP TRIGGER z ON ai_usage_log; DROP EXTENSION refint; REVOKE TRIGGER ON ai_usage_log FROM eve",
+        ),
+        // Behind a view that a rule writes to.
+        (
+            "CREATE TABLE public.audit (x TEXT); CREATE VIEW public.audited AS TABLE audit; GRANT TRIGGER ON audit TO eve; \
+             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO audited VALUES ('x')",
+            "CREATE TRIGGER z BEFORE INSERT ON public.audit FOR EACH ROW EXECUTE FUNCTION evil.row()".to_owned(),
+            "public.audit",
+            "DROP RULE r ON user_dashboard_data; DROP VIEW audited; DROP TABLE audit",
+        ),
         // Of what a table is a partition of: its key, and a trigger whose copy names nothing that it calls.
         (
             "CREATE TABLE public.whole (LIKE user_plans) PARTITION BY LIST (evil.boom(plan_name)); \
@@ -133,6 +162,19 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
     fixture.execute(&format!("GRANT TRIGGER, TRUNCATE ON old_requests TO \"{eve}\"")).await;
     fixture.run_well(&["migrate", "--roles"]);
     assert_eq!(fixture.rows(&format!("SELECT has_table_privilege('{eve}', 'old_requests', 'TRIGGER, TRUNCATE')")).await, ["0"]);
+    // A trigger whose transaction is open is waited for.
+    fixture.execute(&format!("GRANT TRIGGER ON chat_requests TO \"{eve}\"")).await;
+    let url = fixture.url.replace("postgres://postgres@", &format!("postgres://{eve}@"));
+    let mut open = PgConnection::connect(&url).await.unwrap();
+    let trigger = "BEGIN; CREATE TRIGGER late BEFORE INSERT ON public.chat_requests FOR EACH ROW EXECUTE FUNCTION evil.row()";
+    open.execute(sqlx::raw_sql(trigger)).await.unwrap();
+    let roles = fixture.command(&["migrate", "--roles"]).spawn().unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    open.execute("COMMIT").await.unwrap();
+    let roles = Finished::of(&roles.wait_with_output().unwrap());
+    assert!(roles.code == Some(78) && roles.stderr.contains("late on"), "{roles:?}");
+    open.close().await.unwrap();
+    fixture.execute("DROP TRIGGER late ON chat_requests").await;
     // An application's own conditions are no matter.
     let own = "CREATE TRIGGER own BEFORE UPDATE ON ai_usage_log FOR EACH ROW \
          WHEN (OLD.status IS DISTINCT FROM NEW.status AND pg_trigger_depth() < 1 AND NEW.created_at < now()) EXECUTE FUNCTION suppress_redundant_updates_trigger()";
