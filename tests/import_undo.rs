@@ -13,7 +13,7 @@ const RIGHT: [&str; 8] = ["import", "usage", "log.csv", "--column", "input_token
 
 async fn with_log(engine: Engine) -> Fixture {
     let fixture = Fixture::new(engine).await;
-    let rows: String = (10..15).map(|day| format!("2026-03-{day},ann,m,{day},2,x\n")).collect();
+    let rows = (10..15).map(|day| format!("2026-03-{day},ann,m,{day},2,x\n")).collect::<Vec<_>>().concat();
     fixture.write("log.csv", &format!("{HEADER}{rows}"));
     fixture
 }

@@ -48,7 +48,9 @@ impl Chunk {
         let mut rows = std::mem::take(&mut self.rows);
         if let Some(import_id) = &self.import_id {
             columns.push("import_id");
-            rows.iter_mut().for_each(|row| row.push(import_id.as_str().into()));
+            for row in &mut rows {
+                row.push(import_id.as_str().into());
+            }
         }
         self.lines.clear();
         self.text_bytes = 0;

@@ -15,6 +15,7 @@ use super::bounded::{self, BoundedRead, MAX_RECORD_BYTES};
 use super::parquet_rows::ParquetRows;
 use super::source::Source;
 use crate::failure::Failure;
+use crate::fingerprint::hex;
 
 /// In place of a file: standard input.
 pub(super) const STDIN: &str = "-";
@@ -129,7 +130,7 @@ pub(super) fn sha256(path: &Path) -> Result<Option<String>> {
     let mut bytes = vec![0; 1 << 20];
     loop {
         match file.read(&mut bytes).map_err(|error| unreadable(path, error))? {
-            0 => return Ok(Some(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())),
+            0 => return Ok(Some(hex(&hash.finalize()))),
             count => hash.update(&bytes[..count]),
         }
     }

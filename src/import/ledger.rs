@@ -87,7 +87,7 @@ async fn find(tx: &mut Tx, id: &str) -> Result<Import> {
 /// Takes the rows of an import out of `usage_event`; the days that they were of become due. What it was, and how many rows went.
 ///
 /// # Errors
-/// As [`find`]; what the database says, also where this role may not delete rows.
+/// [`Failure`] of kind usage where there is no such import, or more than one; what the database says, also where this role may not delete rows.
 pub async fn undo(tx: &mut Tx, id: &str, replaced_by: Option<&str>, timezone: Tz, now: DateTime<Utc>) -> Result<(Import, u64)> {
     let import = find(tx, id).await?;
     let id = || import.import_id.as_str().into();

@@ -5,7 +5,115 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::planted::{as_role, assert_nobody_ran, assert_refused, drop_eve, eve};
 use super::{ROLES, database, drop_roles, with_roles};
-use crate::support::Finished;
+use crate::support::{Finished, Fixture};
+
+/// What the owner of the tables does, then eve, what is named, and how it goes again.
+const PLANTED: [(&str, &str, &str, &str); 15] = [
+    (
+        "GRANT TRIGGER ON ai_usage_log TO eve",
+        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (evil.boom('x')) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "evil.boom",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+    ),
+    (
+        "GRANT REFERENCES (id) ON user_dashboard_data TO eve",
+        "CREATE TABLE evil.fk (id UUID REFERENCES public.user_dashboard_data (id) ON DELETE CASCADE); \
+             CREATE TRIGGER n BEFORE DELETE ON evil.fk FOR EACH STATEMENT EXECUTE FUNCTION evil.row()",
+        "evil.fk",
+        "DROP TABLE evil.fk; REVOKE REFERENCES (id) ON user_dashboard_data FROM eve",
+    ),
+    (
+        "CREATE FUNCTION public.app() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NEW;END'; \
+             CREATE TRIGGER app BEFORE INSERT ON ai_usage_log FOR EACH ROW WHEN (evil.boom(NEW.status)) EXECUTE FUNCTION public.app()",
+        "",
+        "evil.boom",
+        "DROP TRIGGER app ON ai_usage_log; DROP FUNCTION public.app()",
+    ),
+    (
+        "CREATE DOMAIN evil.name AS pg_catalog.text; ALTER DOMAIN evil.name OWNER TO eve; \
+             ALTER TABLE ai_usage_log ADD CONSTRAINT named CHECK (length(request_type::evil.name) > 0)",
+        "ALTER DOMAIN evil.name ADD CHECK (evil.boom(VALUE))",
+        "evil.boom",
+        "ALTER TABLE ai_usage_log DROP CONSTRAINT named; DROP DOMAIN evil.name",
+    ),
+    (
+        "CREATE TABLE evil.audit (x pg_catalog.text); ALTER TABLE evil.audit OWNER TO eve; GRANT INSERT ON evil.audit TO PUBLIC; \
+             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO evil.audit VALUES ('x')",
+        "CREATE TRIGGER t BEFORE INSERT ON evil.audit FOR EACH ROW EXECUTE FUNCTION evil.row()",
+        "evil.audit",
+        "DROP RULE r ON user_dashboard_data; DROP TABLE evil.audit",
+    ),
+    (
+        "ALTER TABLE user_plans RENAME TO kept; CREATE TABLE public.user_plans (LIKE kept) PARTITION BY LIST (evil.boom(plan_name))",
+        "",
+        "evil.boom",
+        "DROP TABLE user_plans; ALTER TABLE kept RENAME TO user_plans",
+    ),
+    // Made of PostgreSQL's own functions alone.
+    (
+        "GRANT TRIGGER ON ai_usage_log TO eve",
+        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (query_to_xml('SELECT evil.act()', true, true, '') IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "query_to_xml",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+    ),
+    (
+        "GRANT TRIGGER ON chat_requests TO eve",
+        "CREATE TRIGGER z AFTER INSERT ON public.chat_requests FOR EACH ROW WHEN (pg_notify('evil', NEW::TEXT) IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "pg_notify",
+        "DROP TRIGGER z ON chat_requests; REVOKE TRIGGER ON chat_requests FROM eve",
+    ),
+    // Of ours, and of an extension whose arguments say what it reads.
+    (
+        "GRANT TRIGGER ON ai_usage_log TO eve",
+        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW \
+             WHEN (public.remove_seat_assignment(7, ARRAY[1]::BIGINT[], 'evil') IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "remove_seat_assignment",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+    ),
+    (
+        "CREATE EXTENSION refint SCHEMA public; GRANT TRIGGER ON ai_usage_log TO eve",
+        "CREATE TRIGGER z AFTER INSERT ON public.ai_usage_log FOR EACH ROW \
+             EXECUTE FUNCTION public.check_primary_key('request_type', 'evil.v', 'request_type')",
+        "check_primary_key",
+        "DROP TRIGGER z ON ai_usage_log; DROP EXTENSION refint; REVOKE TRIGGER ON ai_usage_log FROM eve",
+    ),
+    // Behind a view that a rule writes to.
+    (
+        "CREATE TABLE public.audit (x TEXT); CREATE VIEW public.audited AS TABLE audit; GRANT TRIGGER ON audit TO eve; \
+             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO audited VALUES ('x')",
+        "CREATE TRIGGER z BEFORE INSERT ON public.audit FOR EACH ROW EXECUTE FUNCTION evil.row()",
+        "public.audit",
+        "DROP RULE r ON user_dashboard_data; DROP VIEW audited; DROP TABLE audit",
+    ),
+    // Of what a table is a partition of: its key, and a trigger whose copy names nothing that it calls.
+    (
+        "CREATE TABLE public.whole (LIKE user_plans) PARTITION BY LIST (evil.boom(plan_name)); \
+             ALTER TABLE whole ATTACH PARTITION user_plans DEFAULT",
+        "",
+        "evil.boom",
+        "ALTER TABLE whole DETACH PARTITION user_plans; DROP TABLE whole",
+    ),
+    (
+        "CREATE TABLE public.whole (LIKE user_plans) PARTITION BY LIST (plan_name); ALTER TABLE whole ATTACH PARTITION user_plans DEFAULT; \
+             GRANT TRIGGER ON whole, user_plans TO eve",
+        "CREATE TRIGGER z BEFORE INSERT ON public.whole FOR EACH ROW WHEN (evil.boom(NEW.plan_name)) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "evil.boom",
+        "DROP TRIGGER z ON whole; ALTER TABLE whole DETACH PARTITION user_plans; DROP TABLE whole; REVOKE TRIGGER ON user_plans FROM eve",
+    ),
+    ("CREATE STATISTICS planted ON (evil.boom('x')), created_at FROM chat_requests", "", "evil.boom", "DROP STATISTICS planted"),
+    (
+        "CREATE TABLE public.audit (x TEXT); GRANT TRIGGER ON audit TO eve; GRANT INSERT ON audit TO PUBLIC; \
+             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO audit VALUES ('x')",
+        "CREATE TRIGGER z BEFORE INSERT ON public.audit FOR EACH ROW EXECUTE FUNCTION evil.row()",
+        "public.audit",
+        "DROP RULE r ON user_dashboard_data; DROP TABLE audit",
+    ),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
@@ -16,130 +124,13 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
     fixture.execute(&format!("CREATE ROLE \"{runner}\" LOGIN BYPASSRLS IN ROLE tallyroll_runner")).await;
     fixture.execute("GRANT REFERENCES, INSERT ON ALL TABLES IN SCHEMA evil TO postgres").await;
     fixture.log("2026-03-10T10:00:00.000000Z", &[]).await;
-    let trigger = "BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (evil.boom('x'))";
     let commands = [&["run-job", "usage_daily", "--downstream", "--force"][..], &["status"], &["import", "usage", "none.csv"]];
-    // What the owner of the tables does, then eve, what is named, and how it goes again.
-    for (owner, eves, named, undo) in [
-        (
-            "GRANT TRIGGER ON ai_usage_log TO eve",
-            format!("CREATE TRIGGER z {trigger} EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"),
-            "evil.boom",
-            "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
-        ),
-        (
-            "GRANT REFERENCES (id) ON user_dashboard_data TO eve",
-            "CREATE TABLE evil.fk (id UUID REFERENCES public.user_dashboard_data (id) ON DELETE CASCADE); \
-             CREATE TRIGGER n BEFORE DELETE ON evil.fk FOR EACH STATEMENT EXECUTE FUNCTION evil.row()"
-                .to_owned(),
-            "evil.fk",
-            "DROP TABLE evil.fk; REVOKE REFERENCES (id) ON user_dashboard_data FROM eve",
-        ),
-        (
-            "CREATE FUNCTION public.app() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NEW;END'; \
-             CREATE TRIGGER app BEFORE INSERT ON ai_usage_log FOR EACH ROW WHEN (evil.boom(NEW.status)) EXECUTE FUNCTION public.app()",
-            String::new(),
-            "evil.boom",
-            "DROP TRIGGER app ON ai_usage_log; DROP FUNCTION public.app()",
-        ),
-        (
-            "CREATE DOMAIN evil.name AS pg_catalog.text; ALTER DOMAIN evil.name OWNER TO eve; \
-             ALTER TABLE ai_usage_log ADD CONSTRAINT named CHECK (length(request_type::evil.name) > 0)",
-            "ALTER DOMAIN evil.name ADD CHECK (evil.boom(VALUE))".to_owned(),
-            "evil.boom",
-            "ALTER TABLE ai_usage_log DROP CONSTRAINT named; DROP DOMAIN evil.name",
-        ),
-        (
-            "CREATE TABLE evil.audit (x pg_catalog.text); ALTER TABLE evil.audit OWNER TO eve; GRANT INSERT ON evil.audit TO PUBLIC; \
-             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO evil.audit VALUES ('x')",
-            "CREATE TRIGGER t BEFORE INSERT ON evil.audit FOR EACH ROW EXECUTE FUNCTION evil.row()".to_owned(),
-            "evil.audit",
-            "DROP RULE r ON user_dashboard_data; DROP TABLE evil.audit",
-        ),
-        (
-            "ALTER TABLE user_plans RENAME TO kept; CREATE TABLE public.user_plans (LIKE kept) PARTITION BY LIST (evil.boom(plan_name))",
-            String::new(),
-            "evil.boom",
-            "DROP TABLE user_plans; ALTER TABLE kept RENAME TO user_plans",
-        ),
-        // Made of PostgreSQL's own functions alone.
-        (
-            "GRANT TRIGGER ON ai_usage_log TO eve",
-            "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (query_to_xml('SELECT evil.act()', true, true, '') IS NULL) \
-             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
-                .to_owned(),
-            "query_to_xml",
-            "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
-        ),
-        (
-            "GRANT TRIGGER ON chat_requests TO eve",
-            "CREATE TRIGGER z AFTER INSERT ON public.chat_requests FOR EACH ROW WHEN (pg_notify('evil', NEW::TEXT) IS NULL) \
-             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
-                .to_owned(),
-            "pg_notify",
-            "DROP TRIGGER z ON chat_requests; REVOKE TRIGGER ON chat_requests FROM eve",
-        ),
-        // Of ours, and of an extension whose arguments say what it reads.
-        (
-            "GRANT TRIGGER ON ai_usage_log TO eve",
-            "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW \
-             WHEN (public.remove_seat_assignment(7, ARRAY[1]::BIGINT[], 'evil') IS NULL) \
-             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
-                .to_owned(),
-            "remove_seat_assignment",
-            "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
-        ),
-        (
-            "CREATE EXTENSION refint SCHEMA public; GRANT TRIGGER ON ai_usage_log TO eve",
-            "CREATE TRIGGER z AFTER INSERT ON public.ai_usage_log FOR EACH ROW \
-             EXECUTE FUNCTION public.check_primary_key('request_type', 'evil.v', 'request_type')"
-                .to_owned(),
-            "check_primary_key",
-            "DROP TRIGGER z ON ai_usage_log; DROP EXTENSION refint; REVOKE TRIGGER ON ai_usage_log FROM eve",
-        ),
-        // Behind a view that a rule writes to.
-        (
-            "CREATE TABLE public.audit (x TEXT); CREATE VIEW public.audited AS TABLE audit; GRANT TRIGGER ON audit TO eve; \
-             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO audited VALUES ('x')",
-            "CREATE TRIGGER z BEFORE INSERT ON public.audit FOR EACH ROW EXECUTE FUNCTION evil.row()".to_owned(),
-            "public.audit",
-            "DROP RULE r ON user_dashboard_data; DROP VIEW audited; DROP TABLE audit",
-        ),
-        // Of what a table is a partition of: its key, and a trigger whose copy names nothing that it calls.
-        (
-            "CREATE TABLE public.whole (LIKE user_plans) PARTITION BY LIST (evil.boom(plan_name)); \
-             ALTER TABLE whole ATTACH PARTITION user_plans DEFAULT",
-            String::new(),
-            "evil.boom",
-            "ALTER TABLE whole DETACH PARTITION user_plans; DROP TABLE whole",
-        ),
-        (
-            "CREATE TABLE public.whole (LIKE user_plans) PARTITION BY LIST (plan_name); ALTER TABLE whole ATTACH PARTITION user_plans DEFAULT; \
-             GRANT TRIGGER ON whole, user_plans TO eve",
-            "CREATE TRIGGER z BEFORE INSERT ON public.whole FOR EACH ROW WHEN (evil.boom(NEW.plan_name)) \
-             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
-                .to_owned(),
-            "evil.boom",
-            "DROP TRIGGER z ON whole; ALTER TABLE whole DETACH PARTITION user_plans; DROP TABLE whole; REVOKE TRIGGER ON user_plans FROM eve",
-        ),
-        (
-            "CREATE STATISTICS planted ON (evil.boom('x')), created_at FROM chat_requests",
-            String::new(),
-            "evil.boom",
-            "DROP STATISTICS planted",
-        ),
-        (
-            "CREATE TABLE public.audit (x TEXT); GRANT TRIGGER ON audit TO eve; GRANT INSERT ON audit TO PUBLIC; \
-             CREATE RULE r AS ON INSERT TO user_dashboard_data DO ALSO INSERT INTO audit VALUES ('x')",
-            "CREATE TRIGGER z BEFORE INSERT ON public.audit FOR EACH ROW EXECUTE FUNCTION evil.row()".to_owned(),
-            "public.audit",
-            "DROP RULE r ON user_dashboard_data; DROP TABLE audit",
-        ),
-    ] {
+    for (owner, eves, named, undo) in PLANTED {
         let of_eve = |sql: &str| sql.replace(" eve", &format!(" \"{eve}\""));
         for sql in of_eve(owner).split("; ") {
             fixture.execute(sql).await;
         }
-        as_role(&fixture, &eve, &eves).await;
+        as_role(&fixture, &eve, eves).await;
         fixture.execute("DELETE FROM evil.trace").await;
         for who in [runner.as_str(), "postgres"] {
             assert_refused(&fixture, who, &eve, &commands, named).await;
@@ -149,9 +140,16 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
         for sql in of_eve(undo).split("; ") {
             fixture.execute(sql).await;
         }
-        fixture.run_well(&commands[0]);
+        fixture.run_well(commands[0]);
         assert_nobody_ran(&fixture, &eve, named).await;
     }
+    rights_are_taken_back(&fixture, &eve).await;
+    fixture.run_well(commands[0]);
+    drop_eve(&fixture, eve).await;
+    drop_roles(&fixture, &[runner]).await;
+}
+
+async fn rights_are_taken_back(fixture: &Fixture, eve: &str) {
     // Rights on columns are taken back as those on tables are.
     fixture.execute(&format!("GRANT REFERENCES (id) ON ai_usage_log TO \"{eve}\"")).await;
     fixture.run_well(&["migrate", "--roles"]);
@@ -180,7 +178,4 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
          WHEN (OLD.status IS DISTINCT FROM NEW.status AND pg_trigger_depth() < 1 AND NEW.created_at < now()) EXECUTE FUNCTION suppress_redundant_updates_trigger()";
     fixture.execute(own).await;
     fixture.run_well(&["migrate", "--roles"]);
-    fixture.run_well(&commands[0]);
-    drop_eve(&fixture, eve).await;
-    drop_roles(&fixture, &[runner]).await;
 }
