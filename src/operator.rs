@@ -23,8 +23,8 @@ use crate::jobs::Jobs;
 use crate::measure::{self, MEASURES};
 use crate::project::Project;
 use crate::snapshot::storage::Storage;
-use crate::source::Source;
 use crate::source::ledger::SeatSource;
+use crate::source::{Source, USAGE_EVENT};
 use crate::store::Store;
 
 /// A job's operator, its files loaded and checked.
@@ -68,6 +68,8 @@ impl Operator {
             Self::Rollup(rollup) => fingerprint::of(std::iter::once(rollup.first_select.as_str()).chain(rollup.select.texts().skip(1))),
             _ => return self.definition(job),
         };
+        let mut job = job.clone();
+        job.reads.retain(|table| table != USAGE_EVENT);
         Ok(format!("{} {sql}", job.definition()))
     }
 

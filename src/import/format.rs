@@ -111,6 +111,11 @@ impl Format {
         Ok(format)
     }
 
+    /// Whether a column is looked at for something else than a field.
+    pub(super) fn looks_at(&self, column: &str) -> bool {
+        self.only.contains_key(column) || self.duration.as_ref().is_some_and(|duration| duration.from == column || duration.to == column)
+    }
+
     /// Whether a row is a request at all.
     pub(super) fn is_meant(&self, record: &Record) -> bool {
         self.only.iter().all(|(header, values)| record.find(header).is_some_and(|found| values.iter().any(|value| *value == found)))

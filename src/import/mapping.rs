@@ -155,7 +155,8 @@ impl Mapping {
 
     pub(super) fn ignored(&self, headers: &[String]) -> Vec<String> {
         let used = |header: &String| self.target.fields.iter().any(|field| self.headers_of(field).iter().any(|used| root(used) == header));
-        headers.iter().filter(|header| !used(header)).cloned().collect()
+        let is_looked_at = |header: &String| self.format.as_ref().is_some_and(|format| format.looks_at(header));
+        headers.iter().filter(|header| !used(header) && !is_looked_at(header)).cloned().collect()
     }
 }
 
