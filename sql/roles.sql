@@ -112,7 +112,7 @@ BEGIN
     )
     SELECT array_agg(oid) INTO v_family FROM family;
     -- Nobody makes a trigger on them until the right to do so is gone: one whose transaction is open is waited for, and seen below.
-    PERFORM set_config('lock_timeout', '5min', TRUE);
+    PERFORM set_config('lock_timeout', '10s', TRUE);
     FOR v_name IN
         SELECT oid::REGCLASS::TEXT FROM pg_class
         WHERE oid = ANY (v_family) AND relkind IN ('r', 'p') AND pg_has_role(relowner, 'USAGE') ORDER BY oid

@@ -53,7 +53,7 @@ WITH RECURSIVE session AS (
         AND (place.is_ours OR (SELECT is_super FROM here) OR class.relname = ANY (string_to_array($1, ',')))
     UNION
     -- What it inherits from (a partition has its key and its triggers from there), what inherits from it, what refers to it by a foreign
-    -- key (which is read, or written too, when such a row goes), and where its rules write.
+    -- key that writes when such a row goes, and where its rules write.
     SELECT other.oid, other.relkind, other.relowner, other.relnamespace
     FROM family
     JOIN (
@@ -67,7 +67,7 @@ WITH RECURSIVE session AS (
         -- A view that is written to stands for the tables that it reads; those of somebody else it trusts (SECURITY.md).
         WHERE ev_type <> '1' OR (SELECT relowner FROM pg_class WHERE pg_class.oid = refobjid) IN (SELECT oid FROM trusted)
         UNION ALL
-        SELECT confrelid, conrelid FROM pg_constraint WHERE contype = 'f'
+        SELECT confrelid, conrelid FROM pg_constraint WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
     ) AS tie ON tie.oid = family.oid
     JOIN pg_class AS other ON other.oid = tie.other
 ), part AS (
@@ -136,6 +136,12 @@ WITH RECURSIVE session AS (
     -- A table of another schema is there because one of these uses it.
     SELECT family.oid, 'table ' || family.oid::REGCLASS::TEXT, relowner FROM family WHERE relnamespace NOT IN (SELECT oid FROM place)
     UNION ALL
+    -- One that refers to a row is read, as its owner, before that row goes.
+    SELECT family.oid, 'table ' || conrelid::REGCLASS::TEXT, other.relowner
+    FROM family
+    JOIN pg_constraint ON confrelid = family.oid AND contype = 'f'
+    JOIN pg_class AS other ON other.oid = conrelid
+    UNION ALL
     -- A function of an extension is a superuser's, whoever made the extension.
     SELECT used.relation, 'extension ' || quote_ident(extname), extowner
     FROM used
@@ -144,16 +150,21 @@ WITH RECURSIVE session AS (
     WHERE used.class = 'pg_proc'::REGCLASS
 ), condition AS (
     -- Who made a trigger is not recorded, and it stays when the right to make it is taken back: its condition calls nothing of PostgreSQL's
-    -- that could run a text as SQL, or tell somebody. What is not immutable has to be what applications' conditions ask.
+    -- that runs a text as SQL, changes something or tells somebody, and of functions that change something or may, only those that
+    -- everybody may call and no extension brings.
     SELECT DISTINCT 'trigger ' || quote_ident(tgname) || ' on ' || tgrelid::REGCLASS::TEXT || ', whose condition calls '
         || pg_proc.oid::REGPROCEDURE::TEXT || ',' AS what
     FROM family
     JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal AND tgqual IS NOT NULL
     CROSS JOIN LATERAL regexp_matches(tgqual::TEXT, ':(?:funcid|opfuncid) (\d+)', 'g') AS calls (number)
     JOIN pg_proc ON pg_proc.oid = calls.number[1]::OID
-    WHERE provolatile <> 'i' AND (pg_proc.oid >= 16384 OR proname !~ ('^(pg_current_xact_id|txid_current|pg_trigger_depth|now|'
-        || 'transaction_timestamp|statement_timestamp|clock_timestamp|current_setting|random|gen_random_uuid|to_char|timezone|date|timestamp|'
-        || 'timestamptz|date_trunc|date_part|extract|concat|concat_ws)$'))
+    WHERE provolatile <> 'i' AND CASE
+        WHEN pg_proc.oid < 16384 THEN proname ~ ('_to_xml|^ts_stat|^ts_rewrite|notify|^set_config|^lo_|^lo|^nextval|^setval|^currval|_file|^pg_ls_|'
+            || 'advisory|^pg_(terminate|cancel|sleep|logical|replication|reload|rotate|switch|create|promote|export|wal|backup|start|stop)')
+        ELSE NOT has_function_privilege('public', pg_proc.oid, 'EXECUTE') OR prosecdef OR EXISTS (
+            SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::REGCLASS AND objid = pg_proc.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
+        )
+    END
     UNION ALL
     -- Nor is its function one of PostgreSQL's or of an extension that does what its arguments say.
     SELECT DISTINCT 'trigger ' || quote_ident(tgname) || ' on ' || tgrelid::REGCLASS::TEXT || ', which calls ' || pg_proc.oid::REGPROCEDURE::TEXT || ','
@@ -163,7 +174,7 @@ WITH RECURSIVE session AS (
     WHERE (pg_proc.oid < 16384 OR EXISTS (
             SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::REGCLASS AND objid = pg_proc.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
         ))
-        AND proname NOT IN ('suppress_redundant_updates_trigger', 'tsvector_update_trigger', 'tsvector_update_trigger_column', 'moddatetime')
+        AND proname NOT IN ('suppress_redundant_updates_trigger', 'tsvector_update_trigger', 'tsvector_update_trigger_column', 'moddatetime', 'ts_insert_blocker')
 ), found AS (
     SELECT 'schema ' || quote_ident(nspname) AS what, nspowner AS owner FROM place
     UNION ALL

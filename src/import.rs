@@ -77,6 +77,10 @@ pub async fn import_file(
     }
     scan.report.inserted_count += chunk.insert(&mut tx, &mut scan.bad).await?;
     scan.refuse_too_many(config.quarantine.max_ratio)?;
+    if replace.is_some() && scan.report.inserted_count == 0 {
+        let nothing = Failure::bad_data(format!("`{}` brings no row that could be put in the place of others", path.display()));
+        return Err(nothing.hint("`tallyroll import undo` takes an import out and puts nothing in its place").into());
+    }
     quarantine(&mut tx, clock, path, &scan.bad.rows).await?;
     if mapping.target.table == SEATS.table {
         tx.pass_ledger_ids().await?;

@@ -5,7 +5,12 @@ use serde_json::Value;
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
 
-on_both_databases!(each_tools_export_goes_in_as_it_is, a_format_of_ones_own, mistakes_are_explained);
+on_both_databases!(
+    what_the_command_line_names_comes_first,
+    each_tools_export_goes_in_as_it_is,
+    a_format_of_ones_own,
+    mistakes_are_explained
+);
 
 const EXPORTS: [(&str, &str); 4] = [
     ("litellm.csv", include_str!("fixtures/formats/litellm.csv")),
@@ -51,6 +56,26 @@ async fn each_tools_export_goes_in_as_it_is(engine: Engine) {
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_event WHERE tags IS NOT NULL").await, 4);
     fixture.run_well(&["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-15T00:00:00Z"]);
     assert_eq!(fixture.number("SELECT SUM(request_count) FROM usage_daily").await, 10);
+}
+
+async fn what_the_command_line_names_comes_first(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let anthropic = EXPORTS[2]
+        .1
+        .replace("\"input_tokens\": 50", "\"all\": 2098, \"input_tokens\": 50")
+        .replace("\"input_tokens\": 7", "\"all\": 7, \"input_tokens\": 7");
+    fixture.write("anthropic.jsonl", &anthropic);
+    fixture.run_well(&["import", "usage", "--format", "anthropic", "anthropic.jsonl", "--column", "input_tokens=usage.all"]);
+    assert_eq!(fixture.number("SELECT SUM(input_tokens) FROM usage_event").await, 2_105);
+    let langfuse = EXPORTS[3].1.replace("\"latency\": 2.3455", "\"latency\": 2.3455, \"took\": 7");
+    fixture.write("langfuse.jsonl", &langfuse);
+    fixture.run_well(&["import", "usage", "--format", "langfuse", "langfuse.jsonl", "--column", "latency_ms=took"]);
+    assert_eq!(fixture.rows("SELECT latency_ms FROM usage_event WHERE event_id = 'obs-2'").await, ["7"]);
+    // A header may have a dot of its own.
+    fixture.write("flat.csv", "event.time,who,usage.input_tokens\n2026-03-10,ann,5\n");
+    let flat = ["import", "usage", "flat.csv", "--column", "occurred_at=event.time", "--column", "user_id=who", "--column"];
+    fixture.run_well(&[&flat[..], &["input_tokens=usage.input_tokens"]].concat());
+    assert_eq!(fixture.number("SELECT SUM(input_tokens) FROM usage_event WHERE source_name = 'import'").await, 5);
 }
 
 async fn a_format_of_ones_own(engine: Engine) {

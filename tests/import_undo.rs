@@ -80,6 +80,9 @@ async fn an_import_is_replaced_at_once(engine: Engine) {
     let refused = fixture.run(&["import", "usage", "bad.csv", "--column", "input_tokens=in", "--replace", &id]);
     assert_eq!(refused.code, Some(65), "{refused:?}");
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_event").await, 5);
+    fixture.write("empty.csv", HEADER);
+    let refused = fixture.run(&["import", "usage", "empty.csv", "--column", "input_tokens=in", "--replace", &id]);
+    assert!(refused.code == Some(65) && refused.stderr.contains("brings no row"), "{refused:?}");
     let report = imported(&fixture, &replace);
     assert_eq!((&report["replaced_count"], &report["inserted_count"]), (&Value::from(5), &Value::from(5)));
     fixture.run_well(&RUN);

@@ -19,6 +19,7 @@ on_both_databases!(
     nothing_is_sealed_before_its_time,
     subscriptions_that_vanish_keep_what_was_billed,
     subscriptions_that_vanish_while_a_month_is_open_are_missed,
+    a_subscription_that_is_cancelled_moves,
     a_rebuild_writes_every_month_again,
     a_missing_current_file_is_written_again,
     a_revision_that_was_not_recorded_makes_its_month_due,
@@ -411,6 +412,19 @@ async fn subscriptions_that_vanish_while_a_month_is_open_are_missed(engine: Engi
     assert!(files(&fixture.out(), "final/billing_month=2026-03").is_empty());
     fixture.run_well(&[&run("2026-04-05T00:00:00Z")[..], &["--force"]].concat());
     assert_eq!(fixture.number(open).await, 0);
+}
+
+/// A subscription that ends earlier than it was to has moved to another month, and nothing is gone.
+async fn a_subscription_that_is_cancelled_moves(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.three_subscriptions().await;
+    fixture.execute("DELETE FROM subscription WHERE id <> (SELECT MIN(id) FROM subscription)").await;
+    fixture.run_well(&["run-job", "peak_seats", "--as-of", "2026-03-20T00:00:00Z"]);
+    let at = if engine == Engine::Postgres { "TIMESTAMPTZ '2026-03-20T12:00:00Z'" } else { "'2026-03-20T12:00:00.000000Z'" };
+    fixture.execute(&format!("UPDATE subscription SET end_at = {at}")).await;
+    fixture.run_well(&["run-job", "peak_seats", "--as-of", "2026-03-21T00:00:00Z"]);
+    let twice = "SELECT subscription_id, seat_type, month_number FROM peak_seats GROUP BY 1, 2, 3 HAVING COUNT(*) > 1";
+    assert_eq!(fixture.rows(twice).await, Vec::<String>::new());
 }
 
 async fn a_rebuild_writes_every_month_again(engine: Engine) {

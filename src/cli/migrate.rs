@@ -8,6 +8,7 @@ use super::output;
 use super::session::Session;
 use crate::job::OperatorKind;
 use crate::jobs::Jobs;
+use crate::measure::{self, Measure};
 use crate::operator;
 use crate::snapshot::storage::Storage;
 use crate::store::{Create, Store};
@@ -59,12 +60,15 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Makes the tables that jobs of the project write and that are not there, each after those that its SELECT reads.
+/// Makes the tables that jobs of the project write and that are not there, or lack a measure that came since, each after those that its SELECT reads.
 async fn make_result_tables(session: &Session, store: &Store) -> Result<Vec<String>> {
     let jobs = Jobs::load(&session.project)?;
     let mut missing = Vec::new();
     for job in jobs.iter().filter(|job| matches!(job.operator, OperatorKind::Sql | OperatorKind::Rollup)) {
-        if store.table_columns(&job.writes).await?.is_empty() {
+        let columns = store.table_columns(&job.writes).await?;
+        let lacks = |measure: &Measure| !columns.iter().any(|column| column == measure.name);
+        let is_older = job.operator == OperatorKind::Rollup && !job.has_table_of_the_schema && measure::since_the_first().any(lacks);
+        if columns.is_empty() || is_older {
             missing.push(job);
         }
     }

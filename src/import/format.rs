@@ -111,6 +111,11 @@ impl Format {
         Ok(format)
     }
 
+    /// Whether a field comes from this header by the format.
+    pub(super) fn gives(&self, field: &str, header: &str) -> bool {
+        field == "status" || self.columns.get(field).is_some_and(|headers| headers.names().iter().any(|name| name == header))
+    }
+
     /// Whether a column is looked at for something else than a field.
     pub(super) fn looks_at(&self, column: &str) -> bool {
         self.only.contains_key(column) || self.duration.as_ref().is_some_and(|duration| duration.from == column || duration.to == column)

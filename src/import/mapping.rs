@@ -63,6 +63,11 @@ impl Mapping {
         }
     }
 
+    /// Whether the command line says where a field comes from.
+    pub(super) fn is_named(&self, field: &str) -> bool {
+        self.columns.contains_key(field) || self.constants.contains_key(field)
+    }
+
     /// The value that a field has in every row where no column gives it.
     fn constant(&self, field: &Field) -> Option<&str> {
         let of_format = || self.format.as_ref().and_then(|format| format.constants.get(field.name));
@@ -71,10 +76,12 @@ impl Mapping {
 
     /// The text of a field in a record, in our words; an empty cell is none.
     pub(super) fn text(&self, record: &Record, field: &Field) -> Result<Option<String>> {
-        let found = self.headers_of(field).into_iter().find_map(|header| record.find(header).filter(|text| !text.is_empty()));
-        match (found, &self.format) {
-            (Some(text), Some(format)) => format.in_our_words(field.name, text.into_owned()).map(Some),
-            (Some(text), None) => Ok(Some(text.into_owned())),
+        let given = |header| record.find(header).filter(|text| !text.is_empty()).map(|text| (header, text.into_owned()));
+        match (self.headers_of(field).into_iter().find_map(given), &self.format) {
+            (Some((header, text)), Some(format)) if !self.is_named(field.name) && format.gives(field.name, header) => {
+                format.in_our_words(field.name, text).map(Some)
+            }
+            (Some((_, text)), _) => Ok(Some(text)),
             (None, _) => Ok(self.constant(field).filter(|text| !text.is_empty()).map(str::to_owned)),
         }
     }
@@ -89,7 +96,7 @@ impl Mapping {
         }
         for field in self.target.fields.iter().filter(|field| field.absent == Absent::Refused) {
             let needed = field.name;
-            let given = self.constant(field).is_some() || self.headers_of(field).into_iter().any(|header| has(root(header)));
+            let given = self.constant(field).is_some() || self.headers_of(field).into_iter().any(|header| is_in(header, headers));
             if !given {
                 return Err(Failure::usage(format!("No column of `{}` gives `{needed}`", path.display()))
                     .hint(format!(
@@ -125,7 +132,7 @@ impl Mapping {
             let columns: Vec<String> = self
                 .headers_of(field)
                 .into_iter()
-                .filter(|header| headers.iter().any(|known| known == root(header)))
+                .filter(|header| is_in(header, headers))
                 .map(|header| format!("column `{header}`"))
                 .collect();
             if let (false, shown) = (columns.is_empty(), columns.join(", or ")) {
@@ -144,20 +151,26 @@ impl Mapping {
 
     /// The table's columns that a row with these headers gives.
     pub(super) fn given(&self, headers: &[String]) -> Vec<&'static str> {
-        let has = |name: &str| headers.iter().any(|header| header == name);
         // A column that this record lacks is no empty cell.
         let is_given = |field: &&Field| {
-            self.headers_of(field).into_iter().any(|header| has(root(header)))
+            self.headers_of(field).into_iter().any(|header| is_in(header, headers))
                 || (self.constant(field).is_some() && !self.columns.contains_key(field.name))
         };
         self.target.fields.iter().filter(is_given).map(|field| field.column).collect()
     }
 
     pub(super) fn ignored(&self, headers: &[String]) -> Vec<String> {
-        let used = |header: &String| self.target.fields.iter().any(|field| self.headers_of(field).iter().any(|used| root(used) == header));
+        let used = |header: &String| {
+            self.target.fields.iter().any(|field| self.headers_of(field).iter().any(|used| used == header || root(used) == header))
+        };
         let is_looked_at = |header: &String| self.format.as_ref().is_some_and(|format| format.looks_at(header));
         headers.iter().filter(|header| !used(header) && !is_looked_at(header)).cloned().collect()
     }
+}
+
+/// Whether there is such a column, or one of JSON that a header leads into.
+fn is_in(header: &str, headers: &[String]) -> bool {
+    headers.iter().any(|known| known == header || known == root(header))
 }
 
 /// The column that a header is, or leads into.

@@ -53,7 +53,7 @@ pub(super) fn row(
         });
     }
     if let Some(format) = &mapping.format {
-        finish(format, fields, &mut values, record)?;
+        finish(format, mapping, &mut values, record)?;
     }
     let named = |name: &str| fields.iter().position(|field| field.name == name).and_then(|index| values.get(index));
     match mapping.target.table {
@@ -102,9 +102,10 @@ pub(super) fn row(
 
 /// What follows from other fields: tokens that stand beside one another in the file are parts of a whole here, and a duration lies
 /// between two instants.
-fn finish(format: &Format, fields: &[Field], values: &mut [Value], record: &Record) -> Result<()> {
-    let place = |name: &str| fields.iter().position(|field| field.name == name);
-    for (whole, parts) in &format.adds {
+fn finish(format: &Format, mapping: &Mapping, values: &mut [Value], record: &Record) -> Result<()> {
+    let place = |name: &str| mapping.target.fields.iter().position(|field| field.name == name);
+    // What the command line names is the whole already.
+    for (whole, parts) in format.adds.iter().filter(|(whole, _)| !mapping.is_named(whole)) {
         let mut sum = 0_i64;
         for name in std::iter::once(whole).chain(parts) {
             if let Some(Value::Int(tokens)) = place(name).and_then(|place| values.get(place)) {

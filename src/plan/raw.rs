@@ -14,7 +14,7 @@ use crate::job::Job;
 use crate::operator::usage_rollup::UsageRollup;
 use crate::operator::usage_rollup::quarantine::{OCCURRED_IN_FUTURE, latest_occurred_at};
 use crate::show::counted;
-use crate::source::Source;
+use crate::source::{Source, USAGE_EVENT};
 use crate::sql_text::quote_identifier;
 use crate::store::windows::{WindowRecord, WindowState};
 use crate::store::{Tx, Value};
@@ -106,6 +106,13 @@ impl Plan {
         for day in with_events.chain(written.filter(|day| *day >= recent)) {
             let state = self.states.get(&Window::containing(WindowKind::Day, day)?);
             let reason = match state {
+                // Written before there was this source, it knows nothing of the source's rows.
+                Some(state)
+                    if state.input_fingerprint.as_ref().is_some_and(|known| known.starts_with(FIRST))
+                        && raw_days.contains(&(USAGE_EVENT.to_owned(), day)) =>
+                {
+                    "sources or prices changed"
+                }
                 Some(state) if state.write_count > 0 && day < recent => continue,
                 Some(state) if state.state == WindowState::Kept => {
                     let sql = format!("SELECT DISTINCT source FROM {} WHERE usage_date = $1", quote_identifier(&job.writes));
@@ -137,6 +144,9 @@ impl Plan {
         let mut lost = Vec::new();
         for row in tx.query(&sql, &[]).await? {
             let (day, source) = (row.date("usage_date")?, row.text("source")?);
+            if self.states.get(&Window::containing(WindowKind::Day, day)?).is_some_and(WindowRecord::has_rows_taken_out) {
+                continue;
+            }
             // A day to each side: another time zone moves events by up to a day.
             let near = [day.pred_opt(), Some(day), day.succ_opt()];
             if !near.into_iter().flatten().any(|day| raw_days.contains(&(source.clone(), day))) {

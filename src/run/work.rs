@@ -1,5 +1,6 @@
 //! One window: computed, then replaced in one transaction.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -132,7 +133,7 @@ impl Work {
         let left = month.row_count + peak_seats.isolated_rows(store, window).await?.0;
         let before = before.filter(|before| left * 2 < before.rows_out && !self.under_way.request.force);
         if let Some(before) = before
-            && (folded.has_ended(window) || !self.was_written_as_of_later(before).await?)
+            && (folded.has_ended(window) || self.lost_subscriptions(peak_seats, window, before).await?)
         {
             let gone =
                 format!("Only {left} of the {} rows of {window} are left: subscriptions are gone; its old result stays", before.rows_out);
@@ -156,12 +157,27 @@ impl Work {
         Ok(written)
     }
 
-    /// Whether a window was written as of a later instant than this run's: as of an earlier one an open month rightly holds less.
-    async fn was_written_as_of_later(&self, before: &WindowRecord) -> Result<bool> {
+    /// Whether more than half of the rows of an open month are of subscriptions that are gone. One that ends earlier now has moved to
+    /// another month, and as of an earlier instant than it was written as of a month rightly holds less.
+    async fn lost_subscriptions(&self, peak_seats: &PeakSeats, window: Window, before: &WindowRecord) -> Result<bool> {
+        let store = &self.context.store;
         let sql = "SELECT as_of FROM job_run WHERE run_id = $1";
-        let rows = self.context.store.query(sql, &[before.run_id.as_deref().unwrap_or_default().into()]).await?;
+        let rows = store.query(sql, &[before.run_id.as_deref().unwrap_or_default().into()]).await?;
         let written = rows.first().map(|row| row.instant("as_of")).transpose()?;
-        Ok(written.is_some_and(|as_of| as_of > self.under_way.request.as_of))
+        if written.is_some_and(|as_of| as_of > self.under_way.request.as_of) {
+            return Ok(false);
+        }
+        let (there, bad) = peak_seats.source.subscriptions(&mut store.begin_read().await?, self.context.clock.now()).await?;
+        let known: BTreeSet<&str> =
+            there.iter().map(|subscription| subscription.id.as_str()).chain(bad.iter().map(|bad| bad.id.as_str())).collect();
+        let sql = "SELECT subscription_id, COUNT(*) AS row_count FROM peak_seats WHERE billing_month = $1 GROUP BY subscription_id";
+        let mut gone = 0;
+        for row in store.query(sql, &[window.to_string().into()]).await? {
+            if !known.contains(row.text("subscription_id")?.as_str()) {
+                gone += row.int("row_count")?;
+            }
+        }
+        Ok(gone * 2 > before.rows_out)
     }
 
     /// Computes the admin's dashboards and replaces them.

@@ -144,8 +144,12 @@ impl Tx {
                 ]
             })
             .collect();
-        let suffix = "ON CONFLICT (job, window_start) DO UPDATE SET state = 'due', due_reason = excluded.due_reason";
-        self.insert_rows("job_window", &columns, &rows, suffix).await?;
+        let suffix = format!(
+            "ON CONFLICT (job, window_start) DO UPDATE SET state = 'due', due_reason = CASE \
+             WHEN substr(job_window.due_reason, 1, {}) = '{TAKEN_OUT}' THEN job_window.due_reason ELSE excluded.due_reason END",
+            TAKEN_OUT.len()
+        );
+        self.insert_rows("job_window", &columns, &rows, &suffix).await?;
         Ok(())
     }
 

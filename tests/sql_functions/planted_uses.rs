@@ -175,7 +175,8 @@ async fn rights_are_taken_back(fixture: &Fixture, eve: &str) {
     fixture.execute("DROP TRIGGER late ON chat_requests").await;
     // An application's own conditions are no matter.
     let own = "CREATE TRIGGER own BEFORE UPDATE ON ai_usage_log FOR EACH ROW \
-         WHEN (OLD.status IS DISTINCT FROM NEW.status AND pg_trigger_depth() < 1 AND NEW.created_at < now()) EXECUTE FUNCTION suppress_redundant_updates_trigger()";
+         WHEN (OLD.status IS DISTINCT FROM NEW.status AND pg_trigger_depth() < 1 AND NEW.created_at < now() + INTERVAL '1 hour' \
+         AND to_jsonb(OLD.status) IS NOT NULL) EXECUTE FUNCTION suppress_redundant_updates_trigger()";
     fixture.execute(own).await;
     fixture.run_well(&["migrate", "--roles"]);
 }
