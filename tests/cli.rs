@@ -176,6 +176,16 @@ async fn init_writes_a_project_that_checks_out() {
     assert!(!fixture.path().join("elsewhere").exists());
 }
 
+/// Somebody who reads the first line and goes, as `head -1` does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_nobody_reads_has_its_exit_code() {
+    let fixture = Fixture::empty(Engine::Sqlite).await;
+    let mut failing = fixture.command(&["status"]);
+    let mut child = failing.spawn().unwrap();
+    drop((child.stderr.take(), child.stdout.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(78));
+}
+
 /// An address made a folder of that name.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_no_folder() {

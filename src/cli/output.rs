@@ -1,5 +1,4 @@
 //! Printing: tables and JSON on stdout, errors and progress on stderr. The only place that prints.
-#![allow(clippy::print_stderr, reason = "this is where an error is printed")]
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
@@ -35,9 +34,11 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
 pub(super) fn error(error: &anyhow::Error) {
     let (label, hint) =
         if is_coloured(&io::stderr()) { ("\x1b[1;31merror:\x1b[0m", "\x1b[1;36mhint:\x1b[0m") } else { ("error:", "hint:") };
-    eprintln!("{label} {}", without_urls(failure::text(error)));
+    // Whoever closed standard error has the exit code.
+    let mut stderr = io::stderr();
+    let _ = writeln!(stderr, "{label} {}", without_urls(failure::text(error)));
     if let Some(text) = failure::find(error).and_then(|failure| failure.hint.as_ref()) {
-        eprintln!("{hint} {}", without_urls(escaped(text)));
+        let _ = writeln!(stderr, "{hint} {}", without_urls(escaped(text)));
     }
 }
 
