@@ -1,4 +1,5 @@
 //! Printing: tables and JSON on stdout, errors and progress on stderr. The only place that prints.
+#![allow(clippy::print_stderr, reason = "this is where an error is printed")]
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
