@@ -3,7 +3,7 @@
 -- Trusted are superusers and the roles that own what is ours; by a session that is no superuser also its role, what that was made a
 -- member of by one who may (before PostgreSQL 15 a role gives itself to anybody), the database's owner, who may be the migrator, and,
 -- once the schema is there, the log's owner. $1 names the tables of the application. $2 is 1 before migrate, which takes the right
--- to create in our schema back, and 2 before roles are made: then only what tables use is asked for, as the functions' owner would run it.
+-- to create in our schema back, and 2 where roles were just made: then only what tables use is asked for, as the functions' owner would run it.
 WITH RECURSIVE session AS (
     SELECT oid, rolsuper FROM pg_roles WHERE rolname IN (CURRENT_USER, SESSION_USER)
 ), own AS (

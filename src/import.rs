@@ -5,8 +5,8 @@ mod bounded;
 mod chunk;
 mod file;
 mod format;
+mod history;
 pub mod instant;
-mod ledger;
 mod license;
 mod mapping;
 mod parquet_pages;
@@ -28,8 +28,8 @@ use uuid::Uuid;
 use self::bad_rows::{BadRows, quarantine};
 use self::chunk::Chunk;
 pub use self::format::{AUTO, Format};
+pub use self::history::{Import, imports, undo};
 pub use self::instant::parse_instant;
-pub use self::ledger::{Import, imports, undo};
 pub use self::license::import_license;
 pub use self::mapping::Mapping;
 pub use self::preview::Preview;
@@ -87,7 +87,7 @@ pub async fn import_file(
     }
     if let Some(import_id) = import_id.filter(|_| scan.report.inserted_count > 0) {
         scan.report.bad_count = u64::try_from(scan.bad.rows.len())?;
-        ledger::record(&mut tx, &import_id, &scan.report, file::sha256(path)?, mapping, clock.now()).await?;
+        history::record(&mut tx, &import_id, &scan.report, file::sha256(path)?, mapping, clock.now()).await?;
         scan.report.import_id = Some(import_id);
     }
     abort::point("import_before_commit");

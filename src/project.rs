@@ -48,7 +48,7 @@ built_in_files![
     "sql/sources/usage_event.sqlite.sql",
 ];
 
-/// A folder that may hold `tallyroll.toml`, `schedules.toml`, `prices.toml`, `jobs/` and `sql/`.
+/// A folder that may hold `tallyroll.toml`, `schedules.toml`, `prices.toml`, `jobs/`, `sql/` and `formats/`.
 #[derive(Debug, Clone)]
 pub struct Project {
     pub dir: PathBuf,

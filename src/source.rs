@@ -23,7 +23,7 @@ use crate::sql_text::{self, Numbered};
 use crate::store::{Store, reading};
 
 pub use batch::MAX_TEXT_BYTES;
-pub use event::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns, EventId};
+pub use event::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns, EventId, not_nested};
 
 /// One mapped table.
 #[derive(Debug, Clone)]

@@ -77,9 +77,12 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
     };
     for job in jobs.iter() {
         if let Err(error) = require_alone(&store, job).await {
+            // The first one: that of a table of ours stops every job.
             problems.push(explained(&error));
             break;
         }
+    }
+    for job in jobs.iter() {
         let checked = match operator::load(&session.project, &session.loaded.config, &store, &storage, jobs, job).await {
             Ok(Operator::PeakSeats(peak_seats)) => {
                 let (_, bad) = peak_seats.source.subscriptions(&mut store.begin_read().await?, Clock::system().now()).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use super::file::{self, Record};
@@ -77,22 +77,17 @@ impl Format {
     /// # Errors
     /// [`Failure`] of kind usage where there is none; of kind config for a format's file that is none.
     pub fn load(project: &Project, name: &str, file: &Path) -> Result<Self> {
-        let formats = project.read_all("formats", "toml")?;
+        let mut formats = project.read_all("formats", "toml")?;
         if name == AUTO {
             let formats = formats.into_iter().map(|(name, file)| Self::parse(&name, &file?)).collect::<Result<Vec<_>>>()?;
             return recognise(formats, file);
         }
-        match formats.into_iter().map(|(known, file)| (known == name).then_some((known, file))).collect::<Vec<_>>() {
-            known if known.iter().any(Option::is_some) => {
-                let (name, file) = known.into_iter().flatten().next().context("it is there")?;
-                Self::parse(&name, &file?)
-            }
-            _ => {
-                let known: Vec<String> = project.read_all("formats", "toml")?.into_keys().chain([AUTO.to_owned()]).collect();
-                let nearest = failure::did_you_mean(name, known.iter().map(String::as_str));
-                Err(Failure::usage(format!("There is no format `{name}`{nearest}")).hint(format!("there are {}", known.join(", "))).into())
-            }
+        if let Some(file) = formats.remove(name) {
+            return Self::parse(name, &file?);
         }
+        let known: Vec<&str> = formats.keys().map(String::as_str).chain([AUTO]).collect();
+        let nearest = failure::did_you_mean(name, known.iter().copied());
+        Err(Failure::usage(format!("There is no format `{name}`{nearest}")).hint(format!("there are {}", known.join(", "))).into())
     }
 
     fn parse(name: &str, file: &ProjectFile) -> Result<Self> {

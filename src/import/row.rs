@@ -15,6 +15,7 @@ use crate::money;
 use crate::seats::MAX_SEATS;
 use crate::seats::calendar::implausible;
 use crate::source::ledger::INSTANTS;
+use crate::source::not_nested;
 use crate::store::{Value, format_instant};
 
 /// Identities of rows without an id of their own are names in this space (RFC 9562, version 5).
@@ -63,14 +64,12 @@ pub(super) fn row(
                 anyhow::bail!("the event is from before `usage.earliest_date`");
             }
             let tokens = |name: &str| if let Some(Value::Int(tokens)) = named(name) { *tokens } else { 0 };
-            if tokens("cached_input_tokens").saturating_add(tokens("cache_write_tokens")) > tokens("input_tokens").max(0) {
-                anyhow::bail!("cached and cache-write tokens are a part of the input, and more than it");
+            let parts = [tokens("cached_input_tokens"), tokens("cache_write_tokens"), tokens("reasoning_tokens")];
+            if let Some(problem) = not_nested(tokens("input_tokens"), parts[0], parts[1], tokens("output_tokens"), parts[2]) {
+                anyhow::bail!(problem);
             }
             if matches!(named("source_name"), Some(Value::Text(name)) if name.contains('/')) {
                 anyhow::bail!("`source_name` has a `/`, which stands between it and an event's id");
-            }
-            if tokens("reasoning_tokens") > tokens("output_tokens").max(0) {
-                anyhow::bail!("reasoning tokens are a part of the output, and more than it");
             }
             if values.iter().any(|value| matches!(value, Value::Nanos(nanos) if nanos.unsigned_abs() >= 1_000_000_000_000_000_000)) {
                 anyhow::bail!("the cost is more than the table's NUMERIC(18, 9) holds");

@@ -43,7 +43,7 @@ impl UnderWay {
     /// Takes the lock and writes the run's record.
     ///
     /// # Errors
-    /// As [`JobLock::acquire`].
+    /// As [`JobLock::acquire`] and [`require_alone`].
     pub(super) async fn begin(
         context: &Arc<Context>,
         job: &Job,

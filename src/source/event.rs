@@ -57,6 +57,18 @@ const OPTIONAL: [&str; 5] = ["provider", "service_tier", "cached_input_tokens", 
 pub(super) const TEXT_COUNT: usize = 10;
 pub(super) const INT_COUNT: usize = 12;
 
+/// Why the parts of an event's tokens are more than the wholes that they are parts of (`docs/semantics.md` section 3), if they are.
+#[must_use]
+pub fn not_nested(input: i64, cached: i64, written: i64, output: i64, reasoning: i64) -> Option<&'static str> {
+    if cached.saturating_add(written) > input.max(0) {
+        Some("cached and cache-write tokens are a part of the input, and more than it")
+    } else if reasoning > output.max(0) {
+        Some("reasoning tokens are a part of the output, and more than it")
+    } else {
+        None
+    }
+}
+
 /// What may be wrong with an event that no field shows: bits of the column `marks`.
 pub const BAD_COST: u8 = 1;
 pub const BAD_NUMBER: u8 = 2;

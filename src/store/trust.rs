@@ -57,7 +57,7 @@ impl Store {
         self.require_trust_before(Before::Migrate).await
     }
 
-    /// As [`Self::require_trust`], of what the source tables use alone, before roles are made.
+    /// As [`Self::require_trust`], of what tables use alone, before the transaction that made the roles is committed.
     ///
     /// # Errors
     /// As [`Self::require_trust`].

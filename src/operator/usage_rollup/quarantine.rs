@@ -7,7 +7,7 @@ use arrow::array::{Array, Int64Array};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use crate::source::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns};
+use crate::source::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns, not_nested};
 use crate::store::{Tx, Value, format_instant};
 use crate::window::Window;
 
@@ -103,12 +103,11 @@ pub(super) fn reason(events: &EventColumns<'_>, row: usize, user_id: &str, plaus
     }
 }
 
-/// Whether cached and cache-write tokens fit the input that they are a part of, and reasoning tokens the output.
+/// Whether the parts of its tokens fit their wholes.
 fn are_nested(events: &EventColumns<'_>, row: usize) -> bool {
     let tokens = |array: &Int64Array| if array.is_valid(row) { array.value(row) } else { 0 };
-    let cached = tokens(events.cached_input_tokens).saturating_add(tokens(events.cache_write_tokens));
-    (cached == 0 || cached <= tokens(events.input_tokens))
-        && (!events.reasoning_tokens.is_valid(row) || tokens(events.reasoning_tokens) <= tokens(events.output_tokens))
+    let (cached, written) = (tokens(events.cached_input_tokens), tokens(events.cache_write_tokens));
+    not_nested(tokens(events.input_tokens), cached, written, tokens(events.output_tokens), tokens(events.reasoning_tokens)).is_none()
 }
 
 /// The record of a row that stays out.
