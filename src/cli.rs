@@ -12,6 +12,8 @@ mod license;
 mod list_jobs;
 mod migrate;
 mod output;
+mod price_import;
+mod prices;
 mod reconcile;
 mod record;
 mod render;
@@ -97,6 +99,9 @@ enum Command {
     /// Take files into the source tables, once each, however often they are read
     #[command(subcommand)]
     Import(import::What),
+    /// What models cost: show it, import it, find what is missing, compare
+    #[command(subcommand)]
+    Prices(prices::What),
     /// Append to the seat ledger by hand, or from a script beside an SQLite database
     #[command(subcommand)]
     Record(record::What),
@@ -160,6 +165,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Explain(what) => explain::run(Session::load(&global)?, &what).await,
         Command::Report(what) => report::run(Session::load(&global)?, &what).await,
         Command::Export(arguments) => export::run(&Session::load(&global)?, &arguments).await,
+        Command::Prices(what) => prices::run(Session::load(&global)?, &what).await,
         Command::Record(what) => record::run(Session::load(&global)?, &what).await,
         Command::Render(what) => render::run(&Session::load(&global)?, &what),
         Command::License(what) => license::run(&what, global.json),

@@ -15,7 +15,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use crate::failure::{self, Failure};
-use crate::price::{PriceBook, Pricing};
+use crate::price::book::PriceBook;
+use crate::price::{CostRules, FailedRequests, Pricing, file as price_file};
 use crate::project::{Project, read_text};
 use crate::store::url as database_url;
 
@@ -75,6 +76,7 @@ pub struct Dashboard {
 pub struct Usage {
     pub sources: Vec<String>,
     pub pricing: Pricing,
+    pub failed: FailedRequests,
     pub change_tracking: ChangeTracking,
     /// Events before it are quarantined.
     pub earliest_date: NaiveDate,
@@ -154,6 +156,7 @@ const KEYS: &[(&str, &str)] = &[
     ("serve.token", "\"\""),
     ("usage.change_tracking", "\"ingest\""),
     ("usage.earliest_date", "\"1900-01-01\""),
+    ("usage.failed", "\"bill\""),
     ("usage.lookback_days", "3"),
     ("usage.price_book", "\"prices.toml\""),
     ("usage.pricing", "\"log\""),
@@ -229,22 +232,35 @@ pub fn load(
     Ok(Loaded { config, settings })
 }
 
+impl Usage {
+    #[must_use]
+    pub fn cost_rules(&self) -> CostRules {
+        CostRules { pricing: self.pricing, failed: self.failed }
+    }
+}
+
 impl Config {
     /// The price book that `usage.price_book` names, or an empty one where the file does not exist.
     ///
     /// # Errors
-    /// As [`PriceBook::parse`]; and where `usage.pricing` needs a book that is not there.
+    /// As [`price_file::parse`]; and where `usage.pricing` needs a book that is not there.
     pub fn price_book(&self, project: &Project) -> Result<PriceBook> {
         let path = project.dir.join(&self.usage.price_book);
-        match read_text(&path)? {
-            Some(text) => PriceBook::parse(&text, &path.display().to_string()),
-            None if self.usage.pricing == Pricing::PriceBook => {
-                Err(Failure::config(format!("`usage.pricing` is `price_book`, but there is no `{}`", path.display()))
-                    .hint("write the price book there, or set `usage.price_book` to its path")
-                    .into())
-            }
-            None => Ok(PriceBook::default()),
+        if self.usage.pricing == Pricing::PriceBook && !path.exists() {
+            return Err(Failure::config(format!("`usage.pricing` is `price_book`, but there is no `{}`", path.display()))
+                .hint("write the price book there, or set `usage.price_book` to its path")
+                .into());
         }
+        self.price_book_or_none(project)
+    }
+
+    /// The price book, or an empty one where the file does not exist, whatever `usage.pricing` says.
+    ///
+    /// # Errors
+    /// As [`price_file::parse`].
+    pub fn price_book_or_none(&self, project: &Project) -> Result<PriceBook> {
+        let path = project.dir.join(&self.usage.price_book);
+        read_text(&path)?.map_or_else(|| Ok(PriceBook::default()), |text| price_file::parse(&text, &path.display().to_string()))
     }
 }
 

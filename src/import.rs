@@ -40,7 +40,7 @@ use crate::abort;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::price::PriceBook;
+use crate::price::book::PriceBook;
 use crate::store::{Store, Value};
 use crate::window::start_of_day;
 
@@ -118,7 +118,7 @@ pub fn preview_file(
     let mut scan = Scan::open(config, path, mapping)?;
     let mut preview = Preview::default();
     while let Some(good) = scan.next(stop, clock.now())? {
-        preview.add(mapping.target, &good.values, config.usage.pricing, prices);
+        preview.add(mapping.target, &good.values, config.usage.cost_rules(), prices);
     }
     preview.mapping = mapping.shown(&scan.headers);
     scan.report.preview = Some(preview);

@@ -28,6 +28,7 @@ pub mod project;
 mod recent;
 pub mod reconcile;
 pub mod render;
+pub mod repricing;
 pub mod run;
 pub mod schedule;
 pub mod scheduler;

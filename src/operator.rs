@@ -112,7 +112,7 @@ pub async fn load(project: &Project, config: &Config, store: &Store, storage: &S
             }
             Ok(Operator::UsageRollup(Arc::new(UsageRollup {
                 sources,
-                pricing: config.usage.pricing,
+                cost_rules: config.usage.cost_rules(),
                 prices: config.price_book(project)?,
                 timezone: config.reporting.timezone,
                 earliest_date: config.usage.earliest_date,

@@ -139,6 +139,8 @@ impl Definition {
 
 /// What stands before a digest of a definition or of rules from before the source `usage_event`, by its migration.
 const FIRST: &str = "v1 ";
+/// What stands before a digest of rules from before prices had a provider, a tier or a size, by its migration.
+const SECOND: &str = "v2 ";
 
 /// Why a window's result was made by something else than what makes it now, if so.
 fn changed_definition(state: &WindowRecord, definition: &Definition) -> Option<&'static str> {

@@ -3,14 +3,18 @@
 //! Rule: `docs/semantics.md` section 2. Prices are exact decimals; an event is rated in 128 bits and rounded half-even to
 //! one nano-USD, once.
 
-use std::collections::BTreeMap;
+pub mod book;
+pub mod file;
+mod fingerprint;
+pub mod litellm;
 
-use anyhow::{Context, Result, bail};
-use chrono::{DateTime, NaiveDate, Utc};
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use crate::failure::{self, Failure};
-use crate::{fingerprint, money};
+use crate::money;
 
 /// Which cost of an event comes first (`usage.pricing`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -22,237 +26,173 @@ pub enum Pricing {
     PriceBook,
 }
 
-/// Prices of every model, each list sorted by when it takes effect.
-#[derive(Debug, Clone, Default)]
-pub struct PriceBook {
-    models: BTreeMap<String, Vec<Price>>,
+/// Whether failed requests cost (`usage.failed`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailedRequests {
+    /// As any other.
+    Bill,
+    /// Nothing, whatever was logged with them.
+    Free,
 }
 
-/// Nano-USD for one million tokens, in force from an instant on.
+/// An event's cost in nano-USD, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Price {
-    effective_from: DateTime<Utc>,
-    input_nanos_per_million: i64,
-    output_nanos_per_million: i64,
+pub struct Cost {
+    pub input: Option<i64>,
+    pub output: Option<i64>,
+    pub total: Option<i64>,
 }
 
-/// What an event costs, in nano-USD. `input + output = total`.
+impl Cost {
+    pub const NOTHING: Self = Self { input: Some(0), output: Some(0), total: Some(0) };
+}
+
+/// What decides an event's cost beside the event and the prices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RatedCost {
-    pub input_nanos: i64,
-    pub output_nanos: i64,
-    pub total_nanos: i64,
+pub struct CostRules {
+    pub pricing: Pricing,
+    pub failed: FailedRequests,
+}
+
+impl CostRules {
+    /// What an event costs, of the cost logged with it and the one that the price book gives.
+    ///
+    /// # Errors
+    /// What rating it fails with; it is rated only where that counts.
+    pub fn cost<E>(self, has_failed: bool, logged: Cost, rate: impl FnOnce() -> Result<Option<Cost>, E>) -> Result<Cost, E> {
+        if has_failed && self.failed == FailedRequests::Free {
+            return Ok(Cost::NOTHING);
+        }
+        if self.pricing == Pricing::Log && logged.total.is_some() {
+            return Ok(logged);
+        }
+        Ok(rate()?.unwrap_or(logged))
+    }
+}
+
+/// An event's tokens. They nest: cached and written ones are part of the input, reasoning of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tokens {
+    pub input: i64,
+    pub cached_input: i64,
+    pub cache_write: i64,
+    pub output: i64,
+    pub reasoning: i64,
+}
+
+/// Nano-USD for one million tokens of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rates {
+    pub input: i64,
+    pub cached_input: i64,
+    pub cache_write: i64,
+    pub output: i64,
+    pub reasoning: i64,
 }
 
 const TOKENS_PER_PRICE: i128 = 1_000_000;
 
-impl Price {
+impl Rates {
+    /// Where every token of the input costs the same, and every one of the output.
+    #[must_use]
+    pub const fn plain(input: i64, output: i64) -> Self {
+        Self { input, cached_input: input, cache_write: input, output, reasoning: output }
+    }
+
     /// Rates one event: the total is rounded once; the output part is what the rounded input part leaves of it.
     ///
-    /// `None` when the cost does not fit 64 bits.
+    /// `None` when the cost does not fit 64 bits. The tokens must nest.
     #[must_use]
-    pub fn rate(&self, input_tokens: i64, output_tokens: i64) -> Option<RatedCost> {
-        let input = i128::from(input_tokens) * i128::from(self.input_nanos_per_million);
-        let output = i128::from(output_tokens) * i128::from(self.output_nanos_per_million);
+    pub fn rate(&self, tokens: &Tokens) -> Option<Cost> {
+        let of = |tokens: i64, rate: i64| i128::from(tokens) * i128::from(rate);
+        let plain_input = tokens.input.checked_sub(tokens.cached_input)?.checked_sub(tokens.cache_write)?;
+        let plain_output = tokens.output.checked_sub(tokens.reasoning)?;
+        let input = of(plain_input, self.input) + of(tokens.cached_input, self.cached_input) + of(tokens.cache_write, self.cache_write);
+        let output = of(plain_output, self.output) + of(tokens.reasoning, self.reasoning);
         let total_nanos = i64::try_from(money::div_half_even(input + output, TOKENS_PER_PRICE)).ok()?;
         let input_nanos = i64::try_from(money::div_half_even(input, TOKENS_PER_PRICE)).ok()?.min(total_nanos);
-        Some(RatedCost { input_nanos, output_nanos: total_nanos - input_nanos, total_nanos })
+        Some(Cost { input: Some(input_nanos), output: Some(total_nanos - input_nanos), total: Some(total_nanos) })
     }
 }
 
-impl PriceBook {
-    /// Reads `prices.toml`.
-    ///
-    /// # Errors
-    /// Names the entry and the field: an unknown key, a price that is no exact decimal, a date that is none, two prices of one
-    /// model from the same instant.
-    pub fn parse(text: &str, path: &str) -> Result<Self> {
-        let file: PriceFile = toml::from_str(text).map_err(|error| {
-            Failure::config(format!("`{path}` is not a price book: {}", failure::toml_text(text, &error))).hint(PRICE_EXAMPLE)
-        })?;
-        let mut models: BTreeMap<String, Vec<Price>> = BTreeMap::new();
-        for (index, entry) in file.price.into_iter().enumerate() {
-            let place = || format!("`{path}`, price {} (`{}`)", index + 1, entry.model);
-            let price = entry.price().map_err(|error| Failure::config(format!("{}: {error:#}", place())).hint(PRICE_EXAMPLE))?;
-            let prices = models.entry(entry.model.clone()).or_default();
-            if prices.iter().any(|other| other.effective_from == price.effective_from) {
-                return Err(Failure::config(format!("{}: a second price from {}", place(), price.effective_from))
-                    .hint("keep one of the two")
-                    .into());
-            }
-            prices.push(price);
-            prices.sort_by_key(|price| price.effective_from);
+/// What a price is of. Of two that are of an event, the one that says more counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PriceKey {
+    /// A model's whole name, or how names begin and a `*`.
+    pub model: String,
+    pub provider: Option<String>,
+    pub service_tier: Option<String>,
+    /// Events of more input tokens than that, whole.
+    pub above_input_tokens: Option<i64>,
+}
+
+/// The tier of an event that names none, and what providers call it beside.
+const STANDARD: &str = "standard";
+const ALSO_STANDARD: [&str; 4] = ["", "auto", "default", "on_demand"];
+
+impl PriceKey {
+    /// How much a price says of an event's model, provider and tier, as far as it is a price of it: more is more specific.
+    fn specificity(&self, model: &str, provider: Option<&str>, service_tier: Option<&str>) -> Option<(usize, bool, bool, Option<i64>)> {
+        if self.provider.is_some() && self.provider.as_deref() != provider {
+            return None;
         }
-        Ok(Self { models })
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.models.is_empty()
-    }
-
-    /// The prices of one model, oldest first.
-    #[must_use]
-    pub fn prices_of(&self, model: &str) -> &[Price] {
-        self.models.get(model).map_or(&[], Vec::as_slice)
-    }
-
-    /// A digest of every price in force at some instant of `[start, end)`: it changes when a rerun could cost otherwise.
-    #[must_use]
-    pub fn fingerprint(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
-        let mut in_force = Vec::new();
-        for (model, prices) in &self.models {
-            for (index, price) in prices.iter().enumerate() {
-                let ends_before = prices.get(index + 1).is_some_and(|next| next.effective_from <= start);
-                if price.effective_from < end && !ends_before {
-                    let from = price.effective_from.max(start).timestamp_micros();
-                    in_force.push(format!("{model:?} {from} {} {}", price.input_nanos_per_million, price.output_nanos_per_million));
-                }
-            }
+        let tier = service_tier.map(str::to_ascii_lowercase).filter(|tier| !ALSO_STANDARD.contains(&tier.as_str()));
+        if self.service_tier.as_deref().is_some_and(|own| own != tier.as_deref().unwrap_or(STANDARD)) {
+            return None;
         }
-        fingerprint::of(in_force)
+        let (named, is_of_provider) = self
+            .named(model)
+            .map(|named| (named, self.provider.is_some()))
+            .or_else(|| provider.and_then(|provider| Some((self.named_of(provider, model)?, true))))?;
+        Some((named, is_of_provider, self.service_tier.is_some(), self.above_input_tokens))
+    }
+
+    /// How many characters of a model's name this one gives; all that there can be where it is the whole name.
+    fn named(&self, model: &str) -> Option<usize> {
+        match self.model.strip_suffix('*') {
+            Some(beginning) => model.starts_with(beginning).then_some(beginning.len()),
+            None => (self.model == model).then_some(usize::MAX),
+        }
+    }
+
+    /// As [`Self::named`], of a price that is called `provider/model`.
+    fn named_of(&self, provider: &str, model: &str) -> Option<usize> {
+        let own = self.model.strip_prefix(provider)?.strip_prefix('/')?;
+        match own.strip_suffix('*') {
+            Some(beginning) => model.starts_with(beginning).then_some(beginning.len()),
+            None => (own == model).then_some(usize::MAX),
+        }
     }
 }
 
-/// The price in force at `occurred_at` among the prices of one model.
+/// The prices of one key, sorted by when they take effect.
+#[derive(Debug, Clone)]
+pub struct Series {
+    pub key: PriceKey,
+    pub prices: Vec<Price>,
+}
+
+/// Prices in force from an instant on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    pub effective_from: DateTime<Utc>,
+    pub rates: Rates,
+}
+
+impl Series {
+    /// The price in force at an instant.
+    #[must_use]
+    pub fn at(&self, at: DateTime<Utc>) -> Option<&Price> {
+        self.prices.iter().rev().find(|price| price.effective_from <= at)
+    }
+}
+
+/// The price of an event among those that it may have, the most specific first.
 #[must_use]
-pub fn price_at(prices: &[Price], occurred_at: DateTime<Utc>) -> Option<&Price> {
-    prices.iter().rev().find(|price| price.effective_from <= occurred_at)
-}
-
-const PRICE_EXAMPLE: &str = "an entry looks like this:
-  [[price]]
-  model = \"gpt-4o\"
-  effective_from = \"2026-01-01\"
-  input_usd_per_million = \"2.50\"
-  output_usd_per_million = \"10\"";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PriceFile {
-    #[serde(default)]
-    price: Vec<PriceEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PriceEntry {
-    model: String,
-    effective_from: toml::Value,
-    input_usd_per_million: toml::Value,
-    output_usd_per_million: toml::Value,
-}
-
-impl PriceEntry {
-    fn price(&self) -> Result<Price> {
-        Ok(Price {
-            effective_from: instant_of(&self.effective_from)?,
-            input_nanos_per_million: price_of("input_usd_per_million", &self.input_usd_per_million)?,
-            output_nanos_per_million: price_of("output_usd_per_million", &self.output_usd_per_million)?,
-        })
-    }
-}
-
-fn price_of(key: &str, value: &toml::Value) -> Result<i64> {
-    let nanos = match value {
-        toml::Value::String(text) => money::parse_usd_nanos(text).with_context(|| format!("`{key}` is \"{text}\""))?,
-        toml::Value::Integer(usd) => usd.checked_mul(money::NANOS_PER_USD).with_context(|| format!("`{key}` is too large"))?,
-        toml::Value::Float(usd) => bail!("`{key}` = {usd} is a float, which cannot hold every price: write it in quotes"),
-        other => bail!("`{key}` is a {}, not a price", other.type_str()),
-    };
-    if nanos < 0 {
-        bail!("`{key}` is negative");
-    }
-    Ok(nanos)
-}
-
-fn instant_of(value: &toml::Value) -> Result<DateTime<Utc>> {
-    let text = match value {
-        toml::Value::String(text) => text.clone(),
-        toml::Value::Datetime(datetime) => datetime.to_string(),
-        other => bail!("`effective_from` is a {}, not a date", other.type_str()),
-    };
-    if let Ok(date) = text.parse::<NaiveDate>() {
-        return Ok(date.and_time(chrono::NaiveTime::MIN).and_utc());
-    }
-    let instant = DateTime::parse_from_rfc3339(&text)
-        .with_context(|| format!("`effective_from` = \"{text}\" is neither a date nor an instant with a zone"))?;
-    Ok(instant.with_timezone(&Utc))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn book(text: &str) -> Result<PriceBook> {
-        PriceBook::parse(text, "prices.toml")
-    }
-
-    fn instant(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    const TWO_PRICES: &str = r#"
-        [[price]]
-        model = "m"
-        effective_from = 2026-02-01
-        input_usd_per_million = "2"
-        output_usd_per_million = 4
-        [[price]]
-        model = "m"
-        effective_from = "2026-01-01T00:00:00Z"
-        input_usd_per_million = "0.0005"
-        output_usd_per_million = "0.0015"
-    "#;
-
-    #[test]
-    fn the_price_in_force_rates_the_event_exactly() {
-        let book = book(TWO_PRICES).unwrap();
-        let prices = book.prices_of("m");
-        assert_eq!(price_at(prices, instant("2025-12-31T23:59:59.999999Z")), None);
-        // 1 token at 0.0005 USD per million is half a nano: half-even gives 0, and the total 1 + 1 tokens gives 2 nanos.
-        let january = price_at(prices, instant("2026-01-31T23:59:59Z")).unwrap();
-        assert_eq!(january.rate(1, 0).unwrap(), RatedCost { input_nanos: 0, output_nanos: 0, total_nanos: 0 });
-        assert_eq!(january.rate(3, 0).unwrap(), RatedCost { input_nanos: 2, output_nanos: 0, total_nanos: 2 });
-        assert_eq!(january.rate(1, 1).unwrap(), RatedCost { input_nanos: 0, output_nanos: 2, total_nanos: 2 });
-        let february = price_at(prices, instant("2026-02-01T00:00:00Z")).unwrap();
-        assert_eq!(february.rate(10, 1).unwrap().total_nanos, 24_000);
-        assert_eq!(february.rate(i64::MAX, i64::MAX), None);
-    }
-
-    #[test]
-    fn a_new_price_changes_only_the_windows_it_is_in_force_in() {
-        let old = book(TWO_PRICES).unwrap();
-        let new = book(&format!(
-            "{TWO_PRICES}\n[[price]]\nmodel = \"m\"\neffective_from = 2026-03-05\ninput_usd_per_million = \"9\"\noutput_usd_per_million = \"9\""
-        ))
-        .unwrap();
-        let day = |book: &PriceBook, from: &str, to: &str| book.fingerprint(instant(from), instant(to));
-        let before = ("2026-03-04T00:00:00Z", "2026-03-05T00:00:00Z");
-        let after = ("2026-03-05T00:00:00Z", "2026-03-06T00:00:00Z");
-        assert_eq!(day(&old, before.0, before.1), day(&new, before.0, before.1));
-        assert_ne!(day(&old, after.0, after.1), day(&new, after.0, after.1));
-        // Either of the two prices counts.
-        for (price, dearer) in [("per_million = \"2\"", "per_million = \"3\""), ("per_million = 4", "per_million = 5")] {
-            let new = book(&TWO_PRICES.replacen(price, dearer, 1)).unwrap();
-            assert_ne!(day(&old, after.0, after.1), day(&new, after.0, after.1), "{price}");
-        }
-    }
-
-    #[test]
-    fn a_bad_price_names_the_entry_and_the_field() {
-        let entry = |from: &str, input: &str| {
-            format!("[[price]]\nmodel = \"m\"\neffective_from = {from}\ninput_usd_per_million = {input}\noutput_usd_per_million = \"1\"")
-        };
-        for (text, expected) in [
-            (entry("2026-01-01", "2.5"), "float"),
-            (entry("2026-01-01", "\"two\""), "not a decimal number"),
-            (entry("2026-01-01", "\"-1\""), "negative"),
-            (entry("\"soon\"", "\"1\""), "neither a date"),
-        ] {
-            let error = format!("{:#}", book(&text).unwrap_err());
-            assert!(error.contains("price 1 (`m`)") && error.contains(expected), "{error}");
-        }
-        assert!(book("[[prices]]").is_err());
-    }
+pub fn price_at<'b>(candidates: &[&'b Series], occurred_at: DateTime<Utc>, input_tokens: i64) -> Option<&'b Price> {
+    candidates
+        .iter()
+        .filter(|series| series.key.above_input_tokens.is_none_or(|above| input_tokens > above))
+        .find_map(|series| series.at(occurred_at))
 }

@@ -20,6 +20,7 @@ macro_rules! built_in_files {
 built_in_files![
     "tallyroll.toml",
     "schedules.toml",
+    "prices.toml",
     "jobs/peak_seats.toml",
     "jobs/reconcile.toml",
     "formats/anthropic.toml",

@@ -59,6 +59,8 @@ struct OwnEvent {
     total: Option<i64>,
     cost: &'static str,
     status: &'static str,
+    provider: Option<&'static str>,
+    tier: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -125,12 +127,14 @@ fn id() -> impl Strategy<Value = String> {
 }
 
 fn own_event() -> impl Strategy<Value = OwnEvent> {
-    let part = || prop_oneof![6 => Just(0_i64), 6 => 0_i64..2_500, 1 => -2_i64..0];
+    let part = || prop_oneof![6 => Just(0_i64), 6 => 0_i64..1_500, 1 => -2_i64..0];
     let who = (0_u32..MINUTES, id(), prop::option::of(0_u8..3), prop::option::of(id()), prop::option::of(0_u8..4));
     let cost = prop::sample::select(vec!["NULL", "NULL", "0.000000001", "12.345678901", "'NaN'", "-0.5"]);
     let status = prop::sample::select(vec!["success", "success", "error", "odd"]);
-    (who, tokens(), tokens(), [part(), part(), part()], prop::option::of(tokens()), cost, status).prop_map(
-        |((minute, user, name, customer, model), input, output, parts, total, cost, status)| OwnEvent {
+    let provider = prop::option::of(prop::sample::select(vec!["azure", "groq", "openai"]));
+    let tier = prop::option::of(prop::sample::select(vec!["batch", "Batch", "default", "standard", "flex", ""]));
+    (who, tokens(), tokens(), [part(), part(), part()], prop::option::of(tokens()), (cost, provider, tier), status).prop_map(
+        |((minute, user, name, customer, model), input, output, parts, total, (cost, provider, tier), status)| OwnEvent {
             minute,
             user,
             name,
@@ -142,6 +146,8 @@ fn own_event() -> impl Strategy<Value = OwnEvent> {
             total,
             cost,
             status,
+            provider,
+            tier,
         },
     )
 }
@@ -231,7 +237,8 @@ fn statements(change: &Change) -> Vec<String> {
         }
         Change::Event(event) => vec![format!(
             "INSERT INTO usage_event (occurred_at, user_id, user_name, customer_id, model, input_tokens, output_tokens, cached_input_tokens, \
-             cache_write_tokens, reasoning_tokens, total_tokens, cost_usd, status) VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, '{}')",
+             cache_write_tokens, reasoning_tokens, total_tokens, cost_usd, status, provider, service_tier) \
+             VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, '{}', {}, {})",
             at(event.minute),
             quoted(&event.user),
             null_or(event.name.map(|name| format!("'Name {name}'"))),
@@ -245,6 +252,8 @@ fn statements(change: &Change) -> Vec<String> {
             null_or(event.total),
             event.cost,
             event.status,
+            null_or(event.provider.map(quoted)),
+            null_or(event.tier.map(quoted)),
         )],
         Change::Update(row, tokens) => vec![
             format!("UPDATE ai_usage_log SET output_tokens = {tokens} WHERE id = {}", nth("ai_usage_log", *row)),
@@ -272,11 +281,11 @@ fn statements(change: &Change) -> Vec<String> {
     }
 }
 
-async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
+async fn campaign(timezone: &str, pricing: &str, failed: &str, seed: u8, cases: usize) {
     let fixture = Fixture::new(Engine::Postgres).await;
     fixture.write(
         "tallyroll.toml",
-        &format!("[reporting]\ntimezone = \"{timezone}\"\n[usage]\npricing = \"{pricing}\"\n[quarantine]\nmax_ratio = 1.0\n"),
+        &format!("[reporting]\ntimezone = \"{timezone}\"\n[usage]\npricing = \"{pricing}\"\nfailed = \"{failed}\"\n[quarantine]\nmax_ratio = 1.0\n"),
     );
     fixture.write("prices.toml", PRICES);
     for number in 0..5 {
@@ -284,7 +293,10 @@ async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
     }
     let oracle = format!(
         "CREATE VIEW oracle AS {}",
-        ORACLE.replace("{timezone}", timezone).replace("{book_first}", if pricing == "log" { "FALSE" } else { "TRUE" })
+        ORACLE
+            .replace("{timezone}", timezone)
+            .replace("{book_first}", if pricing == "log" { "FALSE" } else { "TRUE" })
+            .replace("{failed_are_free}", if failed == "bill" { "FALSE" } else { "TRUE" })
     );
     fixture.execute(&oracle).await;
 
@@ -324,12 +336,12 @@ async fn campaign(timezone: &str, pricing: &str, seed: u8, cases: usize) {
             let differences = fixture.rows(&statement).await;
             assert!(
                 differences.is_empty(),
-                "case {case} ({timezone}, {pricing}), {table}:\n{}\nafter {changes:#?}",
+                "case {case} ({timezone}, {pricing}, {failed}), {table}:\n{}\nafter {changes:#?}",
                 differences.join("\n")
             );
         }
     }
-    println!("{cases} random cases in {timezone}, pricing {pricing}: no difference");
+    println!("{cases} random cases in {timezone}, pricing {pricing}, failed {failed}: no difference");
 }
 
 const MEASURES: [&str; 25] = [
@@ -399,20 +411,20 @@ fn comparisons() -> Vec<(&'static str, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_utc_with_the_logged_cost_first() {
-    campaign("UTC", "log", 1, repetitions(50, 1_000)).await;
+    campaign("UTC", "log", "bill", 1, repetitions(50, 1_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_utc_with_the_price_book_first() {
-    campaign("UTC", "price_book", 2, repetitions(50, 1_000)).await;
+    campaign("UTC", "price_book", "bill", 2, repetitions(50, 1_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_new_york_across_the_clock_change() {
-    campaign("America/New_York", "log", 3, repetitions(50, 1_000)).await;
+    campaign("America/New_York", "log", "free", 3, repetitions(50, 1_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_kathmandu() {
-    campaign("Asia/Kathmandu", "price_book", 4, repetitions(50, 1_000)).await;
+    campaign("Asia/Kathmandu", "price_book", "free", 4, repetitions(50, 1_000)).await;
 }

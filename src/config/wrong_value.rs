@@ -3,8 +3,12 @@
 use crate::failure::did_you_mean;
 
 /// Settings whose value is one of few words.
-const CHOICES: [(&str, &[&str]); 3] =
-    [("log.format", &["text", "json"]), ("usage.change_tracking", &["ingest", "lookback"]), ("usage.pricing", &["log", "price_book"])];
+const CHOICES: [(&str, &[&str]); 4] = [
+    ("log.format", &["text", "json"]),
+    ("usage.change_tracking", &["ingest", "lookback"]),
+    ("usage.failed", &["bill", "free"]),
+    ("usage.pricing", &["log", "price_book"]),
+];
 
 /// What the parser says of the value of `key`, in place of its own names for types and variants.
 pub(super) fn in_words(key: &str, said: String) -> String {

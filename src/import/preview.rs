@@ -1,12 +1,14 @@
 //! What an import would do, before it does. Pure.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use serde::{Serialize, Serializer};
 
 use super::target::{Target, USAGE};
 use crate::money::format_usd;
-use crate::price::{PriceBook, Pricing, price_at};
+use crate::price::book::PriceBook;
+use crate::price::{Cost, CostRules, Tokens, price_at};
 use crate::store::{Value, format_instant};
 
 /// Rows that are shown as they would go in.
@@ -36,7 +38,7 @@ pub struct ModelUsage {
 }
 
 impl Preview {
-    pub(super) fn add(&mut self, target: &Target, values: &[Value], pricing: Pricing, prices: &PriceBook) {
+    pub(super) fn add(&mut self, target: &Target, values: &[Value], rules: CostRules, prices: &PriceBook) {
         if self.rows.len() < SHOWN_ROWS {
             self.rows.push(values.iter().map(shown).collect());
         }
@@ -45,24 +47,29 @@ impl Preview {
         }
         let of = |name: &str| target.fields.iter().position(|field| field.name == name).and_then(|place| values.get(place));
         let tokens = |name: &str| if let Some(Value::Int(count)) = of(name) { *count } else { 0 };
-        let (input, output) = (tokens("input_tokens"), tokens("output_tokens"));
-        let model = if let Some(Value::Text(model)) = of("model") { model.clone() } else { String::new() };
+        let text = |name: &str| if let Some(Value::Text(text)) = of(name) { Some(text.as_str()) } else { None };
+        let of_event = Tokens {
+            input: tokens("input_tokens"),
+            cached_input: tokens("cached_input_tokens"),
+            cache_write: tokens("cache_write_tokens"),
+            output: tokens("output_tokens"),
+            reasoning: tokens("reasoning_tokens"),
+        };
+        let model = text("model").unwrap_or_default();
         let logged = if let Some(Value::Nanos(nanos)) = of("total_cost_usd") { Some(*nanos) } else { None };
-        let rated = if let Some(Value::Instant(at)) = of("occurred_at") {
-            price_at(prices.prices_of(&model), *at).and_then(|price| price.rate(input, output)).map(|cost| cost.total_nanos)
-        } else {
-            None
+        let rate = || {
+            let Some(Value::Instant(at)) = of("occurred_at") else { return None };
+            let prices = prices.candidates(model, text("provider"), text("service_tier"));
+            price_at(&prices, *at, of_event.input)?.rates.rate(&of_event)
         };
-        let cost = match pricing {
-            Pricing::Log => logged.or(rated),
-            Pricing::PriceBook => rated.or(logged),
-        };
-        let usage = self.models.entry(model).or_default();
+        let logged = Cost { input: None, output: None, total: logged };
+        let cost = rules.cost(text("status") == Some("error"), logged, || Ok::<_, Infallible>(rate())).unwrap_or(logged);
+        let usage = self.models.entry(model.to_owned()).or_default();
         usage.event_count += 1;
-        usage.input_tokens += input;
-        usage.output_tokens += output;
-        usage.cost_nanos += i128::from(cost.unwrap_or(0));
-        usage.unpriced_count += u64::from(cost.is_none());
+        usage.input_tokens += of_event.input;
+        usage.output_tokens += of_event.output;
+        usage.cost_nanos += i128::from(cost.total.unwrap_or(0));
+        usage.unpriced_count += u64::from(cost.total.is_none());
     }
 }
 

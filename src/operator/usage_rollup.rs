@@ -25,7 +25,8 @@ use crate::fold::intern::Codes;
 use crate::fold::{KEYS, key_field, label_of};
 use crate::job::Job;
 use crate::measure::SUM_COUNT;
-use crate::price::{PriceBook, Pricing};
+use crate::price::book::PriceBook;
+use crate::price::{CostRules, FailedRequests};
 use crate::source::{Source, USAGE_EVENT};
 use crate::store::{Store, Tx};
 use crate::window::{Window, start_of_day};
@@ -34,7 +35,7 @@ use crate::window::{Window, start_of_day};
 #[derive(Debug, Clone)]
 pub struct UsageRollup {
     pub sources: Vec<Source>,
-    pub pricing: Pricing,
+    pub cost_rules: CostRules,
     pub prices: PriceBook,
     pub timezone: Tz,
     /// `usage.earliest_date`: what happened before it did not happen then.
@@ -109,7 +110,17 @@ impl UsageRollup {
     /// # Errors
     /// Only at the end of the calendar.
     pub fn rules_fingerprint(&self, window: Window) -> Result<String> {
-        self.fingerprint(window, self.sources.iter())
+        let (start, end) = window.instants(self.timezone)?;
+        Ok(self.fingerprint(window, self.prices.fingerprint(start, end), self.sources.iter()))
+    }
+
+    /// What [`Self::rules_fingerprint`] was while a price was of a model alone.
+    ///
+    /// # Errors
+    /// As [`Self::rules_fingerprint`].
+    pub fn second_rules_fingerprint(&self, window: Window) -> Result<String> {
+        let (start, end) = window.instants(self.timezone)?;
+        Ok(self.fingerprint(window, self.prices.first_fingerprint(start, end), self.sources.iter()))
     }
 
     /// What [`Self::rules_fingerprint`] was before there was the source `usage_event`.
@@ -117,7 +128,8 @@ impl UsageRollup {
     /// # Errors
     /// As [`Self::rules_fingerprint`].
     pub fn first_rules_fingerprint(&self, window: Window) -> Result<String> {
-        self.fingerprint(window, self.first_sources())
+        let (start, end) = window.instants(self.timezone)?;
+        Ok(self.fingerprint(window, self.prices.first_fingerprint(start, end), self.first_sources()))
     }
 
     /// The sources but for `usage_event`.
@@ -125,14 +137,16 @@ impl UsageRollup {
         self.sources.iter().filter(|source| source.name != USAGE_EVENT)
     }
 
-    fn fingerprint<'a>(&self, window: Window, sources: impl Iterator<Item = &'a Source>) -> Result<String> {
-        let (start, end) = window.instants(self.timezone)?;
-        let mut parts = vec![format!("{:?}", self.pricing), self.prices.fingerprint(start, end)];
+    fn fingerprint<'a>(&self, window: Window, prices: String, sources: impl Iterator<Item = &'a Source>) -> String {
+        let mut parts = vec![format!("{:?}", self.cost_rules.pricing), prices];
         parts.extend(sources.map(|source| source.name.clone()));
         if self.is_implausible(window) {
             parts.push(format!("before {}", self.earliest_date));
         }
-        Ok(fingerprint::of(parts))
+        if self.cost_rules.failed == FailedRequests::Free {
+            parts.push("failed requests are free".to_owned());
+        }
+        fingerprint::of(parts)
     }
 
     /// Whether a day lies before the first that events may be of.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 
-use super::{FIRST, Plan, changed_definition};
+use super::{FIRST, Plan, SECOND, changed_definition};
 use crate::config::ChangeTracking;
 use crate::engine::env::Context;
 use crate::engine::request::{FORCED, Request};
@@ -171,9 +171,10 @@ impl Plan {
 /// Whether sources, pricing or the prices in force are others than those that the window was written by.
 fn have_rules_changed(state: &WindowRecord, rollup: &UsageRollup) -> Result<bool> {
     let Some(known) = state.input_fingerprint.as_deref() else { return Ok(true) };
-    Ok(match known.strip_prefix(FIRST) {
-        Some(known) => known != rollup.first_rules_fingerprint(state.window)?,
-        None => known != rollup.rules_fingerprint(state.window)?,
+    Ok(match (known.strip_prefix(FIRST), known.strip_prefix(SECOND)) {
+        (Some(known), _) => known != rollup.first_rules_fingerprint(state.window)?,
+        (None, Some(known)) => known != rollup.second_rules_fingerprint(state.window)?,
+        (None, None) => known != rollup.rules_fingerprint(state.window)?,
     })
 }
 

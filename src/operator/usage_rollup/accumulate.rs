@@ -7,13 +7,12 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray, DictionaryArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt32Type;
 
-use super::event_values::{Status, values};
+use super::event_values::{EventPrices, Status, values};
 use super::quarantine::{self, QuarantinedEvent};
 use super::{Rollup, UsageRollup};
 use crate::failure::Failure;
 use crate::fold::groups::Groups;
 use crate::fold::intern::{Codes, NULL_CODE};
-use crate::price::{Price, PriceBook};
 use crate::source::EventColumns;
 
 /// Most quarantined events that one window records, and most bytes of them: past either the window fails, whatever its ratio.
@@ -74,19 +73,19 @@ impl Accumulator {
         let request_types = codes.request_types.codes(events.request_type);
         let categories = codes.categories.codes(events.category);
         let models = codes.models.codes(events.model);
-        let prices = prices_of(&self.rollup.prices, &events);
+        let mut prices = EventPrices::of_batch(&self.rollup.prices);
         let statuses = Texts::of(events.status);
         let statuses: Vec<Status> = statuses.values.iter().map(|status| Status::of(status.unwrap_or_default())).collect();
         let status_keys = events.status.keys();
         let (emails, customer_names) = (Texts::of(events.user_email), Texts::of(events.customer_name));
-        let pricing = self.rollup.pricing;
+        let rules = self.rollup.cost_rules;
 
         for row in 0..batch.num_rows() {
             let user_id = if users[row] == NULL_CODE { "" } else { codes.users.text(users[row]) };
             let status = if status_keys.is_valid(row) { statuses[status_keys.value(row) as usize] } else { Status::Other };
             let measured = match quarantine::reason(&events, row, user_id, &self.plausible) {
                 Some(reason) => Err(reason),
-                None => values(&events, row, pricing, prices.get(row).copied().unwrap_or_default(), status),
+                None => values(&events, row, rules, &mut prices, status),
             };
             let values = match measured {
                 Ok(values) => values,
@@ -138,15 +137,4 @@ impl<'a> Texts<'a> {
         let keys = self.array.keys();
         keys.is_valid(row).then(|| self.values.value(keys.value(row) as usize))
     }
-}
-
-/// The prices of each row's model; none at all where there is no price book.
-fn prices_of<'b>(book: &'b PriceBook, events: &EventColumns<'_>) -> Vec<&'b [Price]> {
-    if book.is_empty() {
-        return Vec::new();
-    }
-    let models = events.model.values().as_string::<i32>();
-    let of_value: Vec<&[Price]> = (0..models.len()).map(|index| book.prices_of(models.value(index))).collect();
-    let keys = events.model.keys();
-    (0..events.model.len()).map(|row| if keys.is_valid(row) { of_value[keys.value(row) as usize] } else { &[] }).collect()
 }

@@ -1,6 +1,8 @@
 //! What one event adds to each measure (`docs/semantics.md` sections 2 to 4).
 
-use arrow::array::{Array, Int64Array};
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, Int64Array};
 use chrono::DateTime;
 
 use super::quarantine::Reason;
@@ -11,7 +13,8 @@ use crate::measure::{
     SUCCESS_COST_NANOS, SUCCESS_COUNT, SUCCESS_LATENCY_COUNT, SUCCESS_LATENCY_MS_SUM, SUCCESS_PRICED_COUNT, SUCCESS_TOTAL_TOKENS,
     TOOL_TURNS, TOTAL_COST_NANOS, TOTAL_TOKENS, UNPRICED_COUNT,
 };
-use crate::price::{Price, Pricing, RatedCost, price_at};
+use crate::price::book::PriceBook;
+use crate::price::{Cost, CostRules, Series, Tokens, price_at};
 use crate::source::EventColumns;
 
 /// The most tokens, milliseconds or turns of one event: thousands of such add up in 64 bits.
@@ -44,7 +47,13 @@ pub(super) fn integer(array: &Int64Array, row: usize) -> Option<i64> {
 }
 
 /// What one event adds to each measure.
-pub(super) fn values(events: &EventColumns<'_>, row: usize, pricing: Pricing, prices: &[Price], status: Status) -> Result<Values, Reason> {
+pub(super) fn values(
+    events: &EventColumns<'_>,
+    row: usize,
+    rules: CostRules,
+    prices: &mut EventPrices<'_>,
+    status: Status,
+) -> Result<Values, Reason> {
     let input_tokens = integer(events.input_tokens, row);
     let output_tokens = integer(events.output_tokens, row);
     let total_tokens = match integer(events.total_tokens, row) {
@@ -54,16 +63,22 @@ pub(super) fn values(events: &EventColumns<'_>, row: usize, pricing: Pricing, pr
     let cached_input_tokens = integer(events.cached_input_tokens, row);
     let cache_write_tokens = integer(events.cache_write_tokens, row);
     let reasoning_tokens = integer(events.reasoning_tokens, row);
-    let cost = cost(events, row, pricing, prices, input_tokens.zip(output_tokens))?;
+    let tokens = input_tokens.zip(output_tokens).map(|(input, output)| Tokens {
+        input,
+        cached_input: cached_input_tokens.unwrap_or(0),
+        cache_write: cache_write_tokens.unwrap_or(0),
+        output,
+        reasoning: reasoning_tokens.unwrap_or(0),
+    });
+    let cost = cost(events, row, rules, prices, tokens, status)?;
     let latency_ms = integer(events.latency_ms, row);
     let rating = integer(events.rating, row);
     let tool_turns = integer(events.tool_turns, row).unwrap_or(0);
     let parts = [cached_input_tokens, cache_write_tokens, reasoning_tokens];
     let numbers = [input_tokens, output_tokens, Some(total_tokens), latency_ms, rating, Some(tool_turns)];
-    let exceeds = |numbers: &[Option<i64>], limit: u64| numbers.iter().flatten().any(|number| number.unsigned_abs() > limit);
-    if exceeds(&numbers, MAX_NUMBER) || exceeds(&parts, MAX_NUMBER) || exceeds(&[cost.input, cost.output, cost.total], MAX_COST_NANOS) {
-        return Err(Reason::NumberTooLarge);
-    }
+    require_within(&numbers, MAX_NUMBER)?;
+    require_within(&parts, MAX_NUMBER)?;
+    require_within(&[cost.input, cost.output, cost.total], MAX_COST_NANOS)?;
 
     let mut values = Values::NONE;
     let occurred_micros = events.occurred_at.value(row);
@@ -80,23 +95,14 @@ pub(super) fn values(events: &EventColumns<'_>, row: usize, pricing: Pricing, pr
     values.of[RATING_COUNT] = i64::from(rating.is_some());
     values.of[FIRST_REQUEST_AT] = occurred_micros;
     values.of[LAST_REQUEST_AT] = occurred_micros;
-    match latency_ms {
-        Some(latency_ms) => values.of[LATENCY_MS_MAX] = latency_ms,
-        None => values.forget(LATENCY_MS_MAX),
-    }
+    set(&mut values, LATENCY_MS_MAX, latency_ms);
     for (measure, nanos) in [(INPUT_COST_NANOS, cost.input), (OUTPUT_COST_NANOS, cost.output), (TOTAL_COST_NANOS, cost.total)] {
-        match nanos {
-            Some(nanos) => values.of[measure] = nanos,
-            None => values.forget(measure),
-        }
+        set(&mut values, measure, nanos);
     }
     values.of[UNPRICED_COUNT] = i64::from(cost.total.is_none());
     values.of[PRICED_TOKENS] = if cost.total.is_some() { total_tokens } else { 0 };
     let success_cost = cost.total.filter(|_| status == Status::Success);
-    match success_cost {
-        Some(nanos) => values.of[SUCCESS_COST_NANOS] = nanos,
-        None => values.forget(SUCCESS_COST_NANOS),
-    }
+    set(&mut values, SUCCESS_COST_NANOS, success_cost);
     values.of[SUCCESS_PRICED_COUNT] = i64::from(success_cost.is_some());
     if status == Status::Success {
         values.of[SUCCESS_COUNT] = 1;
@@ -107,30 +113,58 @@ pub(super) fn values(events: &EventColumns<'_>, row: usize, pricing: Pricing, pr
     Ok(values)
 }
 
-/// An event's cost in nano-USD, as far as it is known.
-struct Cost {
-    input: Option<i64>,
-    output: Option<i64>,
-    total: Option<i64>,
+/// A measure that not every event has.
+fn set(values: &mut Values, measure: usize, value: Option<i64>) {
+    match value {
+        Some(value) => values.of[measure] = value,
+        None => values.forget(measure),
+    }
 }
 
-fn cost(events: &EventColumns<'_>, row: usize, pricing: Pricing, prices: &[Price], tokens: Option<(i64, i64)>) -> Result<Cost, Reason> {
+fn require_within(numbers: &[Option<i64>], limit: u64) -> Result<(), Reason> {
+    let is_within = numbers.iter().flatten().all(|number| number.unsigned_abs() <= limit);
+    is_within.then_some(()).ok_or(Reason::NumberTooLarge)
+}
+
+fn cost(
+    events: &EventColumns<'_>,
+    row: usize,
+    rules: CostRules,
+    prices: &mut EventPrices<'_>,
+    tokens: Option<Tokens>,
+    status: Status,
+) -> Result<Cost, Reason> {
     let (input, output) = (integer(events.input_cost_nanos, row), integer(events.output_cost_nanos, row));
     let total = match (integer(events.total_cost_nanos, row), input, output) {
         (None, Some(input), Some(output)) => Some(input.checked_add(output).ok_or(Reason::NumberTooLarge)?),
         (total, _, _) => total,
     };
-    let logged = Cost { input, output, total };
-    if pricing == Pricing::Log && logged.total.is_some() {
-        return Ok(logged);
+    rules.cost(status == Status::Error, Cost { input, output, total }, || {
+        let Some(tokens) = tokens else { return Ok(None) };
+        let occurred_at = DateTime::from_timestamp_micros(events.occurred_at.value(row)).ok_or(Reason::NumberTooLarge)?;
+        let Some(price) = price_at(prices.of(events, row), occurred_at, tokens.input) else { return Ok(None) };
+        price.rates.rate(&tokens).ok_or(Reason::NumberTooLarge).map(Some)
+    })
+}
+
+/// The prices that the events of a batch may have, looked up once for each model, provider and tier.
+pub(super) struct EventPrices<'b> {
+    book: &'b PriceBook,
+    known: HashMap<[Option<u32>; 3], Vec<&'b Series>>,
+}
+
+impl<'b> EventPrices<'b> {
+    pub(super) fn of_batch(book: &'b PriceBook) -> Self {
+        Self { book, known: HashMap::new() }
     }
-    let occurred_at = DateTime::from_timestamp_micros(events.occurred_at.value(row)).ok_or(Reason::NumberTooLarge)?;
-    match price_at(prices, occurred_at).zip(tokens) {
-        Some((price, (input_tokens, output_tokens))) => {
-            let RatedCost { input_nanos, output_nanos, total_nanos } =
-                price.rate(input_tokens, output_tokens).ok_or(Reason::NumberTooLarge)?;
-            Ok(Cost { input: Some(input_nanos), output: Some(output_nanos), total: Some(total_nanos) })
+
+    fn of(&mut self, events: &EventColumns<'_>, row: usize) -> &[&'b Series] {
+        if self.book.is_empty() {
+            return &[];
         }
-        None => Ok(logged),
+        let columns = [events.model, events.provider, events.service_tier];
+        let keys = columns.map(|column| column.keys().is_valid(row).then(|| column.keys().value(row)));
+        let text = |place: usize| keys[place].map(|key| columns[place].values().as_string::<i32>().value(key as usize));
+        self.known.entry(keys).or_insert_with(|| text(0).map(|model| self.book.candidates(model, text(1), text(2))).unwrap_or_default())
     }
 }
