@@ -1,6 +1,7 @@
 //! Files as records of texts: CSV by comma, semicolon or tab, JSON Lines, Parquet.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::bounded::{self, BoundedRead, MAX_RECORD_BYTES};
@@ -34,6 +36,18 @@ impl Record {
     pub(super) fn get(&self, header: &str) -> Option<&str> {
         let index = self.headers.iter().position(|name| name == header)?;
         self.cells.get(index)?.as_deref()
+    }
+
+    /// Gives a cell that is not there, or is empty.
+    pub(super) fn set_missing(&mut self, header: &str, text: impl FnOnce() -> String) {
+        match self.headers.iter().position(|name| name == header) {
+            Some(index) if self.cells[index].as_deref().is_none_or(str::is_empty) => self.cells[index] = Some(text()),
+            Some(_) => {}
+            None => {
+                self.headers = self.headers.iter().cloned().chain([header.to_owned()]).collect();
+                self.cells.push(Some(text()));
+            }
+        }
     }
 
     /// A cell, or what a way into a cell of JSON leads to: `usage.input_tokens`.
@@ -261,17 +275,26 @@ fn too_long(path: &Path, line: u64) -> anyhow::Error {
     .into()
 }
 
-fn json_record(text: &str) -> Result<Record, String> {
-    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let Value::Object(object) = value else { return Err("not a JSON object".to_owned()) };
-    let headers = object.keys().cloned().collect();
-    let cells = object
-        .into_iter()
-        .map(|(_, value)| match value {
+/// A JSON object as a row.
+pub(super) fn json_record(text: &str) -> Result<Record, String> {
+    let object: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).map_err(|error| {
+        if text.trim_start().starts_with('{') { error.to_string() } else { "not a JSON object".to_owned() }
+    })?;
+    let mut headers = Vec::with_capacity(object.len());
+    let mut cells = Vec::with_capacity(object.len());
+    for (name, raw) in object {
+        headers.push(name);
+        let value = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
+        cells.push(match value {
             Value::Null => None,
             Value::String(text) => Some(text),
+            // A float may have lost digits of what is written.
+            Value::Number(number) if number.is_f64() && raw.get().len() > EXACT_DIGITS => Some(raw.get().to_owned()),
             other => Some(other.to_string()),
-        })
-        .collect();
-    Ok(Record { headers, cells })
+        });
+    }
+    Ok(Record { headers: headers.into(), cells })
 }
+
+/// Decimal digits that a float keeps.
+const EXACT_DIGITS: usize = 15;

@@ -58,7 +58,7 @@ impl Mapping {
             (None, true) => Vec::new(),
             (None, false) => {
                 let of_format = self.format.as_ref().and_then(|format| format.columns.get(field.name)).map_or(&[][..], Headers::names);
-                of_format.iter().map(String::as_str).chain([field.name, field.also]).collect()
+                of_format.iter().map(String::as_str).chain([field.name]).chain(field.also.iter().copied()).collect()
             }
         }
     }

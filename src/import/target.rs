@@ -20,7 +20,7 @@ pub struct Target {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
-    pub(super) also: &'static str,
+    pub(super) also: &'static [&'static str],
     pub(super) column: &'static str,
     pub(super) form: Form,
     pub(super) absent: Absent,
@@ -53,12 +53,12 @@ pub(super) enum Absent {
 }
 
 const fn field(name: &'static str, form: Form, absent: Absent) -> Field {
-    Field { name, also: name, column: name, form, absent }
+    Field { name, also: &[], column: name, form, absent }
 }
 
 impl Field {
     /// Files call it this, too.
-    const fn or(self, also: &'static str) -> Self {
+    const fn or(self, also: &'static [&'static str]) -> Self {
         Self { also, ..self }
     }
 }
@@ -70,16 +70,16 @@ pub static USAGE: Target = Target {
     table: "usage_event",
     fields: &[
         field("source_name", Form::Label(100), Absent::Text("import")),
-        field("event_id", Form::Label(800), Absent::Identity).or("id"),
-        field("occurred_at", Form::Instant, Absent::Refused).or("created_at"),
+        field("event_id", Form::Label(800), Absent::Identity).or(&["id"]),
+        field("occurred_at", Form::Instant, Absent::Refused).or(&["created_at"]),
         field("user_id", LABEL, Absent::Refused),
-        field("user_name", LABEL, Absent::Null).or("user_email"),
+        field("user_name", LABEL, Absent::Null).or(&["user_email"]),
         field("customer_id", LABEL, Absent::Null),
         field("customer_name", LABEL, Absent::Null),
         field("request_type", LABEL, Absent::Text("request")),
         field("category", LABEL, Absent::Null),
         field("provider", LABEL, Absent::Null),
-        field("model", LABEL, Absent::Null).or("model_used"),
+        field("model", LABEL, Absent::Null).or(&["model_used"]),
         field("service_tier", LABEL, Absent::Null),
         field("status", LABEL, Absent::Text("success")),
         field("input_tokens", Form::Int, Absent::Zero),
@@ -88,7 +88,7 @@ pub static USAGE: Target = Target {
         field("output_tokens", Form::Int, Absent::Zero),
         field("reasoning_tokens", Form::Int, Absent::Zero),
         field("total_tokens", Form::Int, Absent::Null),
-        Field { name: "total_cost_usd", also: "logged_cost_usd", column: "cost_usd", form: Form::Usd, absent: Absent::Null },
+        Field { name: "total_cost_usd", also: &["cost_usd", "logged_cost_usd"], column: "cost_usd", form: Form::Usd, absent: Absent::Null },
         field("latency_ms", Form::Int, Absent::Null),
         field("tool_turns", Form::Int, Absent::Zero),
         field("rating", Form::Int, Absent::Null),
@@ -149,6 +149,6 @@ impl Target {
     }
 
     pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields.iter().find(|field| field.name == name || field.also == name)
+        self.fields.iter().find(|field| field.name == name || field.also.contains(&name))
     }
 }
