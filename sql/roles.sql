@@ -108,6 +108,9 @@ BEGIN
             SELECT ev_class, refobjid
             FROM pg_rewrite
             JOIN pg_depend ON classid = 'pg_rewrite'::REGCLASS AND objid = pg_rewrite.oid AND refclassid = 'pg_class'::REGCLASS
+            UNION ALL
+            -- What refers to a row goes with it.
+            SELECT confrelid, conrelid FROM pg_constraint WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
         ) AS tie ON tie.oid = family.oid
     )
     SELECT array_agg(oid) INTO v_family FROM family;
@@ -289,6 +292,25 @@ BEGIN
         ALTER SCHEMA tallyroll OWNER TO tallyroll_migrator;
     END IF;
 
+    -- What is given to one of these roles is not for its members to give on.
+    FOR v_name, v_role IN
+        SELECT DISTINCT object.name, quote_ident(pg_get_userbyid(given.grantee))
+        FROM (
+            SELECT 'TABLE ' || oid::REGCLASS::TEXT AS name, relowner AS owner, relacl AS acl
+            FROM pg_class
+            WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND (relnamespace = 'tallyroll'::REGNAMESPACE OR oid = ANY (v_family)
+                OR relnamespace = to_regnamespace(quote_ident(v_application)) AND relname = 'ai_usage_summary')
+            UNION ALL
+            SELECT 'FUNCTION ' || oid::REGPROCEDURE::TEXT, proowner, proacl
+            FROM pg_proc
+            WHERE pronamespace = 'tallyroll'::REGNAMESPACE OR oid = ANY (v_functions)
+            UNION ALL
+            SELECT 'SCHEMA ' || quote_ident(nspname), nspowner, nspacl FROM pg_namespace WHERE nspname = 'tallyroll'
+        ) AS object, aclexplode(object.acl) AS given
+        WHERE given.is_grantable AND given.grantee <> object.owner AND given.grantee <> 0 AND pg_get_userbyid(given.grantee) = ANY (v_roles)
+    LOOP
+        EXECUTE format('REVOKE GRANT OPTION FOR ALL ON %s FROM %s CASCADE', v_name, v_role);
+    END LOOP;
     -- Rights that somebody has who is neither the owner nor one of these roles: by default privileges (a hosted database gives its users
     -- everything), or by hand.
     FOR v_name, v_role IN
@@ -346,6 +368,19 @@ BEGIN
             )
     LOOP
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO tallyroll_owner, tallyroll_writer, tallyroll_runner', v_relation);
+    END LOOP;
+    -- Nobody else sets them to where no row comes after.
+    FOR v_name, v_role IN
+        SELECT DISTINCT sequence.oid::REGCLASS::TEXT, CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END
+        FROM pg_depend
+        JOIN pg_class AS sequence ON sequence.oid = pg_depend.objid AND sequence.relkind = 'S'
+        CROSS JOIN LATERAL aclexplode(sequence.relacl) AS given
+        WHERE pg_depend.classid = 'pg_class'::REGCLASS AND pg_depend.refclassid = 'pg_class'::REGCLASS AND pg_depend.deptype IN ('a', 'i')
+            AND pg_depend.refobjid = ANY (v_family) AND sequence.relowner IN (v_owner, v_migrated_by)
+            AND given.privilege_type = 'UPDATE' AND given.grantee <> sequence.relowner
+            AND (given.grantee = 0 OR pg_get_userbyid(given.grantee) <> ALL (v_roles))
+    LOOP
+        EXECUTE format('REVOKE UPDATE ON SEQUENCE %s FROM %s CASCADE', v_name, v_role);
     END LOOP;
     v_relation := pg_get_serial_sequence(format('%I.seat_usage_event', v_application), 'id')::REGCLASS;
     IF v_relation IS NOT NULL THEN
@@ -423,11 +458,8 @@ BEGIN
     FOREACH v_function IN ARRAY v_functions[1:7] LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_writer', v_function);
     END LOOP;
-    -- The runner imports; it changes no row of the log, so it completes no request.
-    FOREACH v_function IN ARRAY v_functions[2:3] LOOP
-        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM tallyroll_runner', v_function);
-    END LOOP;
-    FOREACH v_function IN ARRAY v_functions[1:1] || v_functions[4:7] || ARRAY[
+    -- The runner imports, and records what is posted to `serve`.
+    FOREACH v_function IN ARRAY v_functions[1:7] || ARRAY[
         'tallyroll.tallyroll_application_log()'::REGPROCEDURE, 'tallyroll.tallyroll_pass_ledger_ids()'::REGPROCEDURE
     ] LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tallyroll_runner', v_function);

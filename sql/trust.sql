@@ -142,31 +142,39 @@ WITH RECURSIVE session AS (
     JOIN pg_constraint ON confrelid = family.oid AND contype = 'f'
     JOIN pg_class AS other ON other.oid = conrelid
     UNION ALL
-    -- A function of an extension is a superuser's, whoever made the extension.
+    -- What an extension brings is a superuser's, whoever made the extension.
     SELECT used.relation, 'extension ' || quote_ident(extname), extowner
     FROM used
     JOIN pg_depend ON classid = used.class AND objid = used.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
     JOIN pg_extension ON pg_extension.oid = refobjid
-    WHERE used.class = 'pg_proc'::REGCLASS
 ), condition AS (
-    -- Who made a trigger is not recorded, and it stays when the right to make it is taken back: its condition calls nothing of PostgreSQL's
-    -- that runs a text as SQL, changes something or tells somebody, and of functions that change something or may, only those that
-    -- everybody may call and no extension brings.
+    -- Who made a trigger is not recorded, and it stays when the right to make it is taken back. So its condition calls of PostgreSQL's
+    -- functions only those that always give the same, or just tell something; none that is given the text or the number of a type, a
+    -- table or a function, of which the catalog would know nothing. Of the tables' owner's functions, those that everybody may call.
     SELECT DISTINCT 'trigger ' || quote_ident(tgname) || ' on ' || tgrelid::REGCLASS::TEXT || ', whose condition calls '
         || pg_proc.oid::REGPROCEDURE::TEXT || ',' AS what
     FROM family
     JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal AND tgqual IS NOT NULL
     CROSS JOIN LATERAL regexp_matches(tgqual::TEXT, ':(?:funcid|opfuncid) (\d+)', 'g') AS calls (number)
     JOIN pg_proc ON pg_proc.oid = calls.number[1]::OID
-    WHERE provolatile <> 'i' AND CASE
-        WHEN pg_proc.oid < 16384 THEN proname ~ ('_to_xml|^ts_stat|^ts_rewrite|notify|^set_config|^lo_|^lo|^nextval|^setval|^currval|_file|^pg_ls_|'
-            || 'advisory|^pg_(terminate|cancel|sleep|logical|replication|reload|rotate|switch|create|promote|export|wal|backup|start|stop)')
-        ELSE NOT has_function_privilege('public', pg_proc.oid, 'EXECUTE') OR prosecdef OR EXISTS (
-            SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::REGCLASS AND objid = pg_proc.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
+    CROSS JOIN LATERAL (
+        SELECT bool_or(given IN ('cstring'::REGTYPE, 'internal'::REGTYPE)) AS is_raw,
+            bool_or(given IN ('oid'::REGTYPE, 'refcursor'::REGTYPE) OR given::REGTYPE::TEXT LIKE 'reg%') AS names_something
+        FROM unnest(proargtypes) AS given
+    ) AS arguments
+    WHERE CASE
+        WHEN pg_proc.oid >= 16384 THEN provolatile <> 'i' AND (
+            NOT has_function_privilege('public', pg_proc.oid, 'EXECUTE') OR prosecdef OR EXISTS (
+                SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::REGCLASS AND objid = pg_proc.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
+            )
         )
+        WHEN is_raw THEN TRUE
+        WHEN provolatile = 'i' THEN FALSE
+        WHEN provolatile = 's' THEN names_something OR proname ~ '_to_xml|^lo_|^ts_'
+        ELSE proname NOT IN ('clock_timestamp', 'timeofday', 'random', 'gen_random_uuid')
     END
     UNION ALL
-    -- Nor is its function one of PostgreSQL's or of an extension that does what its arguments say.
+    -- Nor is its function one of PostgreSQL's or of an extension that does what its arguments say, but for these, where they do no harm.
     SELECT DISTINCT 'trigger ' || quote_ident(tgname) || ' on ' || tgrelid::REGCLASS::TEXT || ', which calls ' || pg_proc.oid::REGPROCEDURE::TEXT || ','
     FROM family
     JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal
@@ -174,7 +182,13 @@ WITH RECURSIVE session AS (
     WHERE (pg_proc.oid < 16384 OR EXISTS (
             SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::REGCLASS AND objid = pg_proc.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
         ))
-        AND proname NOT IN ('suppress_redundant_updates_trigger', 'tsvector_update_trigger', 'tsvector_update_trigger_column', 'moddatetime', 'ts_insert_blocker')
+        AND NOT CASE proname
+            -- BEFORE UPDATE, for each row: otherwise each row fails.
+            WHEN 'suppress_redundant_updates_trigger' THEN tgtype = 19
+            -- Into any other column it would move what is counted and billed.
+            WHEN 'moddatetime' THEN tgtype = 19 AND encode(tgargs, 'escape') ~* '^((date|last)_?)?(updated|modified|changed)(_?(at|on|date|time))?\\000$'
+            ELSE proname IN ('tsvector_update_trigger', 'tsvector_update_trigger_column', 'ts_insert_blocker')
+        END
 ), found AS (
     SELECT 'schema ' || quote_ident(nspname) AS what, nspowner AS owner FROM place
     UNION ALL
@@ -201,9 +215,12 @@ WITH RECURSIVE session AS (
     SELECT 'cast ' || castsource::REGTYPE::TEXT || ' AS ' || casttarget::REGTYPE::TEXT, proowner
     FROM pg_cast
     JOIN pg_proc ON pg_proc.oid = pg_cast.castfunc
-    -- PostgreSQL's own have lower numbers.
+    -- PostgreSQL's own have lower numbers. One from or to a type of somebody else is met by nobody who does not name that type: where a
+    -- table does, the type is told. Everybody may make one to the type of a row.
     WHERE pg_cast.oid >= 16384 AND EXISTS (
         SELECT 1 FROM place JOIN pg_type ON pg_type.typnamespace = place.oid WHERE pg_type.oid IN (castsource, casttarget)
+    ) AND NOT EXISTS (
+        SELECT 1 FROM pg_type WHERE pg_type.oid IN (castsource, casttarget) AND typowner NOT IN (SELECT oid FROM trusted)
     )
 )
 -- Owned by somebody else: a thing of ours or the application's, then what such a table calls; then a right to create.

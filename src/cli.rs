@@ -14,6 +14,7 @@ mod migrate;
 mod output;
 mod price_import;
 mod prices;
+mod quarantine;
 mod reconcile;
 mod record;
 mod render;
@@ -27,9 +28,10 @@ mod shell;
 mod status;
 mod verify;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::session::{Global, Session};
@@ -102,6 +104,9 @@ enum Command {
     /// What models cost: show it, import it, find what is missing, compare
     #[command(subcommand)]
     Prices(prices::What),
+    /// What enters no total: list it, look at it, have its days looked at again, forget rows of files
+    #[command(subcommand)]
+    Quarantine(quarantine::What),
     /// Append to the seat ledger by hand, or from a script beside an SQLite database
     #[command(subcommand)]
     Record(record::What),
@@ -133,7 +138,9 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(run(cli));
+    // A library that is told nonsense by a server may panic; its message has been printed.
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(cli))))
+        .unwrap_or_else(|_| Err(anyhow!("This is a mistake in the program, or a server that does not keep to its protocol")));
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -166,6 +173,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Report(what) => report::run(Session::load(&global)?, &what).await,
         Command::Export(arguments) => export::run(&Session::load(&global)?, &arguments).await,
         Command::Prices(what) => prices::run(Session::load(&global)?, &what).await,
+        Command::Quarantine(what) => quarantine::run(Session::load(&global)?, &what).await,
         Command::Record(what) => record::run(Session::load(&global)?, &what).await,
         Command::Render(what) => render::run(&Session::load(&global)?, &what),
         Command::License(what) => license::run(&what, global.json),

@@ -110,6 +110,8 @@ pub struct Engine {
 pub struct Serve {
     pub bind: String,
     pub token: SecretString,
+    /// What applications send to record usage; it opens nothing else.
+    pub writer_token: SecretString,
     /// How long runs at work may take to end after a signal, before they are cut off.
     pub grace_seconds: u32,
 }
@@ -154,6 +156,7 @@ const KEYS: &[(&str, &str)] = &[
     ("serve.bind", "\"127.0.0.1:8080\""),
     ("serve.grace_seconds", "25"),
     ("serve.token", "\"\""),
+    ("serve.writer_token", "\"\""),
     ("usage.change_tracking", "\"ingest\""),
     ("usage.earliest_date", "\"1900-01-01\""),
     ("usage.failed", "\"bill\""),
@@ -164,7 +167,7 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 /// Keys of which no error quotes a value.
-const SECRETS: [&str; 4] = ["database.url", "notify.webhook_url", "output.url", "serve.token"];
+const SECRETS: [&str; 5] = ["database.url", "notify.webhook_url", "output.url", "serve.token", "serve.writer_token"];
 
 const CONFIG_FILE: &str = "tallyroll.toml";
 
@@ -202,7 +205,7 @@ pub fn load(
     if let Some(text) = read_text(&path)? {
         let origin = path.display().to_string();
         let table: toml::Table = toml::from_str(&text)
-            .map_err(|error| Failure::config(format!("`{origin}` is not TOML: {}", failure::toml_text(&text, &error))))?;
+            .map_err(|error| Failure::config(format!("`{origin}` is not TOML: {}", failure::toml_text_of_secrets(&text, &error))))?;
         for key in leaf_keys(&table) {
             check_known(&key, &origin)?;
             origins.insert(key, origin.clone());
@@ -312,8 +315,7 @@ fn set(builder: ConfigBuilder<DefaultState>, key: &str, text: &str) -> Result<Co
 fn setting(built: &config::Config, key: &str, origins: &BTreeMap<String, String>) -> Setting {
     let value = built.get::<Value>(key).map(|value| show(&value)).unwrap_or_default();
     let value = match key {
-        "serve.token" if !value.is_empty() => "********".to_owned(),
-        "notify.webhook_url" if !value.is_empty() => "********".to_owned(),
+        "notify.webhook_url" | "serve.token" | "serve.writer_token" if !value.is_empty() => "********".to_owned(),
         "database.url" => database_url::shown(&value),
         _ => value,
     };
@@ -444,7 +446,9 @@ mod tests {
             let error = error_of(&file.replace("URL", url), &[]);
             assert!(error.contains("output.url") && !error.contains("CanarY"), "{error}");
         }
-        for (key, value) in [("database", "url"), ("serve", "token"), ("notify", "webhook_url"), ("output", "url")] {
+        for (key, value) in
+            [("database", "url"), ("serve", "token"), ("serve", "writer_token"), ("notify", "webhook_url"), ("output", "url")]
+        {
             let error = error_of(&format!("[{key}]\n{value} = [\"CanarY\"]\n"), &[]);
             assert!(error.contains(&format!("`{key}.{value}` is not a text")) && !error.contains("CanarY"), "{error}");
         }
@@ -464,6 +468,10 @@ mod tests {
         assert!(error_of("[usage", &[]).contains("is not TOML"));
         let days = error_of("", &[("TALLYROLL__DASHBOARD__DAYS", "7,abc")]);
         assert!(days.contains("`dashboard.days` in environment `TALLYROLL__DASHBOARD__DAYS`"), "{days}");
+        for number in ["83920174650192837465019283746501", "0xdeadbeefdeadbeefdeadbeefdeadbeef", "98765432109876543210"] {
+            let told = error_of(&format!("[serve]\ntoken = {number}\n"), &[]);
+            assert!(told.contains("line 2, column 9") && !told.contains("839") && !told.contains("295") && !told.contains("987"), "{told}");
+        }
         let broken = error_of("[serve]\ntoken = \"CanarY\n", &[]);
         assert!(broken.contains("line 2, column ") && !broken.contains("CanarY"), "{broken}");
         let failure = load_with("[usage]\nsource = []", &[]).unwrap_err();

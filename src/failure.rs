@@ -140,6 +140,17 @@ pub fn toml_text(file: &str, error: &toml::de::Error) -> String {
     format!("line {line}, column {column}: {}", error.message())
 }
 
+/// As [`toml_text`], of a file with secrets: nothing of it is repeated, such as a number that TOML cannot hold.
+#[must_use]
+pub fn toml_text_of_secrets(file: &str, error: &toml::de::Error) -> String {
+    let said = toml_text(file, error);
+    match said.split_once(": ").filter(|_| said.contains('`')) {
+        Some((place, _)) if place.starts_with("line ") => format!("{place}: this is no value; a text is in quotes"),
+        Some(_) => "a value in it is none; a text is in quotes".to_owned(),
+        None => said,
+    }
+}
+
 /// The [`Failure`] in an error's chain, if there is one.
 #[must_use]
 pub fn find(error: &anyhow::Error) -> Option<&Failure> {

@@ -11,6 +11,7 @@ mod license;
 mod mapping;
 mod parquet_pages;
 mod parquet_rows;
+pub mod posted;
 mod preview;
 mod report;
 mod row;
@@ -61,7 +62,7 @@ pub async fn import_file(
     mapping: &Mapping,
     replace: Option<&str>,
 ) -> Result<ImportReport> {
-    let mut scan = Scan::open(config, path, mapping)?;
+    let mut scan = Scan::open(config, stop, path, mapping)?;
     let import_id = (mapping.target.table == USAGE.table).then(new_id);
     let mut chunk = Chunk::new(mapping.target, import_id.clone());
     let mut tx = store.begin().await?;
@@ -115,7 +116,7 @@ pub fn preview_file(
     mapping: &Mapping,
     prices: &PriceBook,
 ) -> Result<ImportReport> {
-    let mut scan = Scan::open(config, path, mapping)?;
+    let mut scan = Scan::open(config, stop, path, mapping)?;
     let mut preview = Preview::default();
     while let Some(good) = scan.next(stop, clock.now())? {
         preview.add(mapping.target, &good.values, config.usage.cost_rules(), prices);
@@ -123,6 +124,12 @@ pub fn preview_file(
     preview.mapping = mapping.shown(&scan.headers);
     scan.report.preview = Some(preview);
     scan.end()
+}
+
+/// What was read, or that a signal has come: reading ends with an error then.
+fn or_stop<T>(read: Result<T>, stop: &watch::Receiver<Option<i32>>) -> Result<T> {
+    crate::engine::stop::check_stop(stop)?;
+    read
 }
 
 /// A row that can be taken in, the columns that its file gives, and its line.
@@ -147,8 +154,8 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn open(config: &Config, path: &'a Path, mapping: &'a Mapping) -> Result<Self> {
-        let reader = file::open(path)?;
+    fn open(config: &Config, stop: &watch::Receiver<Option<i32>>, path: &'a Path, mapping: &'a Mapping) -> Result<Self> {
+        let reader = or_stop(file::open(path, stop), stop)?;
         row::check_constants(mapping)?;
         let mut scan = Self {
             path,
@@ -163,6 +170,7 @@ impl<'a> Scan<'a> {
         };
         if !scan.headers.is_empty() {
             mapping.check_headers(&scan.headers, path)?;
+            mapping.refuse_twice(&scan.headers, path)?;
             scan.report.ignored_columns = mapping.ignored(&scan.headers);
             scan.gives_figures = mapping.gives_figures(&scan.headers);
             scan.refuse_no_figures()?;
@@ -173,11 +181,10 @@ impl<'a> Scan<'a> {
     /// The next good row; `None` at the end, and where too many are bad.
     fn next(&mut self, stop: &watch::Receiver<Option<i32>>, now: DateTime<Utc>) -> Result<Option<Good>> {
         while !self.bad.are_too_many() {
-            let Some((line, record)) = self.reader.next_record(self.path)? else {
+            let Some((line, record)) = or_stop(self.reader.next_record(self.path), stop)? else {
                 self.refuse_no_figures()?;
                 break;
             };
-            crate::engine::stop::check_stop(stop)?;
             self.report.row_count += 1;
             let record = match record {
                 Ok(record) => record,

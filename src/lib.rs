@@ -25,6 +25,7 @@ pub mod operator;
 pub mod plan;
 pub mod price;
 pub mod project;
+pub mod quarantine;
 mod recent;
 pub mod reconcile;
 pub mod render;

@@ -66,6 +66,10 @@ pub async fn render(context: &Context, schedules: &BTreeMap<String, Schedule>, s
     let count = context.store.query("SELECT COUNT(*) AS event_count FROM quarantined_event", &[]).await?;
     let count = count.first().map(|row| number(row, "event_count")).transpose()?.unwrap_or(0.0);
     gauge(&mut registry, "quarantined_events", "Events that are in quarantine", count);
+    let sql = "SELECT CAST(COALESCE(SUM(unpriced_count), 0) AS BIGINT) AS event_count FROM usage_daily_total";
+    let count = context.store.query(sql, &[]).await?;
+    let count = count.first().map(|row| number(row, "event_count")).transpose()?.unwrap_or(0.0);
+    gauge(&mut registry, "unpriced_events", "Requests whose cost is not known", count);
 
     let mut text = String::new();
     encode(&mut text, &registry)?;

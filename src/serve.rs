@@ -12,6 +12,8 @@ mod login;
 mod pages;
 mod problem;
 mod query;
+mod receive;
+mod recording;
 mod router;
 mod session;
 mod states;
@@ -19,5 +21,10 @@ pub mod token;
 
 pub use self::app::{App, Starter};
 pub use self::auth::Auth;
-pub use self::pages::api_routes;
 pub use self::router::router;
+
+/// Method and path of everything below `/api/`; `docs/openapi.json` describes each.
+#[must_use]
+pub fn api_routes() -> Vec<(&'static str, &'static str)> {
+    pages::api_routes().into_iter().chain(recording::api_routes()).collect()
+}

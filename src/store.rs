@@ -11,7 +11,7 @@ pub mod lock;
 mod migrate;
 mod postgres;
 pub mod reading;
-mod recording;
+pub mod recording;
 mod run_history;
 pub mod runs;
 mod sqlite;

@@ -209,3 +209,19 @@ async fn completions_and_the_manual_page_name_every_command() {
         assert!(page.contains(command), "{command}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_settings_that_could_not_be_used() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    for (key, value, expected) in [
+        ("SERVE__BIND", "http://x:y", "`serve.bind`"),
+        ("NOTIFY__WEBHOOK_URL", "nonsense", "`notify.webhook_url`"),
+        ("NOTIFY__WEBHOOK_URL", "ftp://host/y", "`notify.webhook_url`"),
+        ("USAGE__PRICE_BOOK", "/nonexistent", "`usage.price_book` names `/nonexistent`"),
+    ] {
+        let checked = Finished::of(&fixture.command(&["check"]).env(format!("TALLYROLL__{key}"), value).output().unwrap());
+        assert!(checked.code == Some(78) && checked.stderr.contains(expected), "{key} {checked:?}");
+    }
+    fixture.write("prices.toml", "");
+    fixture.run_well(&["check"]);
+}

@@ -9,7 +9,7 @@ use tallyroll::project::Project;
 use tallyroll::store::{Create, Store};
 
 use crate::secrets::{CANARY, run_loudly};
-use crate::support::{Engine, Fixture, config_of, postgres_url};
+use crate::support::{Engine, Finished, Fixture, config_of, postgres_url};
 
 type Heard = Arc<Mutex<Vec<String>>>;
 
@@ -266,5 +266,35 @@ async fn a_misplaced_url_is_not_repeated() {
         &["export", "--to", &url],
     ] {
         run_loudly(&fixture, arguments, &[]).await;
+    }
+}
+
+/// What no PostgreSQL says, and the library that reads it does not expect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_keep_to_the_protocol_is_an_error() {
+    for answer in [
+        &b"E\0\0\0\0"[..],
+        b"E\0\0\0\x03",
+        b"R\0\0\0\x05\0",
+        b"K\0\0\0\x04",
+        b"Z\0\0\0\x04",
+        b"R\0\0\0\x0a\0\0\0\x05aa",
+        b"\xff\xff\xff\xff\xff",
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut stream = stream;
+                let mut head = [0; 1_024];
+                let _ = stream.read(&mut head);
+                let _ = stream.write_all(answer);
+            }
+        });
+        let fixture = Fixture::empty(Engine::Sqlite).await;
+        let url = format!("postgres://runner:CanarY7@{address}/app?sslmode=disable");
+        let finished = Finished::of(&fixture.command(&["status"]).env("DATABASE_URL", &url).output().unwrap());
+        assert!([Some(1), Some(75), Some(78)].contains(&finished.code), "{answer:?} {finished:?}");
+        assert!(!format!("{finished:?}").contains("CanarY7"), "{finished:?}");
     }
 }

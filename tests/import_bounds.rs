@@ -26,6 +26,8 @@ on_both_databases!(
     a_file_that_unpacks_to_gigabytes_takes_little_memory,
     a_signal_leaves_nothing,
     a_damaged_parquet_file_is_no_panic,
+    what_holds_no_rows_is_not_read_for_ever,
+    columns_that_nobody_can_tell_apart_are_refused,
 );
 
 const USER: &str = "user_id=00000000-0000-4000-8000-000000000001";
@@ -226,4 +228,58 @@ async fn a_damaged_parquet_file_is_no_panic(engine: Engine) {
         damaged += usize::from(ended.stderr.contains("is damaged in a way"));
     }
     assert!(damaged > 0);
+}
+
+async fn what_holds_no_rows_is_not_read_for_ever(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let mut packed =
+        flate2::write::GzEncoder::new(File::create(fixture.path().join("blank.jsonl.gz")).unwrap(), flate2::Compression::best());
+    for _ in 0..20 {
+        packed.write_all(&vec![b'\n'; 1 << 20]).unwrap();
+    }
+    packed.finish().unwrap();
+    for more in [&[][..], &["--dry-run"]] {
+        let refused = fixture.run(&[&["import", "usage", "blank.jsonl.gz"], more].concat());
+        assert!(refused.code == Some(65) && refused.stderr.contains("longer than 16 MiB"), "{refused:?}");
+    }
+    // Empty members of gzip are no rows either; a signal is heard among them.
+    let mut member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    member.write_all(b"").unwrap();
+    let member = member.finish().unwrap();
+    let mut file = File::create(fixture.path().join("empty.csv.gz")).unwrap();
+    file.write_all(&member.repeat(3_000_000)).unwrap();
+    let mut import = fixture.command(&["import", "usage", "empty.csv.gz"]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    if import.try_wait().unwrap().is_none() {
+        let stopped = Command::new("kill").arg(import.id().to_string()).status().unwrap();
+        assert!(stopped.success());
+        let told = std::time::Instant::now();
+        assert_eq!(import.wait().unwrap().code(), Some(143));
+        assert!(told.elapsed() < std::time::Duration::from_secs(10));
+    }
+    // What the kernel makes up is no file, whatever leads to it.
+    std::os::unix::fs::symlink("/proc/self/environ", fixture.path().join("link.csv")).unwrap();
+    let refused = fixture.run(&["import", "usage", "link.csv"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("of the kernel's") && !refused.stderr.contains("RUST_LOG"), "{refused:?}");
+    // A preview of numbers that do not add up in 64 bits.
+    let largest = i64::MAX;
+    fixture.write("large.csv", &format!("occurred_at,user_id,model,input_tokens\n{}", format!("2026-01-02,a,m,{largest}\n").repeat(2)));
+    fixture.run_well(&["import", "usage", "large.csv", "--dry-run"]);
+}
+
+async fn columns_that_nobody_can_tell_apart_are_refused(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("twice.csv", "occurred_at,user_id,input_tokens,user_id,note,note\n2026-01-02,a,1,b,x,y\n");
+    let refused = fixture.run(&["import", "usage", "twice.csv"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("two columns `user_id`"), "{refused:?}");
+    fixture.run_well(&["import", "usage", "twice.csv", "--set", "user_id=ann"]);
+    let format = "description = \"d\"\nrecognised_by = [\"a\"]\n";
+    for (more, expected) in [
+        ("[status]\nsuccess = [\"ok\"]\nerror = [\"OK\"]\n", "has two meanings"),
+        ("[adds]\ninput_tokens = [\"input_tokens\"]\n", "to itself"),
+    ] {
+        fixture.write("formats/own.toml", &format!("{format}{more}"));
+        let refused = fixture.run(&["import", "usage", "twice.csv", "--format", "own"]);
+        assert!(refused.code == Some(78) && refused.stderr.contains(expected), "{refused:?}");
+    }
 }

@@ -15,6 +15,7 @@ on_both_databases!(
     lines_are_counted_whatever_ends_them,
     what_comes_in_is_read,
     a_dry_run_changes_nothing_and_says_what_would_come,
+    a_ledger_without_ids_is_numbered_in_its_order,
 );
 
 const USER: &str = "user_id=00000000-0000-4000-8000-000000000001";
@@ -146,4 +147,33 @@ async fn a_dry_run_changes_nothing_and_says_what_would_come(engine: Engine) {
     let refused = fixture.run(&["import", "usage", "usage.csv", "--column", "occurred_at=at", "--column", "user_id=who", "--dry-run"]);
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("gives tokens or a cost"), "{}", refused.stderr);
+}
+
+async fn a_ledger_without_ids_is_numbered_in_its_order(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    // Two rows of one instant, and a row that stands there twice.
+    let ledger = "org_id,seats,occurred_at\n7,3,2026-01-01\n7,5,2026-01-02\n7,4,2026-01-02\n7,4,2026-01-02\n";
+    fixture.write("ledger.csv", ledger);
+    let import =
+        |file: &str| -> serde_json::Value { serde_json::from_str(&fixture.run_well(&["import", "seats", file, "--json"])).unwrap() };
+    assert_eq!(import("ledger.csv")["inserted_count"], 4);
+    let again = import("ledger.csv");
+    assert_eq!((&again["inserted_count"], &again["known_count"]), (&0.into(), &4.into()), "{again}");
+    let read = "SELECT seats FROM seat_usage_event ORDER BY id";
+    assert_eq!(fixture.rows(read).await, ["3", "5", "4", "4"]);
+    // One more of the equal rows, and a later one; as many rows as fill several statements.
+    fixture.write("more.csv", &format!("{ledger}7,4,2026-01-02\n{}", "8,1,2026-01-03\n".repeat(2_500)));
+    assert_eq!(import("more.csv")["inserted_count"], 2_501);
+    assert_eq!(import("more.csv")["inserted_count"], 0);
+    // What the application records comes behind.
+    let recorded = "INSERT INTO seat_usage_event (org_id, seat_type, seats, occurred_at, reason) VALUES ('9', 'total', 1, '2026-01-04T00:00:00.000000Z', 'x')";
+    fixture.execute(recorded).await;
+    assert_eq!(fixture.rows("SELECT org_id FROM seat_usage_event ORDER BY id DESC LIMIT 1").await, ["9"]);
+    // With ids, all rows have one.
+    fixture.write("ids.csv", "id,org_id,seats,occurred_at\n99999,7,1,2026-02-01\n,7,2,2026-02-01\n");
+    let refused = fixture.run(&["import", "seats", "ids.csv"]);
+    assert!(refused.code == Some(65) && refused.stderr.contains("`id` is empty"), "{refused:?}");
+    fixture.write("mixed.jsonl", "{\"id\": 99999, \"org_id\": \"7\", \"seats\": 1, \"occurred_at\": \"2026-02-01\"}\n{\"org_id\": \"7\", \"seats\": 2, \"occurred_at\": \"2026-02-01\"}\n");
+    assert_eq!(import("mixed.jsonl")["inserted_count"], 2);
+    assert_eq!(import("mixed.jsonl")["inserted_count"], 0);
 }

@@ -37,6 +37,7 @@ mod overlap;
 mod overtaken;
 mod pages;
 mod peak_seats;
+mod posted;
 mod prices;
 mod project_files;
 mod publishing;

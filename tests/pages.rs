@@ -51,7 +51,7 @@ pub async fn filled(engine: Engine) -> Fixture {
     fixture
 }
 
-pub const PAGES: [&str; 6] = ["/", "/runs", "/jobs/usage_daily/run", "/usage", "/seats", "/seats/ai/users"];
+pub const PAGES: [&str; 7] = ["/", "/runs", "/jobs/usage_daily/run", "/usage", "/quarantine", "/seats", "/seats/ai/users"];
 
 async fn every_page_answers(engine: Engine) {
     let empty = Fixture::new(engine).await;

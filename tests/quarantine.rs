@@ -12,6 +12,7 @@ on_both_databases!(
     an_event_ahead_of_the_clock_fails_no_run_and_counts_in_its_time,
     an_event_that_leaves_the_future_leaves_no_record,
     a_window_that_lost_its_rows_keeps_no_record_of_them,
+    what_is_set_aside_is_shown_and_looked_at_again,
 );
 
 const RUN: &[&str] = &["run-job", "usage_daily", "--downstream", "--as-of", "2026-04-15T00:00:00Z"];
@@ -149,4 +150,45 @@ async fn a_window_that_lost_its_rows_keeps_no_record_of_them(engine: Engine) {
     assert_eq!(fixture.number("SELECT SUM(request_count) FROM usage_daily").await, 1);
     assert!(fixture.run_well(RUN).starts_with("Nothing is due"));
     fixture.run_well(&["reconcile", "--as-of", "2026-04-15T00:00:00Z"]);
+}
+
+async fn what_is_set_aside_is_shown_and_looked_at_again(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("tallyroll.toml", "[quarantine]\nmax_ratio = 1.0\n");
+    assert!(fixture.run_well(&["quarantine", "list"]).contains("Nothing is in quarantine"));
+    let bad = fixture.log("2026-03-01T12:00:00.000000Z", &[("latency_ms", "-7"), ("user_email", "'a\u{1b}[2Jb'")]).await;
+    fixture.log("2026-03-02T12:00:00.000000Z", &[("input_tokens", "-7")]).await;
+    fixture.run_well(RUN);
+    fixture.write("spend.csv", "occurred_at,user_id,input_tokens\n2026-03-10,ann,5\n2026-03-10,,6\n");
+    fixture.run_well(&["import", "usage", "spend.csv"]);
+    let shown = fixture.run_well(&["quarantine", "list"]);
+    for part in ["negative_latency", "negative_tokens", "import:spend.csv", "`user_id` is empty", "2026-03-01", "line 3"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let lines = fixture.run_well(&["quarantine", "list", "--json", "--source", "ai_usage_log"]);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert_eq!(fixture.run_well(&["quarantine", "list", "--json", "--limit", "1"]).lines().count(), 1);
+    let one = fixture.run_well(&["quarantine", "show", &bad]);
+    assert!(one.contains("\"latency_ms\": -7") && one.contains("negative_latency") && !one.contains('\u{1b}'), "{one}");
+    // Fixed past what tracks rows: nothing is due until it is asked for.
+    let fixed = format!("UPDATE ai_usage_log SET latency_ms = 7 WHERE id = '{bad}'");
+    fixture.execute(&fixed).await;
+    fixture.execute("DELETE FROM usage_dirty_day").await;
+    fixture.run_well(RUN);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM quarantined_event WHERE source = 'ai_usage_log'").await, 2);
+    assert!(fixture.run_well(&["quarantine", "retry", "--source", "ai_usage_log"]).contains("2 days of `usage_daily` due"));
+    fixture.run_well(RUN);
+    assert_eq!(fixture.number("SELECT SUM(request_count) FROM usage_monthly_user").await, 2);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM quarantined_event WHERE source = 'ai_usage_log'").await, 1);
+    // A file's rows are forgotten, the log's are not.
+    for (arguments, expected) in [
+        (&["quarantine", "drop", "--source", "ai_usage_log"][..], "a source of the log"),
+        (&["quarantine", "drop", "--source", "import:other.csv"], "Nothing of `import:other.csv`"),
+        (&["quarantine", "show", "nothing"], "No event `nothing`"),
+    ] {
+        let refused = fixture.run(arguments);
+        assert!(refused.code == Some(2) && refused.stderr.contains(expected), "{refused:?}");
+    }
+    assert!(fixture.run_well(&["quarantine", "drop", "--source", "import:spend.csv"]).contains("1 row of"));
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM quarantined_event").await, 1);
 }

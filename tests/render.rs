@@ -337,7 +337,7 @@ async fn crontab_and_units_read_so() {
 }
 
 /// Every metric that `serve` and the text file have, with its labels.
-pub const METRICS: [(&str, &[&str]); 15] = [
+pub const METRICS: [(&str, &[&str]); 16] = [
     ("tallyroll_job_last_success_timestamp_seconds", &["job"]),
     ("tallyroll_job_last_run_duration_seconds", &["job"]),
     ("tallyroll_job_last_run_rows_in", &["job"]),
@@ -350,6 +350,7 @@ pub const METRICS: [(&str, &[&str]); 15] = [
     ("tallyroll_job_runs", &["job", "state"]),
     ("tallyroll_source_watermark_age_seconds", &["source"]),
     ("tallyroll_quarantined_events", &[]),
+    ("tallyroll_unpriced_events", &[]),
     ("tallyroll_scheduler_heartbeat_timestamp_seconds", &[]),
     ("tallyroll_wrong_tokens_total", &[]),
     ("tallyroll_build_info", &["version"]),
@@ -385,4 +386,14 @@ fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
         shown.extend(named(target["expr"].as_str().unwrap()));
     }
     assert_eq!(shown.len(), METRICS.len(), "the dashboard leaves out what there is: {shown:?}");
+}
+
+#[test]
+fn the_image_is_built_from_all_that_is_built_in() {
+    let (dockerfile, ignored) = (file("deploy/Dockerfile"), file("deploy/Dockerfile.dockerignore"));
+    for (path, _) in tallyroll::project::BUILT_IN_FILES {
+        let top = path.split('/').next().unwrap();
+        let copied = dockerfile.lines().filter(|line| line.starts_with("COPY ")).any(|line| line.split(' ').any(|word| word == top));
+        assert!(copied && ignored.lines().any(|line| line == format!("!{top}")), "{path}");
+    }
 }

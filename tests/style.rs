@@ -45,7 +45,9 @@ const OTHER_WORDS: &[(&str, &[&str])] = &[
     ("src/cli/init.rs", &["kept"]),
     ("src/cli/list_jobs.rs", &["due"]),
     ("src/cli/status.rs", &["done", "due", "failed", "kept"]),
+    ("src/cli/quarantine.rs", &["due"]),
     // The status of a usage event.
+    ("src/store/recording.rs", &["failed"]),
     ("src/demo.rs", &["failed", "success"]),
     ("src/import/target.rs", &["success"]),
     ("src/operator/usage_rollup/event_values.rs", &["success"]),

@@ -12,6 +12,7 @@ on_both_databases!(
     a_second_database_that_recorded_the_same_paths_takes_no_folder_over,
     a_month_of_another_project_is_not_taken_up,
     a_new_database_takes_the_folder_over_by_its_id,
+    an_export_replaces_no_file_of_another_project,
 );
 
 const RUN: [&str; 4] = ["run-job", "peak_seats", "--as-of", "2026-04-05T00:00:00Z"];
@@ -154,4 +155,23 @@ async fn two_databases_at_once_in_one_bucket() {
     let mut verify = winner.command(&["verify", "--as-of", "2026-04-05T00:00:00Z"]);
     let verified = Finished::of(&verify.envs(server.environment("shared")).output().unwrap());
     assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+/// Without the file at its root nothing says whose a folder is but its files.
+async fn an_export_replaces_no_file_of_another_project(engine: Engine) {
+    let (one, other) = (project(engine).await, another_project(engine).await);
+    one.run_well(&RUN);
+    other.run_well(&RUN);
+    let out = one.path().join("out");
+    fs::remove_file(out.join("_tallyroll.json")).unwrap();
+    let before = tree(&out);
+    assert_refused(&other.run(&["export", "--to", out.to_str().unwrap()]));
+    // Nor an earlier export.
+    let kept = one.path().join("kept");
+    fs::rename(out.join("peak_seats"), one.path().join("moved")).unwrap();
+    fs::create_dir(&kept).unwrap();
+    fs::rename(one.path().join("moved"), kept.join("peak_seats")).unwrap();
+    assert_refused(&other.run(&["export", "--to", kept.to_str().unwrap()]));
+    fs::rename(kept.join("peak_seats"), out.join("peak_seats")).unwrap();
+    assert!(tree(&out) == before, "a byte changed");
 }

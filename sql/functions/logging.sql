@@ -74,6 +74,11 @@ BEGIN
         RAISE EXCEPTION 'Tokens, latency and tool turns are not negative: %, %, %, %',
             NEW.input_tokens, NEW.output_tokens, NEW.latency_ms, NEW.tool_turns USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- Nor to where its costs no longer fit 64 bits.
+    IF NEW.logs_for <> 'everyone' AND GREATEST(NEW.input_tokens, NEW.output_tokens) > 10000000 THEN
+        RAISE EXCEPTION 'A request of a user has at most 10,000,000 tokens in and out each: %, %', NEW.input_tokens, NEW.output_tokens
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO {app}.ai_usage_log (
         user_id, user_email, customer_id, customer_name, request_type, session_id, input_tokens, output_tokens, model_used, latency_ms,
         tool_turns, status, error_message

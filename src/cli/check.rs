@@ -1,9 +1,12 @@
 //! `check`: every problem at once.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use clap::Args;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
+use url::Url;
 
 use super::session::{Global, Session};
 use super::{list_jobs, output};
@@ -12,6 +15,7 @@ use crate::failure::{self, Failure};
 use crate::jobs::Jobs;
 use crate::operator::window_rows::require_alone;
 use crate::operator::{self, Operator};
+use crate::project::Project;
 use crate::reconcile::results;
 use crate::serve::token;
 use crate::snapshot::storage::Storage;
@@ -36,10 +40,8 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     if let Err(error) = session.loaded.config.price_book(&session.project) {
         problems.push(explained(&error));
     }
-    let token = session.loaded.config.serve.token.expose_secret();
-    if !token.is_empty()
-        && let Err(error) = token::check(token)
-    {
+    problems.extend(unusable(&session.loaded, &session.project));
+    if let Err(error) = token::check_all(&session.loaded.config.serve) {
         problems.push(explained(&error.into()));
     }
     if let Err(error) = check_database(&session, &jobs, &mut problems).await {
@@ -64,6 +66,25 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
 /// Subscriptions that cannot be billed, and windows that somebody changed, of which so many are named.
 const SHOWN_SUBSCRIPTIONS: usize = 20;
 const SHOWN_WINDOWS: usize = 20;
+
+/// Settings that are read and could not be used.
+fn unusable(loaded: &config::Loaded, project: &Project) -> Vec<String> {
+    let config = &loaded.config;
+    let mut problems = Vec::new();
+    if config.serve.bind.parse::<SocketAddr>().is_err() {
+        problems.push("`serve.bind` is no address to listen on, such as `127.0.0.1:8080`".to_owned());
+    }
+    let webhook = config.notify.webhook_url.expose_secret();
+    let is_http = |url: &Url| ["http", "https"].contains(&url.scheme()) && url.has_host();
+    if !webhook.is_empty() && !Url::parse(webhook).is_ok_and(|url| is_http(&url)) {
+        problems.push("`notify.webhook_url` is no address that begins with `https://` or `http://`".to_owned());
+    }
+    let is_named = loaded.settings.iter().any(|setting| setting.key == "usage.price_book" && setting.origin != "default");
+    if is_named && !project.dir.join(&config.usage.price_book).exists() {
+        problems.push(format!("`usage.price_book` names `{}`, and there is no such file", config.usage.price_book));
+    }
+    problems
+}
 
 async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<String>) -> Result<()> {
     let store = session.open(Create::Never).await?;

@@ -35,8 +35,10 @@ pub(super) enum What {
         id: String,
     },
     /// Rows of the seat ledger, into `seat_usage_event`
-    #[command(after_help = "Columns: id, org_id, seat_type (`total` unless given), seats, occurred_at, reason\n\n\
-        Example:\n  tallyroll import seats ledger.csv")]
+    #[command(
+        after_help = "Columns: id (given by the database unless the file has it), org_id, seat_type (`total` unless given), seats, occurred_at, reason\n\n\
+        Example:\n  tallyroll import seats ledger.csv"
+    )]
     Seats(Arguments),
     /// Subscriptions, from files or from a signed licence; one that is there already takes what the file says now
     #[command(after_help = "Columns: id, org_id, plan, committed_seats, start_at, end_at, license_id\n\n\
@@ -201,7 +203,7 @@ async fn files(
         }
     }
     if reports.iter().any(|report| report.bad_count > 0) {
-        output::line("Bad rows are kept in `quarantined_event`; fix them and import the file again")?;
+        output::line("`tallyroll quarantine list` shows the bad rows; fix them and import the file again")?;
     }
     Ok(())
 }

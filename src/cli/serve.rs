@@ -53,9 +53,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
             .hint("set `TALLYROLL__SERVE__TOKEN_FILE` to the path of a file that holds one, or listen on 127.0.0.1")
             .into());
     }
-    if !token.is_empty() {
-        token::check(token)?;
-    }
+    token::check_all(&context.config.serve)?;
     let listener =
         TcpListener::bind(address).await.map_err(|error| Failure::config(format!("`{address}` cannot be listened on")).caused_by(error))?;
 
@@ -64,7 +62,7 @@ pub(super) async fn run(session: Session, arguments: &Arguments) -> Result<()> {
     let app = App {
         context: Arc::clone(&context),
         schedules: schedule_of,
-        auth: Auth::new(token, address.ip().is_loopback()),
+        auth: Auth::new(token, address.ip().is_loopback()).with_writer(context.config.serve.writer_token.expose_secret()),
         starter: starter(&context, &scheduler),
         heartbeat_micros: Arc::clone(&heartbeat_micros),
     };

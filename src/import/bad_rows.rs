@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::row::cut;
 use crate::clock::Clock;
+use crate::quarantine::OF_FILE;
 use crate::store::{Tx, Value};
 
 /// Bad rows that an import keeps aside, and bytes of them: past either it gives up.
@@ -45,7 +46,7 @@ impl BadRows {
 
 /// The source under which bad rows of a file are kept.
 pub(super) fn source(path: &Path) -> String {
-    format!("import:{}", path.file_name().unwrap_or_default().to_string_lossy())
+    format!("{OF_FILE}{}", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Keeps them aside, in place of what an earlier import of a file of that name left there.

@@ -11,6 +11,9 @@ use crate::store::{Tx, Value};
 const CHUNK_ROWS: usize = 1_000;
 const CHUNK_TEXT_BYTES: usize = 16 << 20;
 
+/// Where a ledger row's instant stands.
+const OCCURRED_AT: usize = 4;
+
 /// Rows on their way, all with the same columns given.
 pub(super) struct Chunk {
     target: &'static Target,
@@ -20,16 +23,19 @@ pub(super) struct Chunk {
     lines: Vec<u64>,
     rows: Vec<Vec<Value>>,
     text_bytes: usize,
+    /// Ledger rows without ids of their own so far, by all that they say.
+    seen: HashMap<String, u64>,
 }
 
 impl Chunk {
     pub(super) fn new(target: &'static Target, import_id: Option<String>) -> Self {
-        Self { target, import_id, given: Vec::new(), lines: Vec::new(), rows: Vec::new(), text_bytes: 0 }
+        Self { target, import_id, given: Vec::new(), lines: Vec::new(), rows: Vec::new(), text_bytes: 0, seen: HashMap::new() }
     }
 
     pub(super) fn is_full_for(&self, given: &[&'static str]) -> bool {
         let is_large = self.rows.len() == CHUNK_ROWS || self.text_bytes >= CHUNK_TEXT_BYTES;
-        is_large || (!self.rows.is_empty() && self.target.is_updated && self.given != given)
+        let depends = self.target.is_updated || self.target.table == SEATS.table;
+        is_large || (!self.rows.is_empty() && depends && self.given != given)
     }
 
     pub(super) fn push(&mut self, given: Vec<&'static str>, line: u64, values: Vec<Value>) {
@@ -40,12 +46,21 @@ impl Chunk {
     }
 
     pub(super) async fn insert(&mut self, tx: &mut Tx, bad: &mut BadRows) -> Result<u64> {
-        if self.target.table == SEATS.table {
-            self.refuse_taken_ids(tx, bad).await?;
-        }
         let columns: Vec<String> = self.target.fields.iter().map(|field| column(tx, field)).collect();
         let mut columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let is_numbered = self.target.table == SEATS.table && !self.given.contains(&SEATS.key[0]);
+        if is_numbered {
+            self.pass_known_rows(tx).await?;
+        } else if self.target.table == SEATS.table {
+            self.refuse_taken_ids(tx, bad).await?;
+        }
         let mut rows = std::mem::take(&mut self.rows);
+        if is_numbered {
+            columns.remove(0);
+            for row in &mut rows {
+                row.remove(0);
+            }
+        }
         if let Some(import_id) = &self.import_id {
             columns.push("import_id");
             for row in &mut rows {
@@ -55,6 +70,49 @@ impl Chunk {
         self.lines.clear();
         self.text_bytes = 0;
         tx.insert_rows(self.target.table, &columns, &rows, &self.target.on_conflict(&self.given)).await
+    }
+
+    /// Ledger rows without ids: the n-th of equal rows is there already if the ledger has n.
+    async fn pass_known_rows(&mut self, tx: &mut Tx) -> Result<()> {
+        let facts = |values: &[Value]| format!("{values:?}");
+        let columns: Vec<&str> = SEATS.fields[1..].iter().map(|field| field.column).collect();
+        let columns = columns.join(", ");
+        let mut stored: HashMap<String, u64> = HashMap::new();
+        let mut parameters: Vec<Value> = Vec::new();
+        for value in self.rows.iter().map(|row| &row[OCCURRED_AT]) {
+            if !parameters.contains(value) {
+                parameters.push(value.clone());
+            }
+        }
+        if parameters.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<String> = (1..=parameters.len()).map(|place| format!("${place}")).collect();
+        let sql = format!(
+            "SELECT {columns}, COUNT(*) AS row_count FROM seat_usage_event WHERE occurred_at IN ({}) GROUP BY {columns}",
+            places.join(", ")
+        );
+        for row in tx.query(&sql, &parameters).await? {
+            let values = [
+                row.text("org_id")?.into(),
+                row.text("seat_type")?.into(),
+                row.int("seats")?.into(),
+                row.instant("occurred_at")?.into(),
+                row.opt_text("reason")?.into(),
+            ];
+            stored.insert(facts(&values), u64::try_from(row.int("row_count")?)?);
+        }
+        let (rows, lines) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.lines));
+        for (row, line) in rows.into_iter().zip(lines) {
+            let facts = facts(&row[1..]);
+            let count = self.seen.entry(facts.clone()).or_insert(0);
+            *count += 1;
+            if *count > stored.get(&facts).copied().unwrap_or(0) {
+                self.rows.push(row);
+                self.lines.push(line);
+            }
+        }
+        Ok(())
     }
 
     /// A ledger row is known by its id: another row under the same id would be lost without a word.
@@ -91,6 +149,7 @@ impl Chunk {
     }
 }
 
-fn column(tx: &Tx, field: &Field) -> String {
+/// The column of a field in this database.
+pub(super) fn column(tx: &Tx, field: &Field) -> String {
     if field.form == Form::Usd { tx.dialect().cost_column("cost") } else { field.column.to_owned() }
 }

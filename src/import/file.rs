@@ -11,13 +11,12 @@ use anyhow::Result;
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::bounded::{self, BoundedRead, MAX_RECORD_BYTES};
 use super::parquet_rows::ParquetRows;
-use super::source::Source;
+use super::source::{self, Source, Stoppable, refuse_kernel_file};
 use crate::failure::Failure;
-use crate::fingerprint::hex;
 
 /// In place of a file: standard input.
 pub(super) const STDIN: &str = "-";
@@ -101,7 +100,7 @@ pub(super) enum Reader {
 }
 
 /// Opens a file by its extension, unpacked where that is `.gz`; `-` is what comes in by standard input.
-pub(super) fn open(path: &Path) -> Result<Reader> {
+pub(super) fn open(path: &Path, stop: &watch::Receiver<Option<i32>>) -> Result<Reader> {
     let shown = path.display();
     if path.as_os_str() == STDIN {
         return by_content(Source::begin(Box::new(io::stdin())).map_err(|error| unreadable(path, error))?, path);
@@ -114,16 +113,18 @@ pub(super) fn open(path: &Path) -> Result<Reader> {
             .into());
     }
     let file = File::open(path).map_err(cannot_open)?;
+    refuse_kernel_file(&file, path)?;
     let extension = |path: &Path| path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
     let is_packed = extension(path) == "gz";
     let kind = if is_packed { extension(&path.with_extension("")) } else { extension(path) };
-    let source = |file: File| {
+    let unpacked = |file: File| {
+        let file = Stoppable { inner: file, stop: stop.clone() };
         let bytes: Box<dyn Read + Send> = if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         Source::begin(bytes).map_err(|error| unreadable(path, error))
     };
     match kind.as_str() {
-        "csv" | "tsv" => csv_rows(source(file)?, path),
-        "jsonl" | "ndjson" => Ok(json_lines(source(file)?)),
+        "csv" | "tsv" => csv_rows(unpacked(file)?, path),
+        "jsonl" | "ndjson" => Ok(json_lines(unpacked(file)?)),
         "parquet" if !is_packed => {
             let rows = ParquetRows::open(file, path)?;
             Ok(Reader::Parquet { headers: rows.headers(), rows, line: 0 })
@@ -139,15 +140,7 @@ pub(super) fn sha256(path: &Path) -> Result<Option<String>> {
     if path.as_os_str() == STDIN {
         return Ok(None);
     }
-    let mut hash = Sha256::new();
-    let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
-    let mut bytes = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut bytes).map_err(|error| unreadable(path, error))? {
-            0 => return Ok(Some(hex(&hash.finalize()))),
-            count => hash.update(&bytes[..count]),
-        }
-    }
+    File::open(path).and_then(source::sha256).map(Some).map_err(|error| unreadable(path, error))
 }
 
 fn by_content(source: Source, path: &Path) -> Result<Reader> {
@@ -222,17 +215,24 @@ impl Reader {
                     }
                 })
             }
-            Self::JsonLines { file, line } => loop {
-                *line += 1;
-                let Some(bytes) = bounded::read_line(file).map_err(|error| unreadable(path, error))? else { return Ok(None) };
-                if bytes.len() > MAX_RECORD_BYTES {
-                    return Err(too_long(path, *line));
+            Self::JsonLines { file, line } => {
+                let (begins_at, mut blank) = (*line + 1, 0);
+                loop {
+                    *line += 1;
+                    let Some(bytes) = bounded::read_line(file).map_err(|error| unreadable(path, error))? else { return Ok(None) };
+                    if bytes.len() > MAX_RECORD_BYTES {
+                        return Err(too_long(path, *line));
+                    }
+                    let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(Some((*line, Err("not UTF-8".to_owned())))) };
+                    if !text.trim().is_empty() {
+                        return Ok(Some((*line, json_record(text))));
+                    }
+                    blank += bytes.len();
+                    if blank > MAX_RECORD_BYTES {
+                        return Err(too_long(path, begins_at));
+                    }
                 }
-                let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(Some((*line, Err("not UTF-8".to_owned())))) };
-                if !text.trim().is_empty() {
-                    return Ok(Some((*line, json_record(text))));
-                }
-            },
+            }
             Self::Parquet { headers, rows, line } => {
                 *line += 1;
                 let row = rows.next_row()?;
@@ -277,9 +277,8 @@ fn too_long(path: &Path, line: u64) -> anyhow::Error {
 
 /// A JSON object as a row.
 pub(super) fn json_record(text: &str) -> Result<Record, String> {
-    let object: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).map_err(|error| {
-        if text.trim_start().starts_with('{') { error.to_string() } else { "not a JSON object".to_owned() }
-    })?;
+    let object: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text)
+        .map_err(|error| if text.trim_start().starts_with('{') { error.to_string() } else { "not a JSON object".to_owned() })?;
     let mut headers = Vec::with_capacity(object.len());
     let mut cells = Vec::with_capacity(object.len());
     for (name, raw) in object {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use super::file::{self, Record};
 use super::instant::parse_instant;
@@ -100,6 +101,16 @@ impl Format {
             let nearest = failure::did_you_mean(unknown, USAGE.fields.iter().map(|field| field.name));
             return Err(refused(format!("there is no field `{unknown}`{nearest}")).into());
         }
+        let mut words = format.status.iter().flat_map(|(ours, theirs)| theirs.iter().map(move |word| (word, ours)));
+        let mut meant = BTreeMap::new();
+        if let Some((word, _)) =
+            words.find(|(word, ours)| meant.insert(word.to_ascii_lowercase(), *ours).is_some_and(|other| other != *ours))
+        {
+            return Err(refused(format!("the status `{word}` has two meanings")).into());
+        }
+        if let Some((field, _)) = format.adds.iter().find(|(field, parts)| parts.contains(field)) {
+            return Err(refused(format!("`adds` adds `{field}` to itself")).into());
+        }
         if format.recognised_by.is_empty() {
             return Err(refused("`recognised_by` names no header".to_owned()).into());
         }
@@ -153,7 +164,7 @@ fn recognise(formats: Vec<Format>, path: &Path) -> Result<Format> {
     if path.as_os_str() == file::STDIN {
         return Err(Failure::usage("What comes by standard input cannot be looked at first").hint(hint).into());
     }
-    let mut reader = file::open(path)?;
+    let mut reader = file::open(path, &watch::channel(None).1)?;
     let first = loop {
         match reader.next_record(path)? {
             Some((_, Ok(record))) => break Some(record),

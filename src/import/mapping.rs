@@ -109,6 +109,18 @@ impl Mapping {
         Ok(())
     }
 
+    /// Fails where a column that is used stands there twice: nobody knows which is meant.
+    pub(super) fn refuse_twice(&self, headers: &[String], path: &Path) -> Result<()> {
+        let ignored = self.ignored(headers);
+        let is_twice = |header: &&String| !ignored.contains(header) && headers.iter().filter(|other| other == header).count() > 1;
+        match headers.iter().find(is_twice) {
+            Some(header) => Err(Failure::usage(format!("`{}` has two columns `{header}`", path.display()))
+                .hint("rename one of them, or take it out")
+                .into()),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a record with these headers gives a token or a cost, where the target is of such.
     pub(super) fn gives_figures(&self, headers: &[String]) -> bool {
         let given = self.given(headers);
@@ -141,6 +153,7 @@ impl Mapping {
             match (self.constant(field), field.absent) {
                 (Some(constant), _) => format!("`{constant}` in every row"),
                 (None, Absent::Identity) => "made from the row's text".to_owned(),
+                (None, Absent::Numbered) => "given by the database".to_owned(),
                 (None, Absent::Zero) => "0 in every row".to_owned(),
                 (None, Absent::Text(text)) => format!("`{text}` in every row"),
                 (None, Absent::Null | Absent::Refused) => "-".to_owned(),

@@ -66,8 +66,8 @@ impl Preview {
         let cost = rules.cost(text("status") == Some("error"), logged, || Ok::<_, Infallible>(rate())).unwrap_or(logged);
         let usage = self.models.entry(model.to_owned()).or_default();
         usage.event_count += 1;
-        usage.input_tokens += of_event.input;
-        usage.output_tokens += of_event.output;
+        usage.input_tokens = usage.input_tokens.saturating_add(of_event.input);
+        usage.output_tokens = usage.output_tokens.saturating_add(of_event.output);
         usage.cost_nanos += i128::from(cost.total.unwrap_or(0));
         usage.unpriced_count += u64::from(cost.total.is_none());
     }

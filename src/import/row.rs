@@ -145,7 +145,8 @@ fn absent(field: &Field, mapping: &Mapping, record: &Record, seen: &mut HashMap<
         Absent::Refused => anyhow::bail!("`{}` is empty", field.name),
         Absent::Zero => 0.into(),
         Absent::Text(text) => text.into(),
-        Absent::Null => Value::Null,
+        Absent::Numbered if mapping.given(&record.headers).contains(&field.column) => anyhow::bail!("`{}` is empty", field.name),
+        Absent::Null | Absent::Numbered => Value::Null,
     })
 }
 

@@ -1,6 +1,15 @@
-//! The bytes of a file, whose first ones have been looked at.
+//! The bytes of a file, whose first ones have been looked at, until a signal comes.
 
+use std::fs::File;
 use std::io::{self, Error, ErrorKind, Read};
+use std::path::Path;
+
+use anyhow::Result;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+use crate::failure::Failure;
+use crate::fingerprint::hex;
 
 /// How much of a file is looked at before it is read: a header.
 const BEGIN_BYTES: usize = 64 << 10;
@@ -44,5 +53,43 @@ impl Read for Source {
         buffer[..count].copy_from_slice(&self.begin[self.given..self.given + count]);
         self.given += count;
         Ok(count)
+    }
+}
+
+/// A file that ends with an error once a signal has come: unpacking may read on for long without a row.
+pub(super) struct Stoppable {
+    pub(super) inner: File,
+    pub(super) stop: watch::Receiver<Option<i32>>,
+}
+
+impl Read for Stoppable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.borrow().is_some() {
+            return Err(Error::other("a signal has come"));
+        }
+        self.inner.read(buffer)
+    }
+}
+
+/// What the kernel makes up is no file of rows, and a link to it could show what this process keeps to itself.
+pub(super) fn refuse_kernel_file(file: &File, path: &Path) -> Result<()> {
+    const OF_THE_KERNEL: [i64; 2] = [0x9fa0, 0x6265_6572];
+    let kind = rustix::fs::fstatfs(file).map_err(Error::from)?.f_type;
+    #[expect(clippy::useless_conversion, reason = "its width is the platform's")]
+    if OF_THE_KERNEL.contains(&i64::from(kind)) {
+        return Err(Failure::usage(format!("`{}` is a file of the kernel's", path.display())).hint("name a file of rows").into());
+    }
+    Ok(())
+}
+
+/// The SHA-256 of what a file holds.
+pub(super) fn sha256(mut file: File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut bytes = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut bytes)? {
+            0 => return Ok(hex(&hash.finalize())),
+            count => hash.update(&bytes[..count]),
+        }
     }
 }

@@ -50,6 +50,8 @@ pub(super) enum Absent {
     Text(&'static str),
     /// Made from the row's text.
     Identity,
+    /// Given by the database, in the order of the rows.
+    Numbered,
 }
 
 const fn field(name: &'static str, form: Form, absent: Absent) -> Field {
@@ -99,11 +101,12 @@ pub static USAGE: Target = Target {
     figures: &["input_tokens", "output_tokens", "total_tokens", "cost_usd"],
 };
 
-/// Rows of the seat ledger. It is append-only: an id that is there keeps its row.
+/// Rows of the seat ledger. It is append-only: an id that is there keeps its row. Without ids the n-th of equal rows is there already if
+/// the ledger has n.
 pub static SEATS: Target = Target {
     table: "seat_usage_event",
     fields: &[
-        field("id", Form::LedgerId, Absent::Refused),
+        field("id", Form::LedgerId, Absent::Numbered),
         field("org_id", LABEL, Absent::Refused),
         field("seat_type", LABEL, Absent::Text(TOTAL)),
         field("seats", Form::Seats, Absent::Refused),

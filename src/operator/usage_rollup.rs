@@ -204,7 +204,7 @@ impl UsageRollup {
             reasons.join(", "),
             self.max_quarantined_ratio
         ))
-        .hint("see them in `quarantined_event`, fix the rows, and run the job again; the old result stays until then")
+        .hint("see them with `tallyroll quarantine list`, fix the rows, and run the job again; the old result stays until then")
         .into())
     }
 

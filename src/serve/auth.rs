@@ -1,4 +1,4 @@
-//! The token, and the session cookies signed with it.
+//! The tokens, and the session cookies signed with the one for pages.
 //!
 //! A cookie is `<expiry>.<nonce>.<HMAC>`, keyed by the token: any replica with the same token accepts it, and a new token ends all
 //! sessions. A form carries the HMAC of its session, so that another site cannot post in its name.
@@ -19,6 +19,7 @@ use crate::store::Store;
 /// The token, and a record of the wrong ones that were tried.
 pub struct Auth {
     token: String,
+    writer_token: String,
     /// Whether reading needs no token: none is set, and only this machine can connect.
     pub(super) is_open: bool,
     wrong: WrongTokens,
@@ -36,7 +37,19 @@ pub(super) enum Tried {
 impl Auth {
     #[must_use]
     pub fn new(token: &str, is_loopback: bool) -> Self {
-        Self { token: token.to_owned(), is_open: token.is_empty() && is_loopback, wrong: WrongTokens::default() }
+        let is_open = token.is_empty() && is_loopback;
+        Self { token: token.to_owned(), writer_token: String::new(), is_open, wrong: WrongTokens::default() }
+    }
+
+    /// With a token for those who record usage, and may do nothing else.
+    #[must_use]
+    pub fn with_writer(self, token: &str) -> Self {
+        Self { writer_token: token.to_owned(), ..self }
+    }
+
+    /// Whether usage can be recorded at all.
+    pub(super) fn has_writer_token(&self) -> bool {
+        !self.writer_token.is_empty()
     }
 
     /// Whether anybody can log in.
@@ -49,17 +62,26 @@ impl Auth {
         self.wrong.count()
     }
 
-    /// The HMAC of a text under the token, as URL-safe Base64.
+    /// The HMAC of a text under the token.
     fn sign(&self, text: &str) -> String {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.token.as_bytes()) else { return String::new() };
-        mac.update(text.as_bytes());
-        URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+        signed(&self.token, text)
     }
 
-    /// The only place where a token is checked. The right one always passes: it is too long to be guessed (`token.rs`), and its holder
-    /// must not be locked out by others who guess. A wrong one has to wait for its answer, or is refused.
+    /// The right one always passes: it is too long to be guessed (`token.rs`), and its holder must not be locked out by others who
+    /// guess. A wrong one has to wait for its answer, or is refused.
     pub(super) async fn try_token(&self, tried: &str, client: Option<&Client>, now: DateTime<Utc>) -> Tried {
-        if self.is_token(tried) {
+        self.held_against(&self.token, tried, client, now).await
+    }
+
+    /// As [`Self::try_token`], of those who record usage.
+    pub(super) async fn try_writer_token(&self, tried: &str, client: Option<&Client>, now: DateTime<Utc>) -> Tried {
+        self.held_against(&self.writer_token, tried, client, now).await
+    }
+
+    /// The only place where a token is checked.
+    async fn held_against(&self, token: &str, tried: &str, client: Option<&Client>, now: DateTime<Utc>) -> Tried {
+        // Both are hashed first, so that the time taken reveals neither the length nor how much of a guess was right.
+        if !token.is_empty() && bool::from(signed(token, tried).as_bytes().ct_eq(signed(token, token).as_bytes())) {
             return Tried::Right;
         }
         match self.wrong.add(client.map(|client| client.peer), now) {
@@ -69,11 +91,6 @@ impl Auth {
             }
             None => Tried::TooMany,
         }
-    }
-
-    fn is_token(&self, tried: &str) -> bool {
-        // Both are hashed first, so that the time taken reveals neither the length nor how much of a guess was right.
-        !self.token.is_empty() && bool::from(self.sign(tried).as_bytes().ct_eq(self.sign(&self.token).as_bytes()))
     }
 
     /// A new session's cookie value, valid from `now` on.
@@ -104,6 +121,13 @@ impl Auth {
         }
         Ok(Some(Session { csrf: self.sign(&format!("form {cookie}")), can_run: true, login: Some(login) }))
     }
+}
+
+/// The HMAC of a text under a key, as URL-safe Base64.
+fn signed(key: &str, text: &str) -> String {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else { return String::new() };
+    mac.update(text.as_bytes());
+    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
 #[cfg(test)]

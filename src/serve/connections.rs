@@ -8,13 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody as _};
-use axum::extract::{FromRequest as _, Request};
+use axum::extract::Request;
+use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -24,26 +20,16 @@ use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_io_timeout::TimeoutStream;
-
-use super::problem::Problem;
 
 /// The longest wait for the head of a request, from the start of the connection or the end of the previous answer.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
-/// The longest wait for the body.
-const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The longest wait for a client that does not read its answer.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of a head: proxies add cookies and headers of their own.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of a body. The largest is the login form, with the path to return to.
-pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
-
-/// How much of a body that is too large is read, and for how long, before it is refused.
-const DRAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
-const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The most connections at once, if there are enough file descriptors.
 const CONNECTIONS_MAX: u64 = 512;
@@ -234,14 +220,14 @@ pub(super) struct Client {
 
 impl Client {
     /// Keeps the connection open while this is held; none if it was closed to make room.
-    fn begin(self) -> Option<AtWork> {
+    pub(super) fn begin(self) -> Option<AtWork> {
         self.all.open().clients.get_mut(&self.id)?.waits_since = None;
         Some(AtWork(self))
     }
 }
 
 /// A request is being handled.
-struct AtWork(Client);
+pub(super) struct AtWork(Client);
 
 impl Drop for AtWork {
     fn drop(&mut self) {
@@ -258,42 +244,4 @@ impl Drop for Leaving {
     fn drop(&mut self) {
         self.0.all.open().clients.remove(&self.0.id);
     }
-}
-
-/// Receives the whole request before it is handled: a connection that waits for its client can be closed, one at work cannot.
-pub(super) async fn receive(request: Request, next: Next) -> Response {
-    let client = request.extensions().get::<Client>().cloned();
-    let (parts, body) = request.into_parts();
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        // If the connection ended while the client is still sending, it would never see the answer.
-        let _ = timeout(DRAIN_WAIT_MAX, drain(body)).await;
-        return unreceived(StatusCode::PAYLOAD_TOO_LARGE);
-    }
-    let body = match timeout(BODY_WAIT_MAX, Bytes::from_request(Request::from_parts(parts.clone(), body), &())).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(rejection)) => return unreceived(rejection.status()),
-        Err(_) => return unreceived(StatusCode::REQUEST_TIMEOUT),
-    };
-    let at_work = client.map(Client::begin);
-    if matches!(at_work, Some(None)) {
-        return unreceived(StatusCode::SERVICE_UNAVAILABLE);
-    }
-    next.run(Request::from_parts(parts, Body::from(body))).await
-}
-
-async fn drain(mut body: Body) {
-    let mut left = DRAIN_BYTES_MAX;
-    while let (Some(Ok(frame)), true) = (body.frame().await, left > 0) {
-        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-    }
-}
-
-fn unreceived(status: StatusCode) -> Response {
-    let why = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => "The body of the request is too large",
-        StatusCode::REQUEST_TIMEOUT => "The body of the request did not come in time",
-        StatusCode::SERVICE_UNAVAILABLE => "There are too many connections",
-        _ => "The body of the request cannot be read",
-    };
-    Problem::new(status, why).into_response()
 }

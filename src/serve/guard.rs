@@ -16,6 +16,7 @@ use super::auth::Tried;
 use super::html::encode;
 use super::login::NEXT_MAX;
 use super::problem::Problem;
+use super::receive;
 use super::session::{COOKIE, Session};
 
 /// Lets a request with a token or a session pass, and adds its [`Session`] to the extensions. Others get 401, or the login page.
@@ -27,10 +28,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         match app.auth.try_token(tried, parts.extensions.get(), now).await {
             Tried::Right => Session { csrf: String::new(), can_run: true, login: None },
             Tried::Wrong => return unauthorized("This token is not the right one"),
-            Tried::TooMany => {
-                let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong tokens").hint("wait a minute");
-                return ([(header::RETRY_AFTER, "60")], problem).into_response();
-            }
+            Tried::TooMany => return too_many(),
         }
     } else {
         match without_token(&app, &parts, now).await {
@@ -41,6 +39,31 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     };
     parts.extensions.insert(session);
     next.run(Request::from_parts(parts, body)).await
+}
+
+/// Lets a request with the writers' token pass, before its body is read. No cookie, nor being on this machine, is enough.
+pub(super) async fn guard_writing(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let refused = if !app.auth.has_writer_token() {
+        Problem::new(StatusCode::FORBIDDEN, "Nothing is recorded here: no token for it is set")
+            .hint("set `TALLYROLL__SERVE__WRITER_TOKEN_FILE` to the path of a file that holds one")
+            .into_response()
+    } else if let Some(tried) = bearer(&parts.headers) {
+        match app.auth.try_writer_token(tried, parts.extensions.get(), app.context.clock.now()).await {
+            Tried::Right => return next.run(Request::from_parts(parts, body)).await,
+            Tried::Wrong => unauthorized("This is not the token of those who record usage"),
+            Tried::TooMany => too_many(),
+        }
+    } else {
+        unauthorized("A bearer token is needed")
+    };
+    receive::leave_unread(body).await;
+    refused
+}
+
+fn too_many() -> Response {
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Too many wrong tokens").hint("wait a minute");
+    ([(header::RETRY_AFTER, "60")], problem).into_response()
 }
 
 /// Who sent a request that has no token.

@@ -42,6 +42,7 @@ pub(super) fn refreshing(title: &str, session: Option<&Session>, refresh_seconds
                             a href="/runs" { "Runs" }
                             a href="/usage" { "Usage" }
                             a href="/seats" { "Seats" }
+                            a href="/quarantine" { "Quarantine" }
                         }
                         @if session.login.is_some() {
                             form method="post" action="/logout" class="logout" {

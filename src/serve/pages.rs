@@ -2,6 +2,7 @@
 
 mod api;
 mod overview;
+mod quarantine;
 mod run;
 mod runs;
 mod seats;
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/runs/{id}", get(run::page))
         .route("/jobs/{job}/run", get(start::page).post(start::start))
         .route("/usage", get(usage::page))
+        .route("/quarantine", get(quarantine::page))
         .route("/seats", get(seats::page))
         .route("/seats/ai/users", get(seats::ai::page))
         .route("/seats/{subscription}", get(seats::subscription::page))
@@ -45,14 +47,14 @@ fn api() -> Vec<(&'static str, &'static str, MethodRouter<Arc<App>>)> {
         ("get", "/api/users/{id}/usage", get(api::user_usage)),
         ("get", "/api/user/dashboard", get(api::user_dashboard)),
         ("post", "/api/user/dashboard", post(api::refresh_user_dashboard)),
+        ("get", "/api/quarantine", get(quarantine::json)),
         ("get", "/api/seats", get(seats::json)),
         ("get", "/api/seats/ai/users", get(seats::ai::json)),
         ("get", "/api/seats/{subscription}", get(seats::files::file)),
     ]
 }
 
-/// Method and path of everything below `/api/`; `docs/openapi.json` describes each.
-#[must_use]
-pub fn api_routes() -> Vec<(&'static str, &'static str)> {
+/// Method and path of what the pages' token opens below `/api/`.
+pub(super) fn api_routes() -> Vec<(&'static str, &'static str)> {
     api().into_iter().map(|(method, path, _)| (method, path)).collect()
 }

@@ -1,19 +1,22 @@
 //! Which path leads where, and what answers without a page: health checks and metrics.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chrono::TimeDelta;
+use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use super::app::App;
-use super::connections::{self, BODY_BYTES_MAX};
-use super::{guard, layout, login, pages};
+use super::problem::Problem;
+use super::receive::{self, BODY_BYTES_MAX};
+use super::{guard, layout, login, pages, recording};
 use crate::metrics::Served;
 
 /// A scheduler that is silent for longer is not healthy.
@@ -29,11 +32,20 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/login", get(login::login_page).post(login::log_in))
         .merge(guarded)
         .fallback(layout::not_found)
-        .layer(middleware::from_fn(connections::receive))
+        .layer(middleware::from_fn(receive::receive))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .merge(recording::routes(&app))
+        .layer(middleware::from_fn(survive))
         .layer(middleware::from_fn(layout::render_problem))
         .layer(middleware::map_response(layout::secure))
         .with_state(app)
+}
+
+/// A library that is told nonsense by the database's server may panic: that is an answer, too.
+async fn survive(request: Request, next: Next) -> Response {
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "This could not be read this time").hint("try it again").into_response()
+    })
 }
 
 /// Guarded as the pages are; `metrics.textfile` needs no token.

@@ -1,4 +1,4 @@
-//! The token: whether it could be guessed, and what happens to those who try wrong ones.
+//! The tokens: whether one could be guessed, and what happens to those who try wrong ones.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -6,7 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::ExposeSecret as _;
 
+use crate::config::Serve;
 use crate::failure::Failure;
 
 /// The least number of characters. A limit on tries would also lock out whoever holds the right token, so no number of tries may find it.
@@ -15,11 +17,29 @@ const CHARACTERS_MIN: usize = 32;
 /// take 3.
 const NEW_CHARACTERS_MIN: usize = 16;
 
+/// Checks the tokens that are set.
+///
+/// # Errors
+/// [`Failure`] of kind config for one that could be guessed, and where the two are the same.
+pub fn check_all(serve: &Serve) -> Result<(), Failure> {
+    let (token, writer_token) = (serve.token.expose_secret(), serve.writer_token.expose_secret());
+    for (key, token) in [("serve.token", token), ("serve.writer_token", writer_token)] {
+        if !token.is_empty() {
+            check(key, token)?;
+        }
+    }
+    if !token.is_empty() && token == writer_token {
+        return Err(Failure::config("`serve.writer_token` is the same as `serve.token`, which may do more")
+            .hint("`openssl rand -hex 32` makes another one"));
+    }
+    Ok(())
+}
+
 /// Checks that a token is long and does not simply repeat itself. No program can tell whether it is random.
 ///
 /// # Errors
 /// [`Failure`] of kind config.
-pub fn check(token: &str) -> Result<(), Failure> {
+fn check(key: &str, token: &str) -> Result<(), Failure> {
     let problem = if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         "has a space or another character that no header can carry".to_owned()
     } else if token.len() < CHARACTERS_MIN {
@@ -29,7 +49,7 @@ pub fn check(token: &str) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    Err(Failure::config(format!("`serve.token` {problem}")).hint("`openssl rand -hex 32` makes one"))
+    Err(Failure::config(format!("`{key}` {problem}")).hint("`openssl rand -hex 32` makes one"))
 }
 
 /// How many characters are unpredictable: not the same as the one before, not its neighbour in the alphabet, and not a pair with it
@@ -105,7 +125,7 @@ mod tests {
             "secret token of more than thirty-two characters",
             "ünd-siebenundzwanzig-andere-zeichen",
         ] {
-            let problem = check(weak).unwrap_err();
+            let problem = check("serve.token", weak).unwrap_err();
             assert!(problem.hint.as_deref().is_some_and(|hint| hint.contains("openssl rand -hex 32")), "{weak}: {problem}");
             assert!(weak.is_empty() || !problem.to_string().contains(weak), "the token is not told");
         }
@@ -116,10 +136,10 @@ mod tests {
         let mut random = [0_u8; 32];
         for _ in 0..1_000 {
             getrandom::fill(&mut random).unwrap();
-            check(&crate::fingerprint::hex(&random)).unwrap();
+            check("serve.token", &crate::fingerprint::hex(&random)).unwrap();
         }
         for made in ["8b6f0b1e-5d0b-4a36-9d5e-2f7c1a4be093", "J7cH/2mKq0Zx+vRt9YwLdP3sEuNb5gAf", "Xk2$9!vQz@7#Lm&4wR%tB^8nJ*pC5yHd"] {
-            check(made).unwrap();
+            check("serve.token", made).unwrap();
         }
     }
 

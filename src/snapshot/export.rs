@@ -6,7 +6,9 @@ use anyhow::Result;
 
 use super::journal::SUCCESS_FILE;
 use super::storage::{Storage, require};
-use super::{FINAL_FOLDER, FINANCE_FOLDERS, PEAK_FILE, PEAK_FOLDER, csv_twin, digest, owner, parquet_file, sha256, usage_monthly};
+use super::{
+    FINAL_FOLDER, FINANCE_FOLDERS, PEAK_FILE, PEAK_FOLDER, csv_twin, digest, is_parquet, owner, parquet_file, sha256, usage_monthly,
+};
 use crate::failure::Failure;
 use crate::jobs::Jobs;
 use crate::store::Store;
@@ -39,6 +41,13 @@ pub async fn export(store: &Store, jobs: &Jobs, from: &Storage, to: &Storage) ->
         listed.insert(folder, from.list(folder).await?);
     }
     require_all(from, &published, &listed.values().flatten().map(String::as_str).collect())?;
+    // Another project's files are not replaced, whatever names them.
+    let project = owner::project_id(store).await?;
+    for path in listed.values().flatten().filter(|path| is_parquet(path)) {
+        if let Some(read) = to.get(path).await?.and_then(|there| parquet_file::read(there).ok()) {
+            owner::check_file(to, store, path, &read, project)?;
+        }
+    }
     let mut exported = Vec::new();
     for paths in listed.values_mut() {
         // What vouches for the others comes after them.

@@ -74,9 +74,12 @@ impl Store {
         let (what, owner) = (row.text("what")?, row.text("owner")?);
         let (kind, is_super) = (row.text("kind")?, row.int("is_super")? != 0);
         if kind == "condition" {
-            return Err(Failure::config(format!("The {what} at `{}` would run with the rights of whoever writes there", self.location()))
-                .hint("nobody knows who made it: drop it, or call no such function in it")
-                .into());
+            return Err(Failure::config(format!(
+                "The {what} at `{}` would run for whoever writes there, with their rights",
+                self.location()
+            ))
+            .hint("nobody knows who made it: drop it, or call no such function in it")
+            .into());
         }
         let is_right = kind == "right";
         let location = self.location();

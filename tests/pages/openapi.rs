@@ -9,14 +9,14 @@ use super::{NOW, filled};
 use crate::on_both_databases;
 use crate::support::Engine;
 use crate::support::seats::python;
-use crate::support::site::{Site, TOKEN};
+use crate::support::site::{Site, TOKEN, WRITER_TOKEN};
 
 on_both_databases!(every_answer_is_as_described);
 
 const USER: &str = "00000000-0000-4000-8000-000000000001";
 
 /// Method, path as the document names it, path as it is asked for, status.
-const ASKED: [(&str, &str, &str, u16); 38] = [
+const ASKED: [(&str, &str, &str, u16); 40] = [
     ("get", "/api/openapi.json", "", 200),
     ("get", "/api/jobs", "", 200),
     ("post", "/api/jobs/{job}/run", "/api/jobs/usage_daily/run", 202),
@@ -45,6 +45,8 @@ const ASKED: [(&str, &str, &str, u16); 38] = [
     ("post", "/api/user/dashboard", "/api/user/dashboard?user=00000000-0000-4000-8000-000000000001", 200),
     ("post", "/api/user/dashboard", "/api/user/dashboard?user=x", 400),
     ("post", "/api/user/dashboard", "/api/user/dashboard?user=00000000-0000-4000-8000-00000000dead", 404),
+    ("get", "/api/quarantine", "/api/quarantine?source=ai_usage_log", 200),
+    ("get", "/api/quarantine", "/api/quarantine?page=0", 400),
     ("get", "/api/seats", "", 200),
     ("get", "/api/seats", "/api/seats?page=x", 400),
     ("get", "/api/seats/ai/users", "/api/seats/ai/users?org=org-1", 200),
@@ -57,6 +59,23 @@ const ASKED: [(&str, &str, &str, u16); 38] = [
     ("get", "/api/seats/{subscription}", "/api/seats/..%2F..%2Fx", 404),
 ];
 
+const EVENT: &str = r#"{"event_id": "e", "user_id": "ann", "occurred_at": "2026-04-05", "input_tokens": 1}"#;
+
+/// What applications record: method, path, body, status.
+const RECORDED: [(&str, &str, &str, u16); 11] = [
+    ("post", "/api/usage-events", EVENT, 200),
+    ("post", "/api/usage-events", "[{\"event_id\": \"f\", \"user_id\": \"ann\"}, {}]", 207),
+    ("post", "/api/usage-events", r#"{"event_id": "e", "user_id": "bob"}"#, 409),
+    ("post", "/api/usage-events", "{}", 422),
+    ("post", "/api/usage-events", "{", 400),
+    ("post", "/api/chat/track", r#"{"userId": "00000000-0000-4000-8000-000000000001"}"#, 201),
+    ("post", "/api/chat/track", "{}", 422),
+    ("put", "/api/chat/track", r#"{"requestId": "CHAT", "status": "completed"}"#, 200),
+    ("put", "/api/chat/track", r#"{"requestId": "CHAT", "status": "odd"}"#, 422),
+    ("put", "/api/chat/track", r#"{"requestId": "00000000-0000-4000-8000-00000000dead"}"#, 404),
+    ("put", "/api/chat/track", "{", 400),
+];
+
 async fn every_answer_is_as_described(engine: Engine) {
     let document: Value = serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap();
     let described: BTreeSet<(String, String)> = document["paths"]
@@ -67,7 +86,8 @@ async fn every_answer_is_as_described(engine: Engine) {
         .collect();
     let routed: BTreeSet<(String, String)> = api_routes().into_iter().map(|(method, path)| (method.to_owned(), path.to_owned())).collect();
     assert_eq!(described, routed);
-    let asked: BTreeSet<(String, String)> = ASKED.iter().map(|(method, path, ..)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let asked = ASKED.iter().map(|(method, path, ..)| (method, path)).chain(RECORDED.iter().map(|(method, path, ..)| (method, path)));
+    let asked: BTreeSet<(String, String)> = asked.map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(described, asked, "each is asked for below");
 
     let fixture = filled(engine).await;
@@ -106,6 +126,21 @@ async fn every_answer_is_as_described(engine: Engine) {
             let body = if answer.header("content-type") == "application/json" { answer.text() } else { String::new() };
             lines.push(
                 json!({ "method": method, "path": path, "status": answer.status, "kind": answer.header("content-type"), "body": body })
+                    .to_string(),
+            );
+        }
+    }
+    let (writer, mut chat) = (site.with(&[("authorization", &format!("Bearer {WRITER_TOKEN}"))]), String::new());
+    for (method, path, body, status) in RECORDED {
+        let (verb, body) = (reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(), body.replace("CHAT", &chat));
+        for (who, expected) in [(&writer, status), (&site, 401), (&stranger, 401), (&open, 401)] {
+            let answer = who.send(verb.clone(), path, "application/json", &body).await;
+            assert_eq!(answer.status, expected, "{method} {path} {body}: {}", answer.text());
+            if answer.status == 201 {
+                answer.json()["requestId"].as_str().unwrap().clone_into(&mut chat);
+            }
+            lines.push(
+                json!({ "method": method, "path": path, "status": answer.status, "kind": answer.header("content-type"), "body": answer.text() })
                     .to_string(),
             );
         }

@@ -8,10 +8,10 @@ use super::{ROLES, database, drop_roles, with_roles};
 use crate::support::{Finished, Fixture};
 
 /// What the owner of the tables does, then eve, what is named, and how it goes again.
-const PLANTED: [(&str, &str, &str, &str); 15] = [
+const PLANTED: [(&str, &str, &str, &str); 22] = [
     (
         "GRANT TRIGGER ON ai_usage_log TO eve",
-        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (evil.boom('x')) \
+        "CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW WHEN (evil.boom('x')) \
              EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
         "evil.boom",
         "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
@@ -53,14 +53,14 @@ const PLANTED: [(&str, &str, &str, &str); 15] = [
     // Made of PostgreSQL's own functions alone.
     (
         "GRANT TRIGGER ON ai_usage_log TO eve",
-        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (query_to_xml('SELECT evil.act()', true, true, '') IS NULL) \
+        "CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW WHEN (query_to_xml('SELECT evil.act()', true, true, '') IS NULL) \
              EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
         "query_to_xml",
         "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
     ),
     (
         "GRANT TRIGGER ON chat_requests TO eve",
-        "CREATE TRIGGER z AFTER INSERT ON public.chat_requests FOR EACH ROW WHEN (pg_notify('evil', NEW::TEXT) IS NULL) \
+        "CREATE TRIGGER z BEFORE UPDATE ON public.chat_requests FOR EACH ROW WHEN (pg_notify('evil', NEW::TEXT) IS NULL) \
              EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
         "pg_notify",
         "DROP TRIGGER z ON chat_requests; REVOKE TRIGGER ON chat_requests FROM eve",
@@ -68,7 +68,7 @@ const PLANTED: [(&str, &str, &str, &str); 15] = [
     // Of ours, and of an extension whose arguments say what it reads.
     (
         "GRANT TRIGGER ON ai_usage_log TO eve",
-        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW \
+        "CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
              WHEN (public.remove_seat_assignment(7, ARRAY[1]::BIGINT[], 'evil') IS NULL) \
              EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
         "remove_seat_assignment",
@@ -100,7 +100,7 @@ const PLANTED: [(&str, &str, &str, &str); 15] = [
     (
         "CREATE TABLE public.whole (LIKE user_plans) PARTITION BY LIST (plan_name); ALTER TABLE whole ATTACH PARTITION user_plans DEFAULT; \
              GRANT TRIGGER ON whole, user_plans TO eve",
-        "CREATE TRIGGER z BEFORE INSERT ON public.whole FOR EACH ROW WHEN (evil.boom(NEW.plan_name)) \
+        "CREATE TRIGGER z BEFORE UPDATE ON public.whole FOR EACH ROW WHEN (evil.boom(NEW.plan_name)) \
              EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
         "evil.boom",
         "DROP TRIGGER z ON whole; ALTER TABLE whole DETACH PARTITION user_plans; DROP TABLE whole; REVOKE TRIGGER ON user_plans FROM eve",
@@ -112,6 +112,61 @@ const PLANTED: [(&str, &str, &str, &str); 15] = [
         "CREATE TRIGGER z BEFORE INSERT ON public.audit FOR EACH ROW EXECUTE FUNCTION evil.row()",
         "public.audit",
         "DROP RULE r ON user_dashboard_data; DROP TABLE audit",
+    ),
+    // Types, tables and functions that a text or a number names, of which the catalog knows nothing.
+    (
+        "GRANT TRIGGER ON ai_usage_log TO eve",
+        "CREATE DOMAIN evil.d AS pg_catalog.text CHECK (evil.boom(VALUE)); CREATE TYPE evil.c AS (x evil.d); \
+             CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
+             WHEN (record_in('(x)', to_regtype('evil.c')::oid, -1) IS NULL) EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "record_in",
+        "DROP TRIGGER z ON ai_usage_log",
+    ),
+    (
+        "",
+        "CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
+             WHEN (domain_in('x'::cstring, to_regtype('evil.d')::oid, -1) IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "domain_in",
+        "DROP TRIGGER z ON ai_usage_log",
+    ),
+    (
+        "",
+        "CREATE FUNCTION evil.lit() RETURNS evil.c LANGUAGE sql AS $$ SELECT '(y)'::evil.c $$; \
+             CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
+             WHEN (fmgr_sql_validator(to_regprocedure('evil.lit()')::oid) IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "fmgr_sql_validator",
+        "DROP TRIGGER z ON ai_usage_log",
+    ),
+    (
+        "",
+        "CREATE VIEW evil.v AS SELECT evil.boom('x'); CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
+             WHEN (table_to_xml(to_regclass('evil.v'), true, true, '') IS NULL) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "table_to_xml",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+    ),
+    // What keeps usage out, moves it, or ends what is billed.
+    (
+        "GRANT TRIGGER ON ai_usage_log TO eve",
+        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (NEW.user_id = '00000000-0000-4000-8000-00000000dead') \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "suppress_redundant_updates_trigger",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+    ),
+    (
+        "CREATE EXTENSION moddatetime SCHEMA public; GRANT TRIGGER ON subscription TO eve",
+        "CREATE TRIGGER z BEFORE UPDATE ON public.subscription FOR EACH ROW EXECUTE FUNCTION public.moddatetime(end_at)",
+        "moddatetime",
+        "DROP TRIGGER z ON subscription; DROP EXTENSION moddatetime; REVOKE TRIGGER ON subscription FROM eve",
+    ),
+    // An operator alone of an extension.
+    (
+        "GRANT CREATE ON DATABASE \"DATABASE\" TO eve",
+        "CREATE EXTENSION pg_trgm SCHEMA evil",
+        "extension pg_trgm",
+        "ALTER TABLE users DROP CONSTRAINT alike; REVOKE CREATE ON DATABASE \"DATABASE\" FROM eve",
     ),
 ];
 
@@ -125,12 +180,16 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
     fixture.execute("GRANT REFERENCES, INSERT ON ALL TABLES IN SCHEMA evil TO postgres").await;
     fixture.log("2026-03-10T10:00:00.000000Z", &[]).await;
     let commands = [&["run-job", "usage_daily", "--downstream", "--force"][..], &["status"], &["import", "usage", "none.csv"]];
+    let current = fixture.rows("SELECT current_database()").await.remove(0);
     for (owner, eves, named, undo) in PLANTED {
-        let of_eve = |sql: &str| sql.replace(" eve", &format!(" \"{eve}\""));
-        for sql in of_eve(owner).split("; ") {
+        let of_eve = |sql: &str| sql.replace(" eve", &format!(" \"{eve}\"")).replace("DATABASE\"", &format!("{current}\""));
+        for sql in of_eve(owner).split("; ").filter(|sql| !sql.is_empty()) {
             fixture.execute(sql).await;
         }
         as_role(&fixture, &eve, eves).await;
+        if named == "extension pg_trgm" {
+            fixture.execute("ALTER TABLE users ADD CONSTRAINT alike CHECK (name OPERATOR(evil.%) 'x' OR TRUE)").await;
+        }
         fixture.execute("DELETE FROM evil.trace").await;
         for who in [runner.as_str(), "postgres"] {
             assert_refused(&fixture, who, &eve, &commands, named).await;
@@ -144,6 +203,7 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
         assert_nobody_ran(&fixture, &eve, named).await;
     }
     rights_are_taken_back(&fixture, &eve).await;
+    nobody_is_kept_out_by_a_cast(&fixture, &eve, commands[0]).await;
     fixture.run_well(commands[0]);
     drop_eve(&fixture, eve).await;
     drop_roles(&fixture, &[runner]).await;
@@ -179,4 +239,74 @@ async fn rights_are_taken_back(fixture: &Fixture, eve: &str) {
          AND to_jsonb(OLD.status) IS NOT NULL) EXECUTE FUNCTION suppress_redundant_updates_trigger()";
     fixture.execute(own).await;
     fixture.run_well(&["migrate", "--roles"]);
+}
+
+/// Whoever may use the type of a row, and that is everybody, may make a cast to it, which nobody calls.
+async fn nobody_is_kept_out_by_a_cast(fixture: &Fixture, eve: &str, run: &[&str]) {
+    let cast = "CREATE TYPE evil.t AS (x pg_catalog.int4); \
+         CREATE FUNCTION evil.f(evil.t) RETURNS public.user_plans LANGUAGE sql AS 'SELECT NULL::public.user_plans'; \
+         CREATE CAST (evil.t AS public.user_plans) WITH FUNCTION evil.f(evil.t)";
+    as_role(fixture, eve, cast).await;
+    fixture.run_well(run);
+    fixture.run_well(&["migrate", "--roles"]);
+}
+
+/// What default privileges give, and what members of the roles give on.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_come_by_themselves_go() {
+    let _one_at_a_time = ROLES.lock().await;
+    let fixture = Fixture::empty(crate::support::Engine::Postgres).await;
+    let eve = eve(&fixture).await;
+    for what in ["TABLES", "SEQUENCES", "FUNCTIONS"] {
+        fixture.execute(&format!("ALTER DEFAULT PRIVILEGES GRANT ALL ON {what} TO \"{eve}\"")).await;
+    }
+    fixture.run_well(&["migrate"]);
+    // Before there are roles.
+    let may = |right: &str| format!("SELECT {right}").replace("EVE", &eve);
+    for right in [
+        "has_function_privilege('EVE', 'record_seat_change(text, text)', 'EXECUTE')",
+        "has_table_privilege('EVE', 'tallyroll_migration', 'UPDATE')",
+    ] {
+        assert_eq!(fixture.rows(&may(right)).await, ["0"], "{right}");
+    }
+    // What an administrator grants afterwards stays.
+    fixture.execute(&format!("GRANT EXECUTE ON FUNCTION record_seat_change(text, text) TO \"{eve}\"")).await;
+    fixture.run_well(&["migrate"]);
+    assert_eq!(fixture.rows(&may("has_function_privilege('EVE', 'record_seat_change(text, text)', 'EXECUTE')")).await, ["1"]);
+    super::share_roles(&fixture).await;
+    fixture.run_well(&["migrate", "--roles"]);
+    fixture.execute("GRANT SELECT ON ai_usage_summary TO tallyroll_reader WITH GRANT OPTION").await;
+    let given_on = format!("SET ROLE tallyroll_reader; GRANT SELECT ON public.ai_usage_summary TO \"{eve}\"; RESET ROLE");
+    as_role(&fixture, "postgres", &given_on).await;
+    fixture.execute(&format!("GRANT UPDATE ON SEQUENCE seat_usage_event_id_seq TO \"{eve}\"")).await;
+    fixture.execute("CREATE TABLE public.note (id UUID REFERENCES chat_requests (id) ON DELETE CASCADE)").await;
+    fixture.run_well(&["migrate", "--roles"]);
+    for right in [
+        "has_function_privilege('EVE', 'record_seat_change(text, text)', 'EXECUTE')",
+        "has_table_privilege('EVE', 'ai_usage_summary', 'SELECT')",
+        "has_table_privilege('tallyroll_reader', 'ai_usage_summary', 'SELECT WITH GRANT OPTION')",
+        "has_sequence_privilege('EVE', 'seat_usage_event_id_seq', 'UPDATE')",
+        "has_table_privilege('EVE', 'note', 'TRIGGER')",
+    ] {
+        assert_eq!(fixture.rows(&may(right)).await, ["0"], "{right}");
+    }
+    assert_eq!(fixture.rows(&may("has_table_privilege('tallyroll_reader', 'ai_usage_summary', 'SELECT')")).await, ["1"]);
+    for what in ["TABLES", "SEQUENCES", "FUNCTIONS"] {
+        fixture.execute(&format!("ALTER DEFAULT PRIVILEGES REVOKE ALL ON {what} FROM \"{eve}\"")).await;
+    }
+    drop_eve(&fixture, eve).await;
+}
+
+/// Whoever may set `session_replication_role` changes nothing of it either.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_is_append_only_where_a_session_replicates() {
+    let fixture = Fixture::new(crate::support::Engine::Postgres).await;
+    fixture.seats(1, "org", "2026-03-01T00:00:00Z", 5).await;
+    let mut session = PgConnection::connect(&fixture.url).await.unwrap();
+    session.execute("SET session_replication_role = replica").await.unwrap();
+    for sql in ["UPDATE seat_usage_event SET seats = 1", "DELETE FROM seat_usage_event", "TRUNCATE seat_usage_event"] {
+        let refused = session.execute(sql).await.unwrap_err().to_string();
+        assert!(refused.contains("append-only"), "{sql}: {refused}");
+    }
+    assert_eq!(fixture.number("SELECT SUM(seats) FROM seat_usage_event").await, 5);
 }

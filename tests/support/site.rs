@@ -20,6 +20,9 @@ use super::Fixture;
 /// Long enough that nobody guesses it.
 pub const TOKEN: &str = "7f3a9c1e5b2d8046f1c7a9e3b05d6284";
 
+/// What applications record with.
+pub const WRITER_TOKEN: &str = "9b1f64d0c7e84a52b3d9e0f15a6c7b28";
+
 /// Connections at once, so many that the tests of a flood find room.
 const CONNECTIONS: usize = 1_100;
 
@@ -62,6 +65,15 @@ pub const STARTED_RUN: &str = "00000000-0000-7000-8000-00000000beef";
 impl Site {
     /// The site as its owner sees it, with the token; an empty token is a site open to its own machine.
     pub async fn new(fixture: &Fixture, token: &str, now: &str) -> Self {
+        Self::of(fixture, Auth::new(token, true).with_writer(WRITER_TOKEN), token, now).await
+    }
+
+    /// A site that nobody records through.
+    pub async fn without_writers(fixture: &Fixture, now: &str) -> Self {
+        Self::of(fixture, Auth::new(TOKEN, true), TOKEN, now).await
+    }
+
+    async fn of(fixture: &Fixture, auth: Auth, token: &str, now: &str) -> Self {
         let project = Project::new(fixture.path());
         let jobs = Jobs::load(&project).unwrap();
         let schedules = schedule::read(&project, &jobs).unwrap().0;
@@ -82,7 +94,7 @@ impl Site {
         let app = App {
             context: Arc::new(context),
             schedules,
-            auth: Auth::new(token, true),
+            auth,
             starter: Arc::new(move |job, downstream| {
                 told.lock().unwrap().push((job.to_owned(), downstream));
                 Ok(Asked::Starts(STARTED_RUN.to_owned()))

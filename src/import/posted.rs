@@ -1,0 +1,216 @@
+//! Usage events that an application sends, each recorded once, however often it is sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use hashbrown::HashMap;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::chunk::column;
+use super::file::{Record, json_record};
+use super::mapping::Mapping;
+use super::row;
+use super::target::{Field, Form, USAGE};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::failure;
+use crate::store::{Row, Store, Tx, Value, format_instant};
+use crate::window::start_of_day;
+
+/// What became of one event.
+#[derive(Debug, Clone, Serialize)]
+pub struct Answer {
+    pub index: usize,
+    /// In HTTP's words: 200 for one that is in the log now, 409 for one whose id another event has, 422 for one that cannot be recorded,
+    /// 424 for one that was left out because of another.
+    pub status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What became of all of them, in their order.
+#[derive(Debug, Default, Serialize)]
+pub struct Posted {
+    /// Events that were not in the log before.
+    pub recorded_count: u64,
+    /// Those that were, as they were sent.
+    pub known_count: u64,
+    pub events: Vec<Answer>,
+}
+
+pub const RECORDED: u16 = 200;
+pub const CONFLICT: u16 = 409;
+pub const UNPROCESSABLE: u16 = 422;
+pub const LEFT_OUT: u16 = 424;
+
+/// Rows that are inserted, and looked up, at once.
+const AT_ONCE: usize = 500;
+
+/// Ids of events that were sent without one are names in this space (RFC 9562, version 5): of an idempotency key and a place.
+const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x6f3b_8a52_0d17_4c9e_b7a4_5e2c_91d8_3f60);
+
+/// The source of an event that names none.
+const SOURCE_NAME: &str = "application";
+
+/// An event that can be recorded.
+struct Good {
+    index: usize,
+    /// Columns that the sender gave.
+    given: BTreeSet<&'static str>,
+    values: Vec<Value>,
+}
+
+/// Records events, each a JSON object: the good ones, or, where `is_atomic`, all or none. An event without an id is known by
+/// `idempotency_key` and its place, or is a new one each time.
+///
+/// # Errors
+/// What the database says; nothing is recorded then.
+pub async fn record_events(
+    store: &Store,
+    config: &Config,
+    clock: &Clock,
+    events: &[&str],
+    idempotency_key: Option<&str>,
+    is_atomic: bool,
+) -> Result<Posted> {
+    let mapping = Mapping { target: &USAGE, columns: BTreeMap::new(), constants: BTreeMap::new(), format: None };
+    let earliest_at = start_of_day(config.usage.earliest_date, config.reporting.timezone)?;
+    let mut posted = Posted::default();
+    let mut good = Vec::new();
+    for (index, text) in events.iter().enumerate() {
+        let read = || -> Result<Good> {
+            let mut record = json_record(text).map_err(anyhow::Error::msg)?;
+            require_known(&record)?;
+            let given = mapping.given(&record.headers).into_iter().collect();
+            record.set_missing("source_name", || SOURCE_NAME.to_owned());
+            record.set_missing("occurred_at", || format_instant(clock.now()));
+            if record.get("event_id").or(record.get("id")).is_none_or(str::is_empty) {
+                record.set_missing("event_id", || event_id(idempotency_key, index));
+            }
+            let values = row::row(&mapping, &record, &mut HashMap::new(), earliest_at, clock.now())?;
+            Ok(Good { index, given, values })
+        };
+        let (status, event_id, error) = match read() {
+            Ok(event) => {
+                let event_id = event.values[EVENT_ID].to_text();
+                good.push(event);
+                (RECORDED, event_id, None)
+            }
+            Err(error) => (UNPROCESSABLE, None, Some(format!("{error:#}"))),
+        };
+        posted.events.push(Answer { index, status, event_id, error });
+    }
+    let is_whole = good.len() == events.len();
+    if good.is_empty() || (is_atomic && !is_whole) {
+        return Ok(posted.without_others());
+    }
+    let mut tx = store.begin().await?;
+    for events in good.chunks(AT_ONCE) {
+        posted.recorded_count += insert(&mut tx, events).await?;
+        let known = stored(&mut tx, events).await?;
+        for event in events {
+            let answer = &mut posted.events[event.index];
+            if !known.get(&key_of(&event.values)).is_some_and(|known| event.is(known)) {
+                answer.status = CONFLICT;
+                answer.error = Some("another event has this id".to_owned());
+            }
+        }
+    }
+    if is_atomic && posted.events.iter().any(|answer| answer.status != RECORDED) {
+        // Dropped, the transaction is rolled back.
+        return Ok(Posted { recorded_count: 0, ..posted }.without_others());
+    }
+    tx.commit().await?;
+    let in_the_log = posted.events.iter().filter(|answer| answer.status == RECORDED).count() as u64;
+    // Of two with one id in one request, the second was there already.
+    posted.known_count = in_the_log.saturating_sub(posted.recorded_count);
+    Ok(posted)
+}
+
+impl Posted {
+    /// Where nothing is recorded, the good ones were left out because of the others.
+    fn without_others(mut self) -> Self {
+        for answer in self.events.iter_mut().filter(|answer| answer.status == RECORDED) {
+            answer.status = LEFT_OUT;
+        }
+        self
+    }
+}
+
+impl Good {
+    /// Whether the row that is stored under this event's id says what was sent.
+    fn is(&self, stored: &[Value]) -> bool {
+        // The instant of an event that was sent without one is when it was first sent.
+        USAGE.fields.iter().zip(self.values.iter().zip(stored)).all(|(field, (sent, stored))| {
+            !is_compared(field) || (field.form == Form::Instant && !self.given.contains(field.column)) || sent == stored
+        })
+    }
+}
+
+/// Where the fields of the key stand in a row.
+const EVENT_ID: usize = 1;
+
+fn key_of(values: &[Value]) -> (Option<String>, Option<String>) {
+    (values[0].to_text(), values[EVENT_ID].to_text())
+}
+
+/// A database writes JSON in its own way.
+fn is_compared(field: &Field) -> bool {
+    field.form != Form::Json
+}
+
+fn event_id(idempotency_key: Option<&str>, index: usize) -> String {
+    match idempotency_key {
+        Some(key) => Uuid::new_v5(&KEY_NAMESPACE, format!("{index} {key}").as_bytes()),
+        None => Uuid::new_v4(),
+    }
+    .to_string()
+}
+
+/// A field that nobody knows is a mistake: of a file it is a column that is not used, here it is what the sender meant to record.
+fn require_known(record: &Record) -> Result<()> {
+    let Some(unknown) = record.headers.iter().find(|name| USAGE.field(name).is_none()) else { return Ok(()) };
+    let nearest = failure::did_you_mean(unknown, USAGE.fields.iter().map(|field| field.name));
+    anyhow::bail!("there is no field `{}`{nearest}", row::shorten(unknown))
+}
+
+async fn insert(tx: &mut Tx, events: &[Good]) -> Result<u64> {
+    let columns: Vec<String> = USAGE.fields.iter().map(|field| column(tx, field)).collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let rows: Vec<Vec<Value>> = events.iter().map(|event| event.values.clone()).collect();
+    tx.insert_rows(USAGE.table, &columns, &rows, &USAGE.on_conflict(&[])).await
+}
+
+/// The rows that are stored under the ids of some events.
+async fn stored(tx: &mut Tx, events: &[Good]) -> Result<BTreeMap<(Option<String>, Option<String>), Vec<Value>>> {
+    let cost = tx.dialect().pick("CAST(cost_usd * 1000000000 AS BIGINT) AS cost_nanos", "cost_nanos");
+    let compared = USAGE.fields.iter().filter(|field| is_compared(field));
+    let columns: Vec<&str> = compared.map(|field| if field.form == Form::Usd { cost } else { field.column }).collect();
+    let mut parameters = Vec::with_capacity(2 * events.len());
+    let mut places = Vec::with_capacity(events.len());
+    for event in events {
+        places.push(format!("(${}, ${})", parameters.len() + 1, parameters.len() + 2));
+        parameters.extend_from_slice(&event.values[..=EVENT_ID]);
+    }
+    let sql = format!("SELECT {} FROM usage_event WHERE (source_name, event_id) IN (VALUES {})", columns.join(", "), places.join(", "));
+    let mut rows = BTreeMap::new();
+    for row in tx.query(&sql, &parameters).await? {
+        let values = USAGE.fields.iter().map(|field| of_row(&row, field)).collect::<Result<Vec<_>>>()?;
+        rows.insert(key_of(&values), values);
+    }
+    Ok(rows)
+}
+
+/// A field of a stored row, as it is sent.
+fn of_row(row: &Row, field: &Field) -> Result<Value> {
+    Ok(match field.form {
+        Form::Json => Value::Null,
+        Form::Instant => row.instant(field.column)?.into(),
+        Form::Usd => row.opt_int("cost_nanos")?.map_or(Value::Null, Value::Nanos),
+        Form::Int | Form::LedgerId | Form::Seats => row.opt_int(field.column)?.map_or(Value::Null, Value::Int),
+        Form::Label(_) => row.opt_text(field.column)?.map_or(Value::Null, Value::Text),
+    })
+}
