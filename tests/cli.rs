@@ -225,3 +225,21 @@ async fn check_names_settings_that_could_not_be_used() {
     fixture.write("prices.toml", "");
     fixture.run_well(&["check"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_windows_are_a_line_of_log_unless_each_is_asked_for() {
+    let fixture = Fixture::new(Engine::Sqlite).await;
+    for day in 1..=20 {
+        fixture.log(&format!("2026-03-{day:02}T10:00:00.000000Z"), &[]).await;
+    }
+    let said = |more: &[&str]| {
+        let arguments = [&["run-job", "usage_daily", "--from", "2026-03-01", "--to", "2026-04-01"], more].concat();
+        let finished = Finished::of(&fixture.command(&arguments).env_remove("RUST_LOG").output().unwrap());
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        finished.stderr.lines().count()
+    };
+    assert!((1..=3).contains(&said(&[])), "{}", said(&[]));
+    assert!(said(&["-v"]) > 20);
+    assert_eq!(said(&["-q"]), 0);
+    assert_eq!(fixture.run(&["status", "-q", "-v"]).code, Some(2));
+}

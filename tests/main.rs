@@ -43,6 +43,7 @@ mod project_files;
 mod publishing;
 mod quarantine;
 mod readers;
+mod readme;
 mod reconcile;
 mod recording;
 mod render;

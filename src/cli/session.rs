@@ -22,7 +22,7 @@ use crate::engine::env::Context;
 use crate::failure::Failure;
 use crate::jobs::Jobs;
 use crate::project::Project;
-use crate::run::log::RunLog;
+use crate::run::log::{EACH_WINDOW, RunLog};
 use crate::snapshot::storage::Storage;
 use crate::store::{Create, Store};
 use crate::text_file;
@@ -45,6 +45,9 @@ pub(super) struct Global {
     /// Log errors alone, and do not report what a run, an import, `migrate`, `export` or `record` did
     #[arg(long, short = 'q', global = true)]
     pub(super) quiet: bool,
+    /// Log each window that a run writes, and on a terminal what else a run says
+    #[arg(long, short = 'v', global = true, conflicts_with = "quiet")]
+    pub(super) verbose: bool,
 }
 
 /// A loaded project.
@@ -67,7 +70,7 @@ impl Session {
         let project = Project::new(&global.project);
         let flags: Vec<(&str, SecretString)> = global.database_url.iter().map(|url| ("database.url", url.clone())).collect();
         let loaded = config::load(&project, std::env::vars_os(), &flags)?;
-        start_logging(loaded.config.log.format, global.quiet);
+        start_logging(loaded.config.log.format, global);
         Ok(Self { project, loaded, json: global.json, wide: global.wide, quiet: global.quiet })
     }
 
@@ -127,11 +130,17 @@ pub(super) fn stop_signal() -> Result<watch::Receiver<Option<i32>>> {
     Ok(receiver)
 }
 
-/// Logs go to stderr: quiet on a terminal, where a progress bar and a table say the same. They are our own lines, however loud: those
-/// of libraries repeat what was sent and answered, with the secrets in it.
-fn start_logging(format: LogFormat, quiet: bool) {
-    let level = if std::io::stderr().is_terminal() && format == LogFormat::Text { "warn" } else { "info" };
-    let filter = if quiet { EnvFilter::new("error") } else { EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level)) };
+/// Logs go to stderr: quiet on a terminal, where a progress bar and a table say the same, and without each window where people read them.
+/// They are our own lines, however loud: those of libraries repeat what was sent and answered, with the secrets in it.
+fn start_logging(format: LogFormat, global: &Global) {
+    let level = match format {
+        _ if global.quiet => "error".to_owned(),
+        LogFormat::Text if !global.verbose && std::io::stderr().is_terminal() => "warn".to_owned(),
+        LogFormat::Text if !global.verbose => format!("info,{EACH_WINDOW}=warn"),
+        LogFormat::Text | LogFormat::Json => "info".to_owned(),
+    };
+    let from_environment = || EnvFilter::try_from_default_env().ok().filter(|_| !global.quiet);
+    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(level));
     let own = || filter_fn(|metadata| metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME")));
     let filter = filter.and(own());
     let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);

@@ -15,6 +15,9 @@ use crate::clock::Clock;
 use crate::show::escaped;
 use crate::store::{Store, format_instant};
 
+/// What is said of each window: of many days it would be all that is seen.
+pub const EACH_WINDOW: &str = concat!(env!("CARGO_CRATE_NAME"), "::each_window");
+
 /// Collects what is logged inside a span `run` that has a `run_id`.
 #[derive(Debug, Default)]
 pub struct RunLog;

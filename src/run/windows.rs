@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+use super::log::EACH_WINDOW;
 use super::pass::Pass;
 use super::under_way::UnderWay;
 use super::work::Work;
@@ -85,7 +86,7 @@ async fn write(work: &Arc<Work>, plan: Plan) -> Result<BTreeMap<Window, anyhow::
             (window, Ok(written)) => {
                 work.under_way.written(&written);
                 (work.context.observe)(&Event::WindowDone { rows_in: written.rows_in });
-                tracing::info!(%window, rows_in = written.rows_in, rows_out = written.rows_out, quarantined = written.quarantined_count, "Window written");
+                tracing::info!(target: EACH_WINDOW, %window, rows_in = written.rows_in, rows_out = written.rows_out, quarantined = written.quarantined_count, "Window written");
             }
             (window, Err(error)) => {
                 failures.insert(window, error);
