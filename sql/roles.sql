@@ -292,22 +292,26 @@ BEGIN
         ALTER SCHEMA tallyroll OWNER TO tallyroll_migrator;
     END IF;
 
-    -- What is given to one of these roles is not for its members to give on.
+    -- What is given to one of these roles is not for its members to give on, nor on the source tables for anybody but the owner: what was
+    -- given on goes, to these roles as well.
     FOR v_name, v_role IN
         SELECT DISTINCT object.name, quote_ident(pg_get_userbyid(given.grantee))
         FROM (
-            SELECT 'TABLE ' || oid::REGCLASS::TEXT AS name, relowner AS owner, relacl AS acl
+            SELECT 'TABLE ' || oid::REGCLASS::TEXT AS name, relowner AS owner, acl, oid = ANY (v_family) AS is_source
             FROM pg_class
+            CROSS JOIN LATERAL (SELECT relacl AS acl UNION ALL SELECT attacl FROM pg_attribute WHERE attrelid = pg_class.oid) AS given
             WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND (relnamespace = 'tallyroll'::REGNAMESPACE OR oid = ANY (v_family)
                 OR relnamespace = to_regnamespace(quote_ident(v_application)) AND relname = 'ai_usage_summary')
             UNION ALL
-            SELECT 'FUNCTION ' || oid::REGPROCEDURE::TEXT, proowner, proacl
+            SELECT 'FUNCTION ' || oid::REGPROCEDURE::TEXT, proowner, proacl, FALSE
             FROM pg_proc
             WHERE pronamespace = 'tallyroll'::REGNAMESPACE OR oid = ANY (v_functions)
             UNION ALL
-            SELECT 'SCHEMA ' || quote_ident(nspname), nspowner, nspacl FROM pg_namespace WHERE nspname = 'tallyroll'
+            SELECT 'SCHEMA ' || quote_ident(nspname), nspowner, nspacl, FALSE FROM pg_namespace WHERE nspname = 'tallyroll'
         ) AS object, aclexplode(object.acl) AS given
-        WHERE given.is_grantable AND given.grantee <> object.owner AND given.grantee <> 0 AND pg_get_userbyid(given.grantee) = ANY (v_roles)
+        WHERE given.is_grantable AND given.grantee <> object.owner AND given.grantee <> 0
+            AND (is_source OR pg_get_userbyid(given.grantee) = ANY (v_roles))
+            AND (NOT is_source OR object.owner IN (v_owner, v_migrated_by))
     LOOP
         EXECUTE format('REVOKE GRANT OPTION FOR ALL ON %s FROM %s CASCADE', v_name, v_role);
     END LOOP;

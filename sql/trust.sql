@@ -46,7 +46,8 @@ WITH RECURSIVE session AS (
     UNION
     SELECT oid FROM pg_roles WHERE rolname = 'pg_database_owner' AND (SELECT datdba FROM here) IN (SELECT oid FROM root)
 ), family AS (
-    SELECT class.oid, class.relkind, class.relowner, class.relnamespace
+    -- Whether it is one of those that are named, or follows from one.
+    SELECT class.oid, class.relkind, class.relowner, class.relnamespace, place.is_ours OR class.relname = ANY (string_to_array($1, ',')) AS is_named
     FROM pg_class AS class
     JOIN place ON place.oid = class.relnamespace
     WHERE class.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
@@ -54,7 +55,7 @@ WITH RECURSIVE session AS (
     UNION
     -- What it inherits from (a partition has its key and its triggers from there), what inherits from it, what refers to it by a foreign
     -- key that writes when such a row goes, and where its rules write.
-    SELECT other.oid, other.relkind, other.relowner, other.relnamespace
+    SELECT other.oid, other.relkind, other.relowner, other.relnamespace, family.is_named
     FROM family
     JOIN (
         SELECT inhparent AS oid, inhrelid AS other FROM pg_inherits
@@ -147,48 +148,18 @@ WITH RECURSIVE session AS (
     FROM used
     JOIN pg_depend ON classid = used.class AND objid = used.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
     JOIN pg_extension ON pg_extension.oid = refobjid
-), condition AS (
-    -- Who made a trigger is not recorded, and it stays when the right to make it is taken back. So its condition calls of PostgreSQL's
-    -- functions only those that always give the same, or just tell something; none that is given the text or the number of a type, a
-    -- table or a function, of which the catalog would know nothing. Of the tables' owner's functions, those that everybody may call.
-    SELECT DISTINCT 'trigger ' || quote_ident(tgname) || ' on ' || tgrelid::REGCLASS::TEXT || ', whose condition calls '
-        || pg_proc.oid::REGPROCEDURE::TEXT || ',' AS what
-    FROM family
-    JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal AND tgqual IS NOT NULL
-    CROSS JOIN LATERAL regexp_matches(tgqual::TEXT, ':(?:funcid|opfuncid) (\d+)', 'g') AS calls (number)
-    JOIN pg_proc ON pg_proc.oid = calls.number[1]::OID
-    CROSS JOIN LATERAL (
-        SELECT bool_or(given IN ('cstring'::REGTYPE, 'internal'::REGTYPE)) AS is_raw,
-            bool_or(given IN ('oid'::REGTYPE, 'refcursor'::REGTYPE) OR given::REGTYPE::TEXT LIKE 'reg%') AS names_something
-        FROM unnest(proargtypes) AS given
-    ) AS arguments
-    WHERE CASE
-        WHEN pg_proc.oid >= 16384 THEN provolatile <> 'i' AND (
-            NOT has_function_privilege('public', pg_proc.oid, 'EXECUTE') OR prosecdef OR EXISTS (
-                SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::REGCLASS AND objid = pg_proc.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
-            )
-        )
-        WHEN is_raw THEN TRUE
-        WHEN provolatile = 'i' THEN FALSE
-        WHEN provolatile = 's' THEN names_something OR proname ~ '_to_xml|^lo_|^ts_'
-        ELSE proname NOT IN ('clock_timestamp', 'timeofday', 'random', 'gen_random_uuid')
-    END
-    UNION ALL
-    -- Nor is its function one of PostgreSQL's or of an extension that does what its arguments say, but for these, where they do no harm.
-    SELECT DISTINCT 'trigger ' || quote_ident(tgname) || ' on ' || tgrelid::REGCLASS::TEXT || ', which calls ' || pg_proc.oid::REGPROCEDURE::TEXT || ','
+), stranger AS (
+    -- Who made a trigger is not recorded, it stays when the right to make it is taken back, and what its condition names by a text or a
+    -- number is in no catalog. So one that is not ours is somebody's until the table's owner, who alone may, says in its comment that this
+    -- very one is meant.
+    SELECT DISTINCT quote_ident(tgname) || ' ON ' || tgrelid::REGCLASS::TEXT AS what, pg_get_triggerdef(pg_trigger.oid) AS definition,
+        encode(sha256(convert_to(pg_get_triggerdef(pg_trigger.oid), 'UTF8')), 'hex') AS digest
     FROM family
     JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal
     JOIN pg_proc ON pg_proc.oid = tgfoid
-    WHERE (pg_proc.oid < 16384 OR EXISTS (
-            SELECT 1 FROM pg_depend WHERE classid = 'pg_proc'::REGCLASS AND objid = pg_proc.oid AND refclassid = 'pg_extension'::REGCLASS AND deptype = 'e'
-        ))
-        AND NOT CASE proname
-            -- BEFORE UPDATE, for each row: otherwise each row fails.
-            WHEN 'suppress_redundant_updates_trigger' THEN tgtype = 19
-            -- Into any other column it would move what is counted and billed.
-            WHEN 'moddatetime' THEN tgtype = 19 AND encode(tgargs, 'escape') ~* '^((date|last)_?)?(updated|modified|changed)(_?(at|on|date|time))?\\000$'
-            ELSE proname IN ('tsvector_update_trigger', 'tsvector_update_trigger_column', 'ts_insert_blocker')
-        END
+    LEFT JOIN pg_description ON classoid = 'pg_trigger'::REGCLASS AND objoid = pg_trigger.oid
+    WHERE family.is_named AND NOT (tgname LIKE 'tallyroll\_%' AND pronamespace IN (SELECT oid FROM place WHERE is_ours))
+        AND COALESCE(strpos(description, 'tallyroll: accepted ' || encode(sha256(convert_to(pg_get_triggerdef(pg_trigger.oid), 'UTF8')), 'hex')), 0) = 0
 ), found AS (
     SELECT 'schema ' || quote_ident(nspname) AS what, nspowner AS owner FROM place
     UNION ALL
@@ -235,7 +206,18 @@ SELECT what || ', which ' || relation::REGCLASS::TEXT || ' uses,', pg_get_userby
 FROM called, here
 WHERE owner NOT IN (SELECT oid FROM trusted)
 UNION ALL
-SELECT what, '', 'condition', is_super FROM condition, here
+SELECT what, definition || chr(10) || digest, 'trigger', is_super FROM stranger, here
+UNION ALL
+-- What a session makes is not somebody's to put a trigger on: not even while `migrate` is at work.
+SELECT 'ALTER DEFAULT PRIVILEGES FOR ROLE ' || quote_ident(pg_get_userbyid(defaclrole)) || COALESCE(' IN SCHEMA ' || quote_ident(nspname), '')
+        || ' REVOKE TRIGGER ON TABLES FROM ' || CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
+    CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(given.grantee) END, 'default', (SELECT is_super FROM here)
+FROM pg_default_acl
+JOIN session ON session.oid = defaclrole
+LEFT JOIN pg_namespace ON pg_namespace.oid = defaclnamespace
+CROSS JOIN LATERAL aclexplode(defaclacl) AS given
+WHERE $2 = 1 AND defaclobjtype = 'r' AND given.privilege_type = 'TRIGGER' AND given.grantee NOT IN (SELECT oid FROM trusted)
+    AND (defaclnamespace = 0 OR defaclnamespace IN (SELECT oid FROM place))
 UNION ALL
 SELECT quote_ident(place.nspname), CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
     'right', (SELECT is_super FROM here)

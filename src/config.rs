@@ -1,142 +1,29 @@
 //! Settings: built-in defaults < `tallyroll.toml` < environment < flags (`docs/interface.md`, "Configuration").
 
 mod environment;
+mod settings;
+#[cfg(test)]
+mod tests;
 mod wrong_value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use anyhow::{Context, Result};
-use chrono::{Datelike, NaiveDate};
-use chrono_tz::Tz;
+use chrono::Datelike;
 use config::builder::DefaultState;
 use config::{ConfigBuilder, File, FileFormat, Value, ValueKind};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 
+pub use self::settings::{
+    Billing, ChangeTracking, Config, Dashboard, Database, Engine, History, Log, LogFormat, Metrics, Notify, Output, Quarantine, Reporting,
+    Serve, Usage,
+};
 use crate::failure::{self, Failure};
 use crate::price::book::PriceBook;
-use crate::price::{CostRules, FailedRequests, Pricing, file as price_file};
+use crate::price::{Pricing, file as price_file};
 use crate::project::{Project, read_text};
 use crate::store::url as database_url;
-
-/// Effective settings of one process.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    pub database: Database,
-    pub output: Output,
-    pub reporting: Reporting,
-    pub billing: Billing,
-    pub dashboard: Dashboard,
-    pub usage: Usage,
-    pub quarantine: Quarantine,
-    pub engine: Engine,
-    pub serve: Serve,
-    pub log: Log,
-    pub metrics: Metrics,
-    pub notify: Notify,
-    pub history: History,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct History {
-    /// Runs older than this are forgotten; those of billing jobs that went well never are.
-    pub keep_days: u32,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Database {
-    pub url: SecretString,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Output {
-    /// Without credentials: [`load`] takes no other.
-    pub url: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Reporting {
-    pub timezone: Tz,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Billing {
-    pub grace_hours: u32,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Dashboard {
-    /// The spans that the job `usage_dashboard` keeps.
-    pub days: Vec<u32>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Usage {
-    pub sources: Vec<String>,
-    pub pricing: Pricing,
-    pub failed: FailedRequests,
-    pub change_tracking: ChangeTracking,
-    /// Events before it are quarantined.
-    pub earliest_date: NaiveDate,
-    pub lookback_days: u32,
-    pub price_book: String,
-}
-
-/// How a changed day is found (`docs/semantics.md` section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChangeTracking {
-    /// By the ingest watermark and the triggers that Tallyroll installs.
-    Ingest,
-    /// The last `usage.lookback_days` days are redone at every run.
-    Lookback,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Quarantine {
-    pub max_ratio: f64,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Engine {
-    pub windows_at_once: u32,
-    pub lock_lease_seconds: u32,
-    pub batch_rows: u32,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Serve {
-    pub bind: String,
-    pub token: SecretString,
-    /// What applications send to record usage; it opens nothing else.
-    pub writer_token: SecretString,
-    /// How long runs at work may take to end after a signal, before they are cut off.
-    pub grace_seconds: u32,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Log {
-    pub format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Metrics {
-    pub textfile: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Notify {
-    pub webhook_url: SecretString,
-}
 
 /// Every key, with its default as TOML.
 const KEYS: &[(&str, &str)] = &[
@@ -233,13 +120,6 @@ pub fn load(
     let config: Config = built.try_deserialize().map_err(|error| wrong_value(&error, &origins))?;
     check_ranges(&config, &origins)?;
     Ok(Loaded { config, settings })
-}
-
-impl Usage {
-    #[must_use]
-    pub fn cost_rules(&self) -> CostRules {
-        CostRules { pricing: self.pricing, failed: self.failed }
-    }
 }
 
 impl Config {
@@ -386,96 +266,5 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
             Err(Failure::config(format!("`{key}` in {origin} {rule}")).into())
         }
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn load_with(file: &str, environment: &[(&str, &str)]) -> Result<Loaded> {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(CONFIG_FILE), file).unwrap();
-        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
-        load(&Project::new(dir.path()), environment, &[])
-    }
-
-    fn error_of(file: &str, environment: &[(&str, &str)]) -> String {
-        format!("{:#}", load_with(file, environment).unwrap_err())
-    }
-
-    #[test]
-    fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
-        let file = "[usage]\nlookback_days = 5\npricing = \"price_book\"\n";
-        let loaded = load_with(file, &[("TALLYROLL__USAGE__LOOKBACK_DAYS", "9"), ("TALLYROLL__USAGE__SOURCES", "a, b")]).unwrap();
-        assert_eq!(loaded.config.usage.lookback_days, 9);
-        assert_eq!(loaded.config.usage.pricing, Pricing::PriceBook);
-        assert_eq!(loaded.config.usage.sources, ["a", "b"]);
-        assert_eq!(loaded.config.billing.grace_hours, 72);
-        let origin = |key: &str| loaded.settings.iter().find(|setting| setting.key == key).unwrap().origin.clone();
-        assert_eq!(origin("usage.lookback_days"), "environment `TALLYROLL__USAGE__LOOKBACK_DAYS`");
-        assert!(origin("usage.pricing").ends_with(CONFIG_FILE));
-        assert_eq!(origin("billing.grace_hours"), "default");
-    }
-
-    #[test]
-    fn secrets_come_from_files_and_are_never_shown() {
-        let secret = tempfile::NamedTempFile::new().unwrap();
-        fs::write(secret.path(), "postgres://app:p@ss:w0rd@db.internal/usage\n").unwrap();
-        let loaded = load_with("", &[("DATABASE_URL_FILE", secret.path().to_str().unwrap())]).unwrap();
-        assert_eq!(loaded.config.database.url.expose_secret(), "postgres://app:p@ss:w0rd@db.internal/usage");
-        let shown = loaded.settings.iter().find(|setting| setting.key == "database.url").unwrap();
-        assert_eq!(shown.value, "postgres://app@db.internal:5432/usage");
-        assert!(!format!("{:?}", loaded.config).contains("w0rd"));
-    }
-
-    #[test]
-    fn a_wrong_secret_is_not_quoted() {
-        let file = "[output]\nurl = \"URL\"\n";
-        for url in [
-            "s3://AKIA:CanarY@bucket/x",
-            "s3://AKIA/CanarY@bucket",
-            "s3://CanarY:x/y",
-            "s3://b?secret=CanarY",
-            "s3://b/a//CanarY",
-            "gs://CanarY",
-            "k:CanarY@b/x",
-        ] {
-            let error = error_of(&file.replace("URL", url), &[]);
-            assert!(error.contains("output.url") && !error.contains("CanarY"), "{error}");
-        }
-        for (key, value) in
-            [("database", "url"), ("serve", "token"), ("serve", "writer_token"), ("notify", "webhook_url"), ("output", "url")]
-        {
-            let error = error_of(&format!("[{key}]\n{value} = [\"CanarY\"]\n"), &[]);
-            assert!(error.contains(&format!("`{key}.{value}` is not a text")) && !error.contains("CanarY"), "{error}");
-        }
-        for environment in [("DATABASE_URL_FILE", "/nowhere/CanarY"), ("TALLYROLL__SERVE__TOKEN_FILE", "CanarY")] {
-            let error = error_of("", &[environment]);
-            assert!(error.contains(environment.0) && !error.contains("CanarY"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_setting_names_its_key_its_origin_and_the_nearest_key() {
-        assert!(error_of("[usage]\nsource = []", &[]).contains("Unknown key `usage.source` in"));
-        assert!(error_of("", &[("TALLYROLL__DATABASE__ULR", "x")]).contains("environment `TALLYROLL__DATABASE__ULR`"));
-        assert!(error_of("[billing]\ngrace_hours = \"long\"", &[]).contains("grace_hours"));
-        assert!(error_of("[reporting]\ntimezone = \"Mars/Olympus\"", &[]).contains("Mars/Olympus"));
-        assert!(error_of("[quarantine]\nmax_ratio = 2.0", &[]).contains("between 0 and 1"));
-        assert!(error_of("[usage", &[]).contains("is not TOML"));
-        let days = error_of("", &[("TALLYROLL__DASHBOARD__DAYS", "7,abc")]);
-        assert!(days.contains("`dashboard.days` in environment `TALLYROLL__DASHBOARD__DAYS`"), "{days}");
-        for number in ["83920174650192837465019283746501", "0xdeadbeefdeadbeefdeadbeefdeadbeef", "98765432109876543210"] {
-            let told = error_of(&format!("[serve]\ntoken = {number}\n"), &[]);
-            assert!(told.contains("line 2, column 9") && !told.contains("839") && !told.contains("295") && !told.contains("987"), "{told}");
-        }
-        let broken = error_of("[serve]\ntoken = \"CanarY\n", &[]);
-        assert!(broken.contains("line 2, column ") && !broken.contains("CanarY"), "{broken}");
-        let failure = load_with("[usage]\nsource = []", &[]).unwrap_err();
-        assert_eq!(failure::exit_code(&failure), 78);
-        assert_eq!(failure::find(&failure).unwrap().hint.as_deref(), Some("did you mean `usage.sources`?"));
     }
 }

@@ -144,7 +144,8 @@ pub fn toml_text(file: &str, error: &toml::de::Error) -> String {
 #[must_use]
 pub fn toml_text_of_secrets(file: &str, error: &toml::de::Error) -> String {
     let said = toml_text(file, error);
-    match said.split_once(": ").filter(|_| said.contains('`')) {
+    let quotes = ["integer `", "float `", "string \"", "boolean `"].iter().any(|kind| said.contains(kind));
+    match said.split_once(": ").filter(|_| quotes) {
         Some((place, _)) if place.starts_with("line ") => format!("{place}: this is no value; a text is in quotes"),
         Some(_) => "a value in it is none; a text is in quotes".to_owned(),
         None => said,

@@ -81,6 +81,14 @@ pub struct Tokens {
     pub reasoning: i64,
 }
 
+impl Tokens {
+    /// Whether a price can be put on them: of an event that logged a total alone nobody knows what was in and what out.
+    #[must_use]
+    pub fn can_be_rated(&self, total: Option<i64>) -> bool {
+        self.input != 0 || self.output != 0 || total.unwrap_or(0) == 0
+    }
+}
+
 /// Nano-USD for one million tokens of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rates {
@@ -119,9 +127,8 @@ impl Rates {
 /// What a price is of. Of two that are of an event, the one that says more counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PriceKey {
-    /// A model's whole name, or how names begin and a `*`.
+    /// A model's whole name, or how names begin and a `*`; `provider/model` for one of a provider.
     pub model: String,
-    pub provider: Option<String>,
     pub service_tier: Option<String>,
     /// Events of more input tokens than that, whole.
     pub above_input_tokens: Option<i64>,
@@ -131,38 +138,35 @@ pub struct PriceKey {
 const STANDARD: &str = "standard";
 const ALSO_STANDARD: [&str; 4] = ["", "auto", "default", "on_demand"];
 
+/// A tier by its one name.
+fn tier_of(text: &str) -> String {
+    let tier = text.trim().to_ascii_lowercase();
+    if ALSO_STANDARD.contains(&tier.as_str()) { STANDARD.to_owned() } else { tier }
+}
+
+/// How much a price says: characters of the model's name (all that there can be, where it is the whole name), whether it names the
+/// provider, whether the tier, and the size.
+type Specificity = (usize, bool, bool, Option<i64>);
+
 impl PriceKey {
     /// How much a price says of an event's model, provider and tier, as far as it is a price of it: more is more specific.
-    fn specificity(&self, model: &str, provider: Option<&str>, service_tier: Option<&str>) -> Option<(usize, bool, bool, Option<i64>)> {
-        if self.provider.is_some() && self.provider.as_deref() != provider {
+    fn specificity(&self, model: &str, provider: Option<&str>, service_tier: Option<&str>) -> Option<Specificity> {
+        if self.service_tier.as_deref().is_some_and(|own| own != tier_of(service_tier.unwrap_or_default())) {
             return None;
         }
-        let tier = service_tier.map(str::to_ascii_lowercase).filter(|tier| !ALSO_STANDARD.contains(&tier.as_str()));
-        if self.service_tier.as_deref().is_some_and(|own| own != tier.as_deref().unwrap_or(STANDARD)) {
-            return None;
-        }
-        let (named, is_of_provider) = self
-            .named(model)
-            .map(|named| (named, self.provider.is_some()))
-            .or_else(|| provider.and_then(|provider| Some((self.named_of(provider, model)?, true))))?;
+        let of_provider = || self.model.strip_prefix(provider?)?.strip_prefix('/');
+        let (named, is_of_provider) = named(&self.model, model)
+            .map(|named| (named, false))
+            .or_else(|| of_provider().and_then(|own| named(own, model)).map(|named| (named, true)))?;
         Some((named, is_of_provider, self.service_tier.is_some(), self.above_input_tokens))
     }
+}
 
-    /// How many characters of a model's name this one gives; all that there can be where it is the whole name.
-    fn named(&self, model: &str) -> Option<usize> {
-        match self.model.strip_suffix('*') {
-            Some(beginning) => model.starts_with(beginning).then_some(beginning.len()),
-            None => (self.model == model).then_some(usize::MAX),
-        }
-    }
-
-    /// As [`Self::named`], of a price that is called `provider/model`.
-    fn named_of(&self, provider: &str, model: &str) -> Option<usize> {
-        let own = self.model.strip_prefix(provider)?.strip_prefix('/')?;
-        match own.strip_suffix('*') {
-            Some(beginning) => model.starts_with(beginning).then_some(beginning.len()),
-            None => (own == model).then_some(usize::MAX),
-        }
+/// How many characters of a model's name a price gives; all that there can be where it is the whole name.
+fn named(price: &str, model: &str) -> Option<usize> {
+    match price.strip_suffix('*') {
+        Some(beginning) => model.starts_with(beginning).then_some(beginning.len()),
+        None => (price == model).then_some(usize::MAX),
     }
 }
 

@@ -10,10 +10,12 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::failure::Failure;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::failure::{Failure, Kind};
 use crate::job::OperatorKind;
 use crate::jobs::Jobs;
-use crate::store::{Row, Store, Tx, Value};
+use crate::store::{Row, Store, Tx, Value, lock};
 use crate::window::{Window, WindowKind};
 
 /// What stands before the name of a file whose rows were not imported.
@@ -31,7 +33,7 @@ pub struct Quarantined {
     pub payload: Json,
 }
 
-/// How many of a source are set aside for one reason. Rows of files have a reason each, in words.
+/// How many of a source are set aside for one reason. Rows of a file have a reason each, in words, and are counted together.
 #[derive(Debug, Serialize)]
 pub struct Count {
     pub source: String,
@@ -62,8 +64,9 @@ fn read(row: &Row) -> Result<Quarantined> {
 /// What the database says.
 pub async fn counts(tx: &mut Tx) -> Result<Vec<Count>> {
     let sql = "SELECT source, reason, COUNT(*) AS event_count, MIN(usage_date) AS first_date, MAX(usage_date) AS last_date \
-         FROM quarantined_event GROUP BY source, reason ORDER BY COUNT(*) DESC, source, reason";
-    let rows = tx.query(sql, &[]).await?;
+         FROM (SELECT source, CASE WHEN source LIKE $1 THEN $2 ELSE reason END AS reason, usage_date FROM quarantined_event) AS event \
+         GROUP BY source, reason ORDER BY COUNT(*) DESC, source, reason";
+    let rows = tx.query(sql, &[format!("{OF_FILE}%").into(), "not imported".into()]).await?;
     let date = |row: &Row, name: &str| if *row.get(name)? == Value::Null { Ok(None) } else { row.date(name).map(Some) };
     rows.iter()
         .map(|row| {
@@ -109,20 +112,27 @@ pub async fn of_id(tx: &mut Tx, event_id: &str) -> Result<Vec<Quarantined>> {
 /// Makes the days of the log's quarantined events due, of one source where it is named; which, by job.
 ///
 /// # Errors
-/// What the database says.
-pub async fn retry(tx: &mut Tx, jobs: &Jobs, source: Option<&str>, timezone: &str) -> Result<BTreeMap<String, Vec<NaiveDate>>> {
+/// [`Failure`] of kind locked where a run of the job is at work, which may have read the days already; what the database says.
+pub async fn retry(store: &Store, config: &Config, jobs: &Jobs, source: Option<&str>) -> Result<BTreeMap<String, Vec<NaiveDate>>> {
+    let mut tx = store.begin().await?;
     let sql = "SELECT DISTINCT usage_date FROM quarantined_event \
          WHERE usage_date IS NOT NULL AND (CAST($1 AS TEXT) IS NULL OR source = $1) ORDER BY usage_date";
     let rows = tx.query(sql, &[source.map(str::to_owned).into()]).await?;
     let days = rows.iter().map(|row| row.date("usage_date")).collect::<Result<Vec<_>>>()?;
     let mut due = BTreeMap::new();
     for job in jobs.iter().filter(|job| job.operator == OperatorKind::UsageRollup && !days.is_empty()) {
+        if let Some(holder) = lock::holder(store, &Clock::system(), &job.name, config.engine.lock_lease_seconds).await? {
+            return Err(Failure::new(Kind::Locked, format!("Job `{}` is at work: {}", job.name, holder.shown))
+                .hint("it may have read the rows before they were fixed: ask again when it has ended")
+                .into());
+        }
         let window =
             |day: &NaiveDate| Ok((Window::containing(WindowKind::Day, *day)?, "its quarantined events are to be tried again".to_owned()));
         let windows = days.iter().map(window).collect::<Result<Vec<_>>>()?;
-        tx.mark_due(&job.name, &windows, timezone).await?;
+        tx.mark_due(&job.name, &windows, config.reporting.timezone.name()).await?;
         due.insert(job.name.clone(), days.clone());
     }
+    tx.commit().await?;
     Ok(due)
 }
 

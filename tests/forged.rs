@@ -184,7 +184,7 @@ async fn a_forged_monthly_file_is_named(engine: Engine) {
 /// Revision 2 of a month with one row: subscription `a` of revision 1, as `change` has it.
 fn forge_revision(fixture: &Fixture, change: impl Fn(&mut PeakRow<'static>)) {
     let read = parquet_file::read(fs::read(revision(fixture, 1).join("peak_seats.parquet")).unwrap().into()).unwrap();
-    let rows = peak_row::rows(&read.batches).unwrap();
+    let rows = peak_row::read::rows(&read.batches).unwrap();
     let sealed = rows.into_iter().find(|row| row.subscription_id == "a").unwrap();
     let (peak_seats, overage_seats) = (sealed.month.peak_seats, sealed.overage_seats().unwrap());
     assert!(overage_seats > 0);

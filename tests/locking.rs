@@ -91,6 +91,7 @@ async fn a_paused_process_that_resumes_writes_nothing() {
     // The trigger makes each window slow, so that the pause falls between the first and the last.
     fixture.execute("CREATE FUNCTION slow() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END'").await;
     fixture.execute("CREATE TRIGGER slow AFTER INSERT ON usage_daily FOR EACH STATEMENT EXECUTE FUNCTION slow()").await;
+    fixture.accept_triggers().await;
     let first = fixture.command(RUN).spawn().unwrap();
     let pid = rustix_pid(first.id());
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -72,6 +72,18 @@ async fn events_are_recorded_once(engine: Engine) {
     // Without a key each is another event.
     assert_eq!(counts(&post(&site, &batch).await), (200, json!(2), json!(0)));
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_event WHERE user_id = 'bob'").await, 4);
+    // An event's instant under its other name counts, and one that is null is not given.
+    for (id, instant) in [("old", json!("2026-03-10T10:00:00Z")), ("none", json!(null)), ("empty", json!(""))] {
+        let name = if id == "old" { "created_at" } else { "occurred_at" };
+        let event = json!({ "id": id, "event_id": "", name: instant, "user_id": "cy", "input_tokens": 1, "output_tokens": 1 });
+        assert_eq!(counts(&post(&site, &event).await), (200, json!(1), json!(0)), "{id}");
+        let later = Site::new(&fixture, TOKEN, "2026-04-07T00:00:00Z").await.with(&[("authorization", &format!("Bearer {WRITER_TOKEN}"))]);
+        assert_eq!(counts(&post(&later, &event).await), (200, json!(0), json!(1)), "{id}");
+    }
+    let read = "SELECT event_id, occurred_at FROM usage_event WHERE user_id = 'cy' ORDER BY event_id";
+    let now = "2026-04-06T00:00:00.000000Z";
+    assert_eq!(fixture.rows(read).await, [format!("empty|{now}"), format!("none|{now}"), "old|2026-03-10T10:00:00.000000Z".to_owned()]);
+    fixture.execute("DELETE FROM usage_event WHERE user_id = 'cy'").await;
     // The same key for something else is a mistake.
     let other = json!([{ "user_id": "bob", "input_tokens": 2, "output_tokens": 1 }]);
     assert_eq!(statuses(&post(&keyed, &other).await), [409]);
@@ -178,6 +190,16 @@ async fn hostile_bodies_are_refused(engine: Engine) {
     assert_eq!(post(&site, &long).await.status, 422);
     assert_eq!(site.post("/api/usage-events", "application/json", &many(10_001)).await.status, 413);
     assert_eq!(site.post("/api/usage-events", "application/json", &" ".repeat((16 << 20) + 1)).await.status, 413);
+    // What would take long to read is refused soon: elements and lines without end, and names.
+    let begun = std::time::Instant::now();
+    assert_eq!(site.post("/api/usage-events", "application/json", &format!("[1{}]", ",1".repeat(8_000_000))).await.status, 413);
+    assert_eq!(site.post("/api/usage-events", "application/x-ndjson", &"1\n".repeat(8_000_000)).await.status, 413);
+    let named = format!("{{\"user_id\":\"ann\",\"{}\":1}}", "n".repeat(15 << 20));
+    let refused = site.post("/api/usage-events", "application/json", &named).await;
+    assert!(refused.status == 422 && refused.body.len() < 1_000, "{}", refused.body.len());
+    let tracked = site.post("/api/chat/track", "application/json", &named).await;
+    assert!(tracked.status == 422 && tracked.body.len() < 1_000, "{}", tracked.body.len());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
     for key in ["", &"k".repeat(256)] {
         let keyed = site.with(&[("authorization", &format!("Bearer {WRITER_TOKEN}")), ("idempotency-key", key)]);
         assert_eq!(post(&keyed, &json!({ "user_id": "ann" })).await.status, 400);

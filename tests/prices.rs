@@ -10,6 +10,7 @@ use crate::support::{Engine, Fixture};
 
 on_both_databases!(
     each_event_has_its_price,
+    a_price_that_changes_makes_its_days_due,
     failed_requests_are_free_where_they_are_to_be,
     what_is_missing_is_named,
     another_book_is_compared_before_anything_changes,
@@ -85,7 +86,7 @@ async fn each_event_has_its_price(engine: Engine) {
     let morning = "2026-03-10T11:59:59.999999Z";
     let noon = "2026-03-10T12:00:00.000000Z";
     // What each costs in and out, in nano-USD, worked out by hand. The type keeps the groups apart.
-    let cases: [Case<'_>; 11] = [
+    let cases: [Case<'_>; 12] = [
         (
             "cached and written",
             morning,
@@ -163,6 +164,7 @@ async fn each_event_has_its_price(engine: Engine) {
             ],
             "NULL|NULL|7",
         ),
+        ("a total alone", noon, &[("model", "'o3'"), ("total_tokens", "15")], "NULL|NULL|NULL"),
         ("without a price", noon, &[("model", "'o4'"), ("input_tokens", "10"), ("output_tokens", "10")], "NULL|NULL|NULL"),
     ];
     for (name, instant, columns, _) in &cases {
@@ -174,7 +176,13 @@ async fn each_event_has_its_price(engine: Engine) {
         assert_eq!(fixture.rows(&sql).await, [expected], "{name}");
     }
     fixture.run_well(&["reconcile", "--as-of", "2026-04-15T00:00:00Z"]);
-    // A price that changes makes the days due that it is in force in, and no other.
+}
+
+/// The days that it is in force in, and no other.
+async fn a_price_that_changes_makes_its_days_due(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("prices.toml", BOOK);
+    event(&fixture, "2026-03-10T10:00:00.000000Z", &[("model", "'o3'"), ("input_tokens", "1"), ("output_tokens", "1")]).await;
     event(&fixture, "2026-03-09T10:00:00.000000Z", &[("model", "'o3'"), ("input_tokens", "1"), ("output_tokens", "1")]).await;
     fixture.run_well(&RUN);
     fixture.write("prices.toml", &BOOK.replace("\"1\"", "\"1.1\""));

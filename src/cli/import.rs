@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::imports::{self, count};
 use super::license::read_license;
@@ -134,8 +135,14 @@ async fn from_license(session: &Session, license: &Path, public_key: &Path, org:
 }
 
 /// The mapping of a file that a tool wrote.
-fn in_format(session: &Session, plain: &Mapping, format: Option<&str>, file: &Path) -> Result<Mapping> {
-    let found = format.map(|name| Format::load(&session.project, name, file)).transpose()?;
+fn in_format(
+    session: &Session,
+    plain: &Mapping,
+    format: Option<&str>,
+    file: &Path,
+    stop: &watch::Receiver<Option<i32>>,
+) -> Result<Mapping> {
+    let found = format.map(|name| Format::load(&session.project, name, file, stop)).transpose()?;
     if let (Some(AUTO), Some(found), false) = (format, &found, session.json) {
         session.tell(&format!("{} is in the format `{}`", output::printable(&file.display().to_string()), found.name))?;
     }
@@ -151,8 +158,8 @@ async fn files(
     replace: Option<&str>,
 ) -> Result<()> {
     let plain = Mapping::parse(target, &how.column, &how.set)?;
-    let mapping_of = |file: &Path| in_format(&session, &plain, format, file);
     let stop = stop_signal()?;
+    let mapping_of = |file: &Path| in_format(&session, &plain, format, file, &stop);
     let (config, clock) = (&session.loaded.config, Clock::system());
     if how.dry_run {
         let prices = config.price_book(&session.project)?;

@@ -130,8 +130,7 @@ fn append(path: &Path, new: &[(PriceKey, Price)]) -> Result<()> {
 }
 
 fn named(key: &PriceKey) -> String {
-    let provider = key.provider.as_ref().map(|provider| format!("provider `{provider}`"));
     let tier = key.service_tier.as_ref().map(|tier| format!("tier `{tier}`"));
     let above = key.above_input_tokens.map(|above| format!("above {above} input tokens"));
-    [Some(format!("`{}`", key.model)), provider, tier, above].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    [Some(format!("`{}`", key.model)), tier, above].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

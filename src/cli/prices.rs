@@ -78,7 +78,7 @@ fn show(session: &Session, arguments: &Show) -> Result<()> {
         return in_force.iter().try_for_each(|(key, price)| {
             let usd = |nanos: i64| file::usd(nanos);
             output::json(&json!({
-                "model": key.model, "provider": key.provider, "service_tier": key.service_tier,
+                "model": key.model, "service_tier": key.service_tier,
                 "above_input_tokens": key.above_input_tokens, "effective_from": format_instant(price.effective_from),
                 "input_usd_per_million": usd(price.rates.input), "cached_input_usd_per_million": usd(price.rates.cached_input),
                 "cache_write_usd_per_million": usd(price.rates.cache_write), "output_usd_per_million": usd(price.rates.output),
@@ -98,7 +98,6 @@ fn show(session: &Session, arguments: &Show) -> Result<()> {
             let unless = |rate: i64, other: i64| if rate == other { "-".to_owned() } else { file::usd(rate) };
             vec![
                 key.model.clone(),
-                or_any(&key.provider),
                 or_any(&key.service_tier),
                 key.above_input_tokens.map_or("-".to_owned(), output::grouped),
                 price.effective_from.date_naive().to_string(),
@@ -110,9 +109,9 @@ fn show(session: &Session, arguments: &Show) -> Result<()> {
             ]
         })
         .collect();
-    let header = ["model", "provider", "tier", "above", "from", "input", "cached", "write", "output", "reasoning"];
-    let if_any = ["provider", "tier", "above", "cached", "write", "reasoning"];
-    output::line(&output::narrow(session.wide, &header, &header[5..], &rows, &[], &if_any))?;
+    let header = ["model", "tier", "above", "from", "input", "cached", "write", "output", "reasoning"];
+    let if_any = ["tier", "above", "cached", "write", "reasoning"];
+    output::line(&output::narrow(session.wide, &header, &header[4..], &rows, &[], &if_any))?;
     output::line("\nUSD per million tokens; `above` counts input tokens. Of an event's prices the most specific one counts")
 }
 
@@ -165,6 +164,9 @@ async fn diff(session: &Session, arguments: &Diff) -> Result<()> {
             output::json(&line)?;
         }
         return Ok(());
+    }
+    if total.request_count == 0 {
+        return output::line("There are no events of those days");
     }
     if changed.is_empty() {
         return output::line(&format!("It costs the same: {}", usd(total.nanos)));

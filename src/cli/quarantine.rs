@@ -48,10 +48,8 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
         What::List { source, limit } => list(&session, &store, source.as_deref(), *limit).await?,
         What::Show { id } => show(&session, &store, id).await?,
         What::Retry { source } => {
-            let timezone = session.loaded.config.reporting.timezone.name();
-            let mut tx = store.begin().await?;
-            let due = quarantine::retry(&mut tx, &Jobs::load(&session.project)?, source.as_deref(), timezone).await?;
-            tx.commit().await?;
+            let jobs = Jobs::load(&session.project)?;
+            let due = quarantine::retry(&store, &session.loaded.config, &jobs, source.as_deref()).await?;
             if session.json {
                 output::json(&json!({ "due": due }))?;
             } else if due.is_empty() {

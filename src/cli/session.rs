@@ -29,6 +29,7 @@ use crate::text_file;
 
 // The options of every command. Not a doc comment: clap would show it as the description of the program.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Global {
     /// Folder of `tallyroll.toml`, `schedules.toml`, `jobs/` and `sql/`; what it lacks is built in
     #[arg(long, short = 'C', global = true, value_name = "DIR", default_value = ".", env = "TALLYROLL_PROJECT")]

@@ -1,7 +1,10 @@
 //! Rows of a file on their way into the database, some at a time.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use hashbrown::HashMap;
+use uuid::Uuid;
 
 use super::bad_rows::BadRows;
 use super::target::{Field, Form, SEATS, Target};
@@ -11,8 +14,14 @@ use crate::store::{Tx, Value};
 const CHUNK_ROWS: usize = 1_000;
 const CHUNK_TEXT_BYTES: usize = 16 << 20;
 
-/// Where a ledger row's instant stands.
+/// Where a ledger row's org and instant stand.
+const ORG: usize = 1;
 const OCCURRED_AT: usize = 4;
+
+/// A digest of what a ledger row says.
+fn said(values: &[Value]) -> Uuid {
+    Uuid::new_v5(&Uuid::nil(), format!("{values:?}").as_bytes())
+}
 
 /// Rows on their way, all with the same columns given.
 pub(super) struct Chunk {
@@ -23,8 +32,8 @@ pub(super) struct Chunk {
     lines: Vec<u64>,
     rows: Vec<Vec<Value>>,
     text_bytes: usize,
-    /// Ledger rows without ids of their own so far, by all that they say.
-    seen: HashMap<String, u64>,
+    /// Ledger rows so far, by a digest of all that they say but their ids.
+    seen: HashMap<Uuid, u64>,
 }
 
 impl Chunk {
@@ -74,24 +83,28 @@ impl Chunk {
 
     /// Ledger rows without ids: the n-th of equal rows is there already if the ledger has n.
     async fn pass_known_rows(&mut self, tx: &mut Tx) -> Result<()> {
-        let facts = |values: &[Value]| format!("{values:?}");
         let columns: Vec<&str> = SEATS.fields[1..].iter().map(|field| field.column).collect();
         let columns = columns.join(", ");
-        let mut stored: HashMap<String, u64> = HashMap::new();
-        let mut parameters: Vec<Value> = Vec::new();
-        for value in self.rows.iter().map(|row| &row[OCCURRED_AT]) {
-            if !parameters.contains(value) {
-                parameters.push(value.clone());
-            }
-        }
+        let orgs: BTreeSet<Option<String>> = self.rows.iter().map(|row| row[ORG].to_text()).collect();
+        let instants: BTreeSet<Option<String>> = self.rows.iter().map(|row| row[OCCURRED_AT].to_text()).collect();
+        let instants = self.rows.iter().map(|row| &row[OCCURRED_AT]).filter({
+            let mut left = instants;
+            move |value| left.remove(&value.to_text())
+        });
+        let parameters: Vec<Value> = orgs.iter().cloned().map(Value::from).chain(instants.cloned()).collect();
         if parameters.is_empty() {
             return Ok(());
         }
         let places: Vec<String> = (1..=parameters.len()).map(|place| format!("${place}")).collect();
+        let (of_orgs, of_instants) = places.split_at(orgs.len());
         let sql = format!(
-            "SELECT {columns}, COUNT(*) AS row_count FROM seat_usage_event WHERE occurred_at IN ({}) GROUP BY {columns}",
-            places.join(", ")
+            "SELECT {columns}, COUNT(*) AS row_count FROM seat_usage_event \
+             WHERE org_id{} IN ({}) AND occurred_at IN ({}) GROUP BY {columns}",
+            tx.dialect().collate(),
+            of_orgs.join(", "),
+            of_instants.join(", ")
         );
+        let mut stored: HashMap<Uuid, u64> = HashMap::new();
         for row in tx.query(&sql, &parameters).await? {
             let values = [
                 row.text("org_id")?.into(),
@@ -100,14 +113,14 @@ impl Chunk {
                 row.instant("occurred_at")?.into(),
                 row.opt_text("reason")?.into(),
             ];
-            stored.insert(facts(&values), u64::try_from(row.int("row_count")?)?);
+            stored.insert(said(&values), u64::try_from(row.int("row_count")?)?);
         }
         let (rows, lines) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.lines));
         for (row, line) in rows.into_iter().zip(lines) {
-            let facts = facts(&row[1..]);
-            let count = self.seen.entry(facts.clone()).or_insert(0);
+            let said = said(&row[ORG..]);
+            let count = self.seen.entry(said).or_insert(0);
             *count += 1;
-            if *count > stored.get(&facts).copied().unwrap_or(0) {
+            if *count > stored.get(&said).copied().unwrap_or(0) {
                 self.rows.push(row);
                 self.lines.push(line);
             }
@@ -139,6 +152,7 @@ impl Chunk {
             let (id, facts) = (&row[0], &row[1..5]);
             let Value::Int(id) = id else { continue };
             if taken.entry(*id).or_insert_with(|| facts.to_vec()) == facts {
+                *self.seen.entry(said(&row[ORG..])).or_insert(0) += 1;
                 self.rows.push(row);
                 self.lines.push(line);
             } else {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::file::{self, Record};
 use super::instant::parse_instant;
 use super::target::USAGE;
+use crate::engine::stop::check_stop;
 use crate::failure::{self, Failure};
 use crate::money;
 use crate::project::{Project, ProjectFile};
@@ -77,11 +78,11 @@ impl Format {
     ///
     /// # Errors
     /// [`Failure`] of kind usage where there is none; of kind config for a format's file that is none.
-    pub fn load(project: &Project, name: &str, file: &Path) -> Result<Self> {
+    pub fn load(project: &Project, name: &str, file: &Path, stop: &watch::Receiver<Option<i32>>) -> Result<Self> {
         let mut formats = project.read_all("formats", "toml")?;
         if name == AUTO {
             let formats = formats.into_iter().map(|(name, file)| Self::parse(&name, &file?)).collect::<Result<Vec<_>>>()?;
-            return recognise(formats, file);
+            return recognise(formats, file, stop);
         }
         if let Some(file) = formats.remove(name) {
             return Self::parse(name, &file?);
@@ -158,15 +159,19 @@ impl Format {
 }
 
 /// The format whose marks a file has; of several the one with the most.
-fn recognise(formats: Vec<Format>, path: &Path) -> Result<Format> {
+fn recognise(formats: Vec<Format>, path: &Path, stop: &watch::Receiver<Option<i32>>) -> Result<Format> {
     let names = formats.iter().map(|format| format.name.clone()).collect::<Vec<_>>().join(", ");
     let hint = format!("name the format, one of {names}, or the columns with `--column field=header`");
     if path.as_os_str() == file::STDIN {
         return Err(Failure::usage("What comes by standard input cannot be looked at first").hint(hint).into());
     }
-    let mut reader = file::open(path, &watch::channel(None).1)?;
+    let opened = file::open(path, stop);
+    check_stop(stop)?;
+    let mut reader = opened?;
     let first = loop {
-        match reader.next_record(path)? {
+        let read = reader.next_record(path);
+        check_stop(stop)?;
+        match read? {
             Some((_, Ok(record))) => break Some(record),
             Some((_, Err(_))) => {}
             None => break None,

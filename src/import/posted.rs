@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use hashbrown::HashMap;
 use serde::Serialize;
 use uuid::Uuid;
@@ -80,20 +81,11 @@ pub async fn record_events(
     let earliest_at = start_of_day(config.usage.earliest_date, config.reporting.timezone)?;
     let mut posted = Posted::default();
     let mut good = Vec::new();
-    for (index, text) in events.iter().enumerate() {
-        let read = || -> Result<Good> {
-            let mut record = json_record(text).map_err(anyhow::Error::msg)?;
-            require_known(&record)?;
-            let given = mapping.given(&record.headers).into_iter().collect();
-            record.set_missing("source_name", || SOURCE_NAME.to_owned());
-            record.set_missing("occurred_at", || format_instant(clock.now()));
-            if record.get("event_id").or(record.get("id")).is_none_or(str::is_empty) {
-                record.set_missing("event_id", || event_id(idempotency_key, index));
-            }
-            let values = row::row(&mapping, &record, &mut HashMap::new(), earliest_at, clock.now())?;
-            Ok(Good { index, given, values })
-        };
-        let (status, event_id, error) = match read() {
+    let read = |(index, text): (usize, &&str)| (index, read_event(&mapping, text, idempotency_key, index, earliest_at, clock.now()));
+    // 10,000 events take a while to read.
+    let read: Vec<_> = tokio::task::block_in_place(|| events.iter().enumerate().map(read).collect());
+    for (index, event) in read {
+        let (status, event_id, error) = match event {
             Ok(event) => {
                 let event_id = event.values[EVENT_ID].to_text();
                 good.push(event);
@@ -130,6 +122,35 @@ pub async fn record_events(
     Ok(posted)
 }
 
+fn read_event(
+    mapping: &Mapping,
+    text: &str,
+    idempotency_key: Option<&str>,
+    index: usize,
+    earliest_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Good> {
+    let mut record = json_record(text).map_err(anyhow::Error::msg)?;
+    require_known(&record)?;
+    // A field that is null or empty is not given, whatever it is called.
+    let mut given = BTreeSet::new();
+    for field in USAGE.fields {
+        if mapping.text(&record, field)?.is_some() {
+            given.insert(field.column);
+        }
+    }
+    let defaults: [(&str, &dyn Fn() -> String); 3] = [
+        ("source_name", &|| SOURCE_NAME.to_owned()),
+        ("event_id", &|| event_id(idempotency_key, index)),
+        ("occurred_at", &|| format_instant(now)),
+    ];
+    for (field, default) in defaults.into_iter().filter(|(field, _)| !given.contains(field)) {
+        record.set_missing(field, default);
+    }
+    let values = row::row(mapping, &record, &mut HashMap::new(), earliest_at, now)?;
+    Ok(Good { index, given, values })
+}
+
 impl Posted {
     /// Where nothing is recorded, the good ones were left out because of the others.
     fn without_others(mut self) -> Self {
@@ -149,6 +170,9 @@ impl Good {
         })
     }
 }
+
+/// Longer than any field's name.
+const NAME_BYTES_MAX: usize = 100;
 
 /// Where the fields of the key stand in a row.
 const EVENT_ID: usize = 1;
@@ -173,7 +197,9 @@ fn event_id(idempotency_key: Option<&str>, index: usize) -> String {
 /// A field that nobody knows is a mistake: of a file it is a column that is not used, here it is what the sender meant to record.
 fn require_known(record: &Record) -> Result<()> {
     let Some(unknown) = record.headers.iter().find(|name| USAGE.field(name).is_none()) else { return Ok(()) };
-    let nearest = failure::did_you_mean(unknown, USAGE.fields.iter().map(|field| field.name));
+    // No name is nearest to a text without end, and looking for one would take as long.
+    let known = USAGE.fields.iter().map(|field| field.name).filter(|_| unknown.len() <= NAME_BYTES_MAX);
+    let nearest = failure::did_you_mean(unknown, known);
     anyhow::bail!("there is no field `{}`{nearest}", row::shorten(unknown))
 }
 

@@ -59,7 +59,11 @@ impl Preview {
         let logged = if let Some(Value::Nanos(nanos)) = of("total_cost_usd") { Some(*nanos) } else { None };
         let rate = || {
             let Some(Value::Instant(at)) = of("occurred_at") else { return None };
-            let prices = prices.candidates(model, text("provider"), text("service_tier"));
+            let total = if let Some(Value::Int(total)) = of("total_tokens") { Some(*total) } else { None };
+            if !of_event.can_be_rated(total) {
+                return None;
+            }
+            let prices = prices.candidates(text("model")?, text("provider"), text("service_tier"));
             price_at(&prices, *at, of_event.input)?.rates.rate(&of_event)
         };
         let logged = Cost { input: None, output: None, total: logged };

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 
 use super::fingerprint::{self, Changes};
-use super::{Price, PriceKey, Series};
+use super::{Price, PriceKey, Series, named};
 
 /// Every price that there is.
 #[derive(Debug, Clone, Default)]
@@ -53,8 +53,8 @@ impl PriceBook {
     pub fn candidates(&self, model: &str, provider: Option<&str>, service_tier: Option<&str>) -> Vec<&Series> {
         let exact = |name: &str| self.exact.get(name).map_or(&[] as &[usize], Vec::as_slice);
         let of_provider = provider.map(|provider| format!("{provider}/{model}"));
-        let named = exact(model).iter().chain(of_provider.as_deref().map_or(&[] as &[usize], exact));
-        let mut found: Vec<_> = named
+        let of_whole_name = exact(model).iter().chain(of_provider.as_deref().map_or(&[] as &[usize], exact));
+        let mut found: Vec<_> = of_whole_name
             .chain(&self.patterns)
             .map(|index| &self.series[*index])
             .filter_map(|series| Some((series.key.specificity(model, provider, service_tier)?, series)))
@@ -72,7 +72,8 @@ impl PriceBook {
     /// The prices that events of a model may have, of whatever provider and tier.
     #[must_use]
     pub fn of_model(&self, model: &str) -> Vec<&Series> {
-        let is_of = |key: &PriceKey| key.named(model).is_some() || key.model.split_once('/').is_some_and(|(_, own)| own == model);
+        let is_named = |price: &str| named(price, model).is_some();
+        let is_of = |key: &PriceKey| is_named(&key.model) || key.model.split_once('/').is_some_and(|(_, own)| is_named(own));
         self.series.iter().filter(|series| is_of(&series.key)).collect()
     }
 

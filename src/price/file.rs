@@ -8,7 +8,7 @@ use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use serde::Deserialize;
 
 use super::book::PriceBook;
-use super::{Price, PriceKey, Rates};
+use super::{Price, PriceKey, Rates, tier_of};
 use crate::failure::{self, Failure};
 use crate::money;
 
@@ -50,12 +50,11 @@ pub fn parse(text: &str, path: &str) -> Result<PriceBook> {
     let file: PriceFile = toml::from_str(text)
         .map_err(|error| Failure::config(format!("`{path}` is not a price book: {}", failure::toml_text(text, &error))).hint(EXAMPLE))?;
     let mut book: BTreeMap<PriceKey, Vec<Price>> = BTreeMap::new();
-    // `azure/gpt-4o`, and `gpt-4o` of the provider azure, are the same.
     let mut places: HashMap<(PriceKey, DateTime<Utc>), usize> = HashMap::new();
     for (index, entry) in file.price.into_iter().enumerate() {
         let place = format!("`{path}`, price {} (`{}`)", index + 1, entry.model);
         let (key, price) = entry.read().map_err(|error| Failure::config(format!("{place}: {error:#}")).hint(EXAMPLE))?;
-        if let Some(other) = places.insert((key.with_provider_in_its_name(), price.effective_from), index + 1) {
+        if let Some(other) = places.insert((key.clone(), price.effective_from), index + 1) {
             return Err(Failure::config(format!(
                 "{place}: a second price from {}: it is as specific as price {other}",
                 price.effective_from
@@ -69,15 +68,6 @@ pub fn parse(text: &str, path: &str) -> Result<PriceBook> {
         prices.sort_by_key(|price| price.effective_from);
     }
     Ok(PriceBook::of(book))
-}
-
-impl PriceKey {
-    fn with_provider_in_its_name(&self) -> Self {
-        match &self.provider {
-            Some(provider) => Self { model: format!("{provider}/{}", self.model), provider: None, ..self.clone() },
-            None => self.clone(),
-        }
-    }
 }
 
 impl Entry {
@@ -107,12 +97,9 @@ impl Entry {
             output,
             reasoning: optional("reasoning_usd_per_million", &self.reasoning_usd_per_million, output)?,
         };
-        let key = PriceKey {
-            model: self.model.clone(),
-            provider: self.provider.clone(),
-            service_tier: self.service_tier.as_deref().map(str::to_ascii_lowercase),
-            above_input_tokens,
-        };
+        // `gpt-4o` of the provider azure, and `azure/gpt-4o`, are the same.
+        let model = self.provider.as_ref().map_or_else(|| self.model.clone(), |provider| format!("{provider}/{}", self.model));
+        let key = PriceKey { model, service_tier: self.service_tier.as_deref().map(tier_of), above_input_tokens };
         Ok((key, Price { effective_from: instant(&self.effective_from)?, rates }))
     }
 }
@@ -149,10 +136,8 @@ fn instant(value: &toml::Value) -> Result<DateTime<Utc>> {
 pub fn entry(key: &PriceKey, price: &Price) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let mut text = format!("[[price]]\nmodel = {}\n", quoted(&key.model));
-    for (name, value) in [("provider", &key.provider), ("service_tier", &key.service_tier)] {
-        if let Some(value) = value {
-            let _ = writeln!(text, "{name} = {}", quoted(value));
-        }
+    if let Some(tier) = &key.service_tier {
+        let _ = writeln!(text, "service_tier = {}", quoted(tier));
     }
     if let Some(above) = key.above_input_tokens {
         let _ = writeln!(text, "above_input_tokens = {above}");

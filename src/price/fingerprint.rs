@@ -47,7 +47,8 @@ pub(super) fn first(series: &[Series], start: DateTime<Utc>, end: DateTime<Utc>)
             let ends_before = prices.get(index + 1).is_some_and(|next| next.effective_from <= start);
             if *effective_from < end && !ends_before {
                 let from = (*effective_from).max(start).timestamp_micros();
-                let is_of_a_model = key.provider.is_none() && key.service_tier.is_none() && key.above_input_tokens.is_none();
+                // A `/` was only a part of a name.
+                let is_of_a_model = key.service_tier.is_none() && key.above_input_tokens.is_none() && !key.model.contains('/');
                 let is_of_that_kind = is_of_a_model && !key.model.ends_with('*') && *rates == Rates::plain(rates.input, rates.output);
                 let text = format!("{:?} {from} {} {}", key.model, rates.input, rates.output);
                 in_force.push(if is_of_that_kind { text } else { format!("{text} {key:?} {rates:?}") });

@@ -3,6 +3,9 @@
 //! Prices are read as the decimals that they are written as, never through a float. A field is a kind of token, beside it perhaps a
 //! size (`_above_200k_tokens`) and a tier (`_batches`, `_flex`, `_priority`).
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
@@ -92,7 +95,12 @@ impl PriceMap {
         if fields.get("mode").is_some_and(|mode| mode.get() == r#""embedding""#) && parts.contains_key(&(INPUT, None, None)) {
             parts.entry((OUTPUT, None, None)).or_insert(0);
         }
-        let prices = rates_of(&parts);
+        let mut prices = rates_of(&parts);
+        // Free tokens beside another price: it is billed otherwise.
+        let is_free = prices.values().all(|rates| *rates == Rates::plain(0, 0));
+        if is_free && !unused.is_empty() {
+            prices.clear();
+        }
         if model.contains('*') {
             *self.left_out.entry("its name is no model's").or_default() += 1;
         } else if prices.is_empty() {
@@ -106,7 +114,7 @@ impl PriceMap {
                 *self.unused_fields.entry(field).or_default() += 1;
             }
             self.prices.extend(prices.into_iter().map(|((above_input_tokens, tier), rates)| {
-                (PriceKey { model: model.to_owned(), provider: None, service_tier: tier.map(str::to_owned), above_input_tokens }, rates)
+                (PriceKey { model: model.to_owned(), service_tier: tier.map(str::to_owned), above_input_tokens }, rates)
             }));
         }
         Ok(())
@@ -118,10 +126,10 @@ impl PriceMap {
         let exponent: i32 = exponent.parse().context("no price")?;
         let per_million = |digits: i32| money::parse_usd_nanos(&format!("{mantissa}e{}", exponent.saturating_add(6 + digits)));
         let nanos = per_million(0)?;
-        // Nine digits more show whether any was lost; a number that has no room for them has none after the point.
         if nanos < 0 {
             anyhow::bail!("a price is not negative");
         }
+        // Six digits more show whether any was lost; a price that has no room for them in 64 bits has none.
         if per_million(6).is_ok_and(|longer| longer != nanos * 1_000_000) {
             self.rounded_count += 1;
         }
@@ -183,7 +191,9 @@ fn part_of(field: &str) -> Option<Part> {
 /// Above how many input tokens an entry of `tiered_pricing` counts: 0 for the first.
 fn lower_bound(tier: &BTreeMap<String, Box<RawValue>>) -> Option<i64> {
     let range: Vec<Box<RawValue>> = serde_json::from_str(tier.get("range")?.get()).ok()?;
-    range.first()?.get().split('.').next()?.parse().ok()
+    let tokens: f64 = range.first()?.get().parse().ok()?;
+    #[expect(clippy::cast_possible_truncation, reason = "a whole number below 10^15")]
+    (tokens.fract() == 0.0 && (0.0..1e15).contains(&tokens)).then_some(tokens as i64)
 }
 
 /// The rates of each size and tier for which the map has a price in and out. What it does not say for one, it says for all.

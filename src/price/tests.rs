@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
 use super::book::PriceBook;
-use super::litellm::PriceMap;
 use super::*;
 
 fn book(text: &str) -> anyhow::Result<PriceBook> {
@@ -129,6 +128,38 @@ fn the_most_specific_price_in_force_counts() {
     }
 }
 
+/// However it is spelled, the latest of a provider's model counts.
+#[test]
+fn two_spellings_of_a_providers_model_are_one_price() {
+    let price = |model: &str, from: &str, usd: u8| {
+        format!("[[price]]\n{model}\neffective_from = {from}\ninput_usd_per_million = {usd}\noutput_usd_per_million = 0\n")
+    };
+    let spelled = ["model = \"o3\"\nprovider = \"azure\"", "model = \"azure/o3\""];
+    for (one, other) in [(spelled[0], spelled[1]), (spelled[1], spelled[0])] {
+        let book = book(&format!("{}{}", price(one, "2026-01-01", 1), price(other, "2026-06-01", 2))).unwrap();
+        for (model, provider) in [("o3", Some("azure")), ("azure/o3", None), ("azure/o3", Some("azure"))] {
+            let at = |text| price_at(&book.candidates(model, provider, None), instant(text), 1).unwrap().rates.input / money::NANOS_PER_USD;
+            assert_eq!((at("2026-03-01T00:00:00Z"), at("2026-07-01T00:00:00Z")), (1, 2), "{model} {provider:?}");
+        }
+        assert_eq!(book.of_model("o3").len(), 1);
+    }
+    let book = book(&price("model = \"*\"\nprovider = \"groq\"", "2026-01-01", 1)).unwrap();
+    assert_eq!(book.of_model("llama").len(), 1);
+    // A name with a `/` rated only events of that very name before: days are held against what it rates now.
+    let slashed = price("model = \"a/b\"", "2026-01-01", 1);
+    let plain = price("model = \"m\"", "2026-01-01", 1);
+    let digest = |text: &str| self::book(text).unwrap().first_fingerprint(instant("2026-03-04T00:00:00Z"), instant("2026-03-05T00:00:00Z"));
+    assert_eq!(digest(&plain).len(), digest(&slashed).len());
+    assert_ne!(
+        digest(&slashed),
+        crate::fingerprint::of([format!("\"a/b\" {} 1000000000 0", instant("2026-03-04T00:00:00Z").timestamp_micros())])
+    );
+    assert_eq!(
+        digest(&plain),
+        crate::fingerprint::of([format!("\"m\" {} 1000000000 0", instant("2026-03-04T00:00:00Z").timestamp_micros())])
+    );
+}
+
 #[test]
 fn a_new_price_changes_only_the_windows_it_is_in_force_in() {
     let old = book(TWO_PRICES).unwrap();
@@ -192,60 +223,10 @@ fn a_bad_price_names_the_entry_and_the_field() {
         (good.clone(), good.clone()),
         (good.replace("\"m\"", "\"p/m\""), format!("{good}provider = \"p\"\n")),
         (format!("{good}service_tier = \"Batch\"\n"), format!("{good}service_tier = \"batch\"\n")),
+        (format!("{good}service_tier = \"default\"\n"), format!("{good}service_tier = \"standard\"\n")),
     ] {
         let error = format!("{:#}", book(&format!("{one}{other}")).unwrap_err());
         assert!(error.contains("price 2 (`m`)") && error.contains("as specific as price 1"), "{error}");
-    }
-}
-
-const MAP: &str = r#"{
-    "sample_spec": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
-    "m": {
-        "input_cost_per_token": 1.25e-06, "output_cost_per_token": 1e-05, "cache_read_input_token_cost": 3.125e-07,
-        "input_cost_per_token_batches": 6.25e-07, "output_cost_per_token_batches": 5e-06,
-        "input_cost_per_token_above_200k_tokens": 2.5e-06, "output_cost_per_token_above_200k_tokens": 1.5e-05,
-        "cache_read_input_token_cost_above_200k_tokens": 6.25e-07, "input_cost_per_token_cache_hit": 1e-07,
-        "search_context_cost_per_query": {"search_context_size_low": 0.01}, "litellm_provider": "p", "mode": "chat"
-    },
-    "sized": {"tiered_pricing": [
-        {"range": [0, 256000.0], "input_cost_per_token": 5e-08, "output_cost_per_token": 4e-07},
-        {"range": [256000.0, 1e6], "input_cost_per_token": 2.5e-07, "output_cost_per_token": 2e-06}
-    ]},
-    "embeds": {"mode": "embedding", "input_cost_per_token": 2e-08},
-    "noisy": {"input_cost_per_token": 9.999990000000002e-06, "output_cost_per_token": 0},
-    "drawn": {"mode": "image_generation", "output_cost_per_image": 0.04},
-    "free?": {"mode": "chat"},
-    "any/*": {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06}
-}"#;
-
-#[test]
-fn a_map_of_litellm_becomes_prices_and_says_what_it_cannot_express() {
-    let map = PriceMap::parse(MAP, "map.json").unwrap();
-    let of = |model: &str, tier: Option<&str>, above: Option<i64>| {
-        let key = PriceKey { model: model.to_owned(), provider: None, service_tier: tier.map(str::to_owned), above_input_tokens: above };
-        let rates = map.prices.get(&key)?;
-        Some([rates.input, rates.cached_input, rates.cache_write, rates.output, rates.reasoning].map(file::usd).join(" "))
-    };
-    assert_eq!(of("m", None, None).unwrap(), "1.25 0.3125 1.25 10 10");
-    // What the map does not say of the tier, it says of all tiers.
-    assert_eq!(of("m", Some("batch"), None).unwrap(), "0.625 0.3125 0.625 5 5");
-    assert_eq!(of("m", None, Some(200_000)).unwrap(), "2.5 0.625 2.5 15 15");
-    assert_eq!(of("sized", None, None).unwrap(), "0.05 0.05 0.05 0.4 0.4");
-    assert_eq!(of("sized", None, Some(256_000)).unwrap(), "0.25 0.25 0.25 2 2");
-    assert_eq!(of("embeds", None, None).unwrap(), "0.02 0.02 0.02 0 0");
-    assert_eq!(of("noisy", None, None).unwrap(), "9.99999 9.99999 9.99999 0 0");
-    assert_eq!((map.entry_count, map.prices.len(), map.rounded_count, map.partial_count), (7, 7, 1, 1));
-    let unused: Vec<&str> = map.unused_fields.keys().map(String::as_str).collect();
-    assert_eq!(unused, ["input_cost_per_token_cache_hit", "search_context_cost_per_query"]);
-    let left_out: Vec<(&str, u64)> = map.left_out.into_iter().collect();
-    assert_eq!(left_out, [("it has no price", 1), ("it has no price of tokens in and out", 1), ("its name is no model's", 1)]);
-    for (text, expected) in [
-        ("[]", "not LiteLLM's map"),
-        (r#"{"m": {"input_cost_per_token": "dear"}}"#, "`m`"),
-        (r#"{"m": {"input_cost_per_token": -1e-6, "output_cost_per_token": 0}}"#, "not negative"),
-    ] {
-        let error = format!("{:#}", PriceMap::parse(text, "map.json").unwrap_err());
-        assert!(error.contains(expected), "{error}");
     }
 }
 
@@ -256,13 +237,12 @@ proptest! {
         rates in prop::array::uniform5(0..10_000_000_000_i64),
         tokens in prop::array::uniform5(0..1_000_000_i64),
         model in "[a-z\"\\\\\n é/.:-]{0,8}[a-z][*]?",
-        provider in prop::option::of("[a-z]{1,3}"),
         above in prop::option::of(1..1_000_000_i64),
         seconds in prop_oneof![Just(0), 1..86_400_i64],
     ) {
         let [input, cached_input, cache_write, output, reasoning] = rates;
         let rates = Rates { input, cached_input, cache_write, output, reasoning };
-        let key = PriceKey { model, provider, service_tier: Some("batch".to_owned()), above_input_tokens: above };
+        let key = PriceKey { model, service_tier: Some("batch".to_owned()), above_input_tokens: above };
         let price = Price { effective_from: instant("2026-01-01T00:00:00Z") + chrono::TimeDelta::seconds(seconds), rates };
         let book = book(&file::entry(&key, &price)).unwrap();
         prop_assert_eq!(&book.series()[0].key, &key);

@@ -52,11 +52,12 @@ pub(super) async fn guard_writing(State(app): State<Arc<App>>, request: Request,
         match app.auth.try_writer_token(tried, parts.extensions.get(), app.context.clock.now()).await {
             Tried::Right => return next.run(Request::from_parts(parts, body)).await,
             Tried::Wrong => unauthorized("This is not the token of those who record usage"),
-            Tried::TooMany => too_many(),
+            Tried::TooMany => return too_many(),
         }
     } else {
         unauthorized("A bearer token is needed")
     };
+    // Of a stranger's body some is passed over: one that is still sending would not see the answer.
     receive::leave_unread(body).await;
     refused
 }

@@ -78,7 +78,7 @@ pub struct Sealed {
 /// try-again where the run has lost its lock, of kind config where the month is another project's; what the storage says.
 pub async fn seal(storage: &Storage, computed: &Computed, publisher: &Publisher<'_>) -> Result<Sealed> {
     let month = computed.month;
-    let rows = peak_row::rows(&parquet_file::read(computed.file.clone())?.batches)?;
+    let rows = peak_row::read::rows(&parquet_file::read(computed.file.clone())?.batches)?;
     let mut correction_count = 0;
     for _ in 0..MAX_ATTEMPTS {
         let journal = Journal::read(storage, month).await?;

@@ -164,7 +164,7 @@ fn unrecorded(journal: &Journal, recorded: &[(String, String)]) -> Option<String
 async fn verify_current(storage: &Storage, journal: &Journal) -> Result<()> {
     let path = current_path(journal.month);
     let (false, Some(bytes)) = (journal.revisions.is_empty(), storage.get(&path).await?) else { return Ok(()) };
-    let rows = parquet_file::read(bytes).and_then(|read| peak_row::rows(&read.batches));
+    let rows = parquet_file::read(bytes).and_then(|read| peak_row::read::rows(&read.batches));
     if rows.is_ok_and(|rows| rows == journal.current_rows()) {
         return Ok(());
     }

@@ -73,12 +73,24 @@ impl Store {
         let Some(row) = found else { return Ok(()) };
         let (what, owner) = (row.text("what")?, row.text("owner")?);
         let (kind, is_super) = (row.text("kind")?, row.int("is_super")? != 0);
-        if kind == "condition" {
+        if kind == "trigger" {
+            let (definition, digest) = owner.rsplit_once('\n').unwrap_or((&owner, ""));
             return Err(Failure::config(format!(
-                "The {what} at `{}` would run for whoever writes there, with their rights",
+                "Nobody knows who made the trigger {what} at `{}`: it runs for whoever writes there",
                 self.location()
             ))
-            .hint("nobody knows who made it: drop it, or call no such function in it")
+            .hint(format!(
+                "look at it, {definition}, and drop it; or, as the table's owner, accept it: \
+                     COMMENT ON TRIGGER {what} IS 'tallyroll: accepted {digest}'"
+            ))
+            .into());
+        }
+        if kind == "default" {
+            return Err(Failure::config(format!(
+                "At `{}` `{owner}` may make triggers on each table that `migrate` makes",
+                self.location()
+            ))
+            .hint(format!("first {what}; what such a trigger does would run with the rights of whoever writes there"))
             .into());
         }
         let is_right = kind == "right";

@@ -84,6 +84,7 @@ async fn a_scheduler_that_is_paused_past_its_lease(engine: Engine) {
         }
     };
     fixture.execute(slow).await;
+    fixture.accept_triggers().await;
     let paused = fixture.command(&["serve"]).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(paused.id()).unwrap()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(90);

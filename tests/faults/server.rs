@@ -40,6 +40,7 @@ async fn a_server_that_crashes_while_a_run_writes_or_commits() {
         ),
     ] {
         fixture.execute(&format!("{trigger} EXECUTE FUNCTION public.slow()")).await;
+        fixture.accept_triggers().await;
         let child = fixture.command(RUN).spawn().unwrap();
         until(&fixture, &format!("SELECT 1 FROM pg_stat_activity WHERE {when} AND pid <> pg_backend_pid()")).await;
         cluster.stop();
@@ -151,6 +152,7 @@ async fn settings_of_an_administrator_change_nothing() {
         .execute("CREATE FUNCTION public.slow() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.02); RETURN NULL; END'")
         .await;
     fixture.execute("CREATE TRIGGER slow AFTER INSERT ON usage_daily FOR EACH STATEMENT EXECUTE FUNCTION public.slow()").await;
+    fixture.accept_triggers().await;
     let database = fixture.rows("SELECT current_database()").await[0].clone();
     for setting in [
         "default_transaction_isolation = 'serializable'",
@@ -288,6 +290,7 @@ async fn a_disk_that_is_full_under_the_server() {
         fixture
             .execute("CREATE TRIGGER full_disk AFTER INSERT ON usage_daily FOR EACH STATEMENT EXECUTE FUNCTION public.full_disk()")
             .await;
+        fixture.accept_triggers().await;
     }
     let full = fixture.run(RUN);
     assert_eq!(full.code, Some(75), "{full:?}");

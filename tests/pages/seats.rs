@@ -69,7 +69,7 @@ async fn its_files_are_those_of_finance(engine: Engine) {
 
     let parquet = site.get("/api/seats/b?format=parquet").await;
     assert_eq!(parquet.header("content-disposition"), "attachment; filename=\"peak_seats-b.parquet\"");
-    let rows = peak_row::rows(&parquet_file::read(parquet.body.clone().into()).unwrap().batches).unwrap();
+    let rows = peak_row::read::rows(&parquet_file::read(parquet.body.clone().into()).unwrap().batches).unwrap();
     let published: Vec<_> = fixture.current().into_iter().filter(|row| row.subscription_id == "b").collect();
     assert!(!published.is_empty());
     assert_eq!(rows, published);

@@ -206,6 +206,10 @@ async fn default_privileges_open_nothing() {
     for kind in ["TABLES", "FUNCTIONS", "SEQUENCES"] {
         fixture.execute(&format!("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {kind} TO \"{name}\"")).await;
     }
+    // Triggers are more than rights: what they do runs with those of others.
+    let refused = fixture.run(&["migrate", "--roles"]);
+    assert!(refused.code == Some(78) && refused.stderr.contains("IN SCHEMA public REVOKE TRIGGER ON TABLES FROM"), "{refused:?}");
+    fixture.execute(&format!("ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE TRIGGER ON TABLES FROM \"{name}\"")).await;
     fixture.run_well(&["migrate", "--roles"]);
     fixture.execute(&format!("GRANT USAGE ON SCHEMA tallyroll TO \"{name}\"")).await;
     let open = format!(

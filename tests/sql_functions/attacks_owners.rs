@@ -81,6 +81,7 @@ async fn a_superuser_runs_nothing_that_an_owner_made() {
         }
     }
     // Roles and rights are given all the same, and the owner and its runner go on.
+    owned.accept_triggers().await;
     owned.run_well(&["migrate", "--roles"]);
     let is_super = format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{name}'");
     assert_eq!(owned.rows(&is_super).await, ["0"]);

@@ -411,12 +411,14 @@ async fn rights_that_are_nobodys_are_taken_back_whoever_has_them() {
         format!("ALTER DEFAULT PRIVILEGES {what} ON TABLES {} \"{name}\", PUBLIC", if what.contains("GRANT") { "TO" } else { "FROM" })
     };
     fixture.execute(&privileges("GRANT ALL")).await;
+    fixture.execute(&privileges("REVOKE TRIGGER")).await;
     fixture.execute(&format!("ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO \"{name}\"")).await;
     fixture.run_well(&["migrate"]);
     fixture.execute(&privileges("REVOKE ALL")).await;
     fixture.execute(&format!("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM \"{name}\"")).await;
     fixture.execute(&format!("GRANT SELECT (job) ON tallyroll.job_lock TO \"{name}\"")).await;
     fixture.execute("GRANT EXECUTE ON FUNCTION public.get_ai_cost_summary() TO PUBLIC").await;
+    fixture.execute(&format!("GRANT TRIGGER ON ALL TABLES IN SCHEMA public TO \"{name}\", PUBLIC")).await;
     fixture.run_well(&["migrate", "--roles"]);
     let left = format!(
         "WITH object AS (

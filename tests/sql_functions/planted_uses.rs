@@ -8,7 +8,7 @@ use super::{ROLES, database, drop_roles, with_roles};
 use crate::support::{Finished, Fixture};
 
 /// What the owner of the tables does, then eve, what is named, and how it goes again.
-const PLANTED: [(&str, &str, &str, &str); 22] = [
+const PLANTED: [(&str, &str, &str, &str); 25] = [
     (
         "GRANT TRIGGER ON ai_usage_log TO eve",
         "CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW WHEN (evil.boom('x')) \
@@ -147,6 +147,29 @@ const PLANTED: [(&str, &str, &str, &str); 22] = [
         "table_to_xml",
         "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
     ),
+    // A type that PostgreSQL's catalog knows nothing of: that of an array's elements.
+    (
+        "GRANT TRIGGER ON ai_usage_log TO eve",
+        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW \
+             WHEN (jsonb_populate_record((ARRAY[]::evil.c[])[1], '{\"x\": \"y\"}') IS NULL) EXECUTE FUNCTION tsvector_update_trigger()",
+        "jsonb_populate_record",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
+    ),
+    // What the owner's own functions do for whoever calls them.
+    (
+        "CREATE FUNCTION public.exec_sql(p TEXT) RETURNS BOOLEAN LANGUAGE plpgsql AS $$ BEGIN EXECUTE p, RETURN TRUE, END $$; \
+             GRANT TRIGGER ON ai_usage_log TO eve",
+        "CREATE TRIGGER z BEFORE INSERT ON public.ai_usage_log FOR EACH ROW WHEN (public.exec_sql('SELECT evil.act()')) \
+             EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
+        "exec_sql",
+        "DROP TRIGGER z ON ai_usage_log; DROP FUNCTION public.exec_sql(TEXT); REVOKE TRIGGER ON ai_usage_log FROM eve",
+    ),
+    (
+        "GRANT TRIGGER ON seat_usage_event TO eve",
+        "CREATE TRIGGER z BEFORE INSERT ON public.seat_usage_event FOR EACH STATEMENT EXECUTE FUNCTION tsvector_update_trigger()",
+        "tsvector_update_trigger",
+        "DROP TRIGGER z ON seat_usage_event; REVOKE TRIGGER ON seat_usage_event FROM eve",
+    ),
     // What keeps usage out, moves it, or ends what is billed.
     (
         "GRANT TRIGGER ON ai_usage_log TO eve",
@@ -184,7 +207,9 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
     for (owner, eves, named, undo) in PLANTED {
         let of_eve = |sql: &str| sql.replace(" eve", &format!(" \"{eve}\"")).replace("DATABASE\"", &format!("{current}\""));
         for sql in of_eve(owner).split("; ").filter(|sql| !sql.is_empty()) {
-            fixture.execute(sql).await;
+            // A comma stands for the semicolon within a body.
+            let sql = if sql.contains("$$ BEGIN") { sql.replace(", ", "; ") } else { sql.to_owned() };
+            fixture.execute(&sql).await;
         }
         as_role(&fixture, &eve, eves).await;
         if named == "extension pg_trgm" {
@@ -233,11 +258,19 @@ async fn rights_are_taken_back(fixture: &Fixture, eve: &str) {
     assert!(roles.code == Some(78) && roles.stderr.contains("late on"), "{roles:?}");
     open.close().await.unwrap();
     fixture.execute("DROP TRIGGER late ON chat_requests").await;
-    // An application's own conditions are no matter.
+    // An application's own trigger is named once, and accepted by the table's owner; another one of its name is not.
     let own = "CREATE TRIGGER own BEFORE UPDATE ON ai_usage_log FOR EACH ROW \
-         WHEN (OLD.status IS DISTINCT FROM NEW.status AND pg_trigger_depth() < 1 AND NEW.created_at < now() + INTERVAL '1 hour' \
-         AND to_jsonb(OLD.status) IS NOT NULL) EXECUTE FUNCTION suppress_redundant_updates_trigger()";
+         WHEN (OLD.status IS DISTINCT FROM NEW.status AND NEW.created_at < now() + INTERVAL '1 hour') \
+         EXECUTE FUNCTION suppress_redundant_updates_trigger()";
     fixture.execute(own).await;
+    let refused = fixture.run(&["migrate", "--roles"]);
+    assert!(refused.code == Some(78) && refused.stderr.contains("own ON public.ai_usage_log"), "{refused:?}");
+    let accept = refused.stderr.split("accept it: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    fixture.execute(&accept).await;
+    fixture.run_well(&["migrate", "--roles"]);
+    fixture.execute(&own.replace("CREATE", "CREATE OR REPLACE").replace("1 hour", "2 hours")).await;
+    assert_eq!(fixture.run(&["migrate", "--roles"]).code, Some(78));
+    fixture.execute("DROP TRIGGER own ON ai_usage_log").await;
     fixture.run_well(&["migrate", "--roles"]);
 }
 
@@ -260,6 +293,11 @@ async fn rights_that_come_by_themselves_go() {
     for what in ["TABLES", "SEQUENCES", "FUNCTIONS"] {
         fixture.execute(&format!("ALTER DEFAULT PRIVILEGES GRANT ALL ON {what} TO \"{eve}\"")).await;
     }
+    // While the tables are made she could put a trigger on one.
+    let refused = fixture.run(&["migrate"]);
+    assert!(refused.code == Some(78) && refused.stderr.contains("may make triggers"), "{refused:?}");
+    let revoke = refused.stderr.split("hint: first ").nth(1).unwrap().split(';').next().unwrap().to_owned();
+    fixture.execute(&revoke).await;
     fixture.run_well(&["migrate"]);
     // Before there are roles.
     let may = |right: &str| format!("SELECT {right}").replace("EVE", &eve);

@@ -66,7 +66,7 @@ impl Fixture {
 /// The rows of the Parquet files below a folder, in order of their paths.
 pub fn rows(tree: &Tree, folder: &str) -> Vec<PeakRow<'static>> {
     let files = tree.iter().filter(|(path, _)| path.starts_with(folder) && path.ends_with(".parquet"));
-    files.flat_map(|(_, bytes)| peak_row::rows(&parquet_file::read(bytes.clone().into()).unwrap().batches).unwrap()).collect()
+    files.flat_map(|(_, bytes)| peak_row::read::rows(&parquet_file::read(bytes.clone().into()).unwrap().batches).unwrap()).collect()
 }
 
 pub fn tree(root: &Path) -> Tree {

@@ -70,6 +70,7 @@ pub(super) fn values(
         output,
         reasoning: reasoning_tokens.unwrap_or(0),
     });
+    let tokens = tokens.filter(|tokens| tokens.can_be_rated(Some(total_tokens)));
     let cost = cost(events, row, rules, prices, tokens, status)?;
     let latency_ms = integer(events.latency_ms, row);
     let rating = integer(events.rating, row);

@@ -5,12 +5,13 @@ use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::failure::{self, Kind};
+use crate::serve::html::shortened;
 use crate::serve::problem::Problem;
 
 /// A body of JSON.
 pub(super) fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => unprocessable(error.to_string()),
+        serde_json::error::Category::Data => unprocessable(shortened(&error.to_string())),
         _ => Problem::bad_request(format!("The body is not JSON: {error}")),
     })
 }

@@ -1,5 +1,6 @@
 //! `POST /api/usage-events`: one usage event or many, each once.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,6 +8,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::body::refused;
@@ -27,7 +30,7 @@ pub(super) async fn record(State(app): State<Arc<App>>, query: Query, headers: H
     let text = std::str::from_utf8(&body).map_err(|_| Problem::bad_request("The body is not UTF-8"))?;
     let (events, is_one) = events(text, kind(&headers)?)?;
     if events.len() > EVENTS_MAX {
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{} events are more than {EVENTS_MAX}", events.len()))
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("There are more than {EVENTS_MAX} events"))
             .hint("send them in several requests"));
     }
     let context = &app.context;
@@ -73,21 +76,41 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     key.map(Some).ok_or_else(|| Problem::bad_request(format!("`Idempotency-Key` is not 1 to {KEY_CHARS_MAX} ASCII characters")))
 }
 
-/// The texts of the events, and whether one was sent by itself.
+/// The texts of the events, one more than may be at most, and whether one was sent by itself.
 fn events(text: &str, kind: Kind) -> Result<(Vec<&str>, bool), Problem> {
-    if kind == Kind::JsonLines {
-        let events: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        return if events.is_empty() { Err(Problem::bad_request("The body has no event")) } else { Ok((events, false)) };
-    }
     let unreadable = |error: serde_json::Error| Problem::bad_request(format!("The body is not JSON: {error}"));
-    if text.trim_start().starts_with('[') {
-        let events: Vec<&RawValue> = serde_json::from_str(text).map_err(unreadable)?;
-        return if events.is_empty() {
-            Err(Problem::bad_request("The body has no event"))
-        } else {
-            Ok((events.into_iter().map(RawValue::get).collect(), false))
-        };
+    let is_one = kind == Kind::Json && !text.trim_start().starts_with('[');
+    let events: Vec<&str> = match kind {
+        Kind::JsonLines => text.lines().filter(|line| !line.trim().is_empty()).take(EVENTS_MAX + 1).collect(),
+        Kind::Json if is_one => vec![serde_json::from_str::<&RawValue>(text).map_err(unreadable)?.get()],
+        Kind::Json => serde_json::from_str::<FirstEvents<'_>>(text).map_err(unreadable)?.0,
+    };
+    if events.is_empty() { Err(Problem::bad_request("The body has no event")) } else { Ok((events, is_one)) }
+}
+
+/// The first elements of an array: of one without end no more is kept than tells that there are too many.
+struct FirstEvents<'a>(Vec<&'a str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for FirstEvents<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements;
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Vec<&'de str>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an array of events")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+                let mut events = Vec::new();
+                while events.len() <= EVENTS_MAX {
+                    let Some(event) = elements.next_element::<&RawValue>()? else { return Ok(events) };
+                    events.push(event.get());
+                }
+                while elements.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(events)
+            }
+        }
+        deserializer.deserialize_seq(Elements).map(Self)
     }
-    let event: &RawValue = serde_json::from_str(text).map_err(unreadable)?;
-    Ok((vec![event.get()], true))
 }
