@@ -39,7 +39,7 @@ pub struct Database {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Output {
-    /// Without credentials: [`load`] takes no other.
+    /// Without credentials: loading takes no other.
     pub url: String,
 }
 
