@@ -315,6 +315,18 @@ BEGIN
     LOOP
         EXECUTE format('REVOKE GRANT OPTION FOR ALL ON %s FROM %s CASCADE', v_name, v_role);
     END LOOP;
+    -- Rights on columns that were given on by one who had the table's option: the option has to be the giver's on the column to go with all
+    -- that came of it.
+    FOR v_name, v_role IN
+        SELECT DISTINCT format('%s (%I) ON %s', given.privilege_type, attname, attrelid::REGCLASS), quote_ident(pg_get_userbyid(given.grantor))
+        FROM pg_attribute
+        JOIN pg_class ON pg_class.oid = attrelid
+        CROSS JOIN LATERAL aclexplode(attacl) AS given
+        WHERE attrelid = ANY (v_family) AND given.grantor <> relowner AND relowner IN (v_owner, v_migrated_by)
+    LOOP
+        EXECUTE format('GRANT %s TO %s WITH GRANT OPTION', v_name, v_role);
+        EXECUTE format('REVOKE %s FROM %s CASCADE', v_name, v_role);
+    END LOOP;
     -- Rights that somebody has who is neither the owner nor one of these roles: by default privileges (a hosted database gives its users
     -- everything), or by hand.
     FOR v_name, v_role IN

@@ -3,7 +3,8 @@
 -- Trusted are superusers and the roles that own what is ours; by a session that is no superuser also its role, what that was made a
 -- member of by one who may (before PostgreSQL 15 a role gives itself to anybody), the database's owner, who may be the migrator, and,
 -- once the schema is there, the log's owner. $1 names the tables of the application. $2 is 1 before migrate, which takes the right
--- to create in our schema back, and 2 where roles were just made: then only what tables use is asked for, as the functions' owner would run it.
+-- to create in our schema back, 2 where roles were just made: then only what tables use is asked for, as the functions' owner would run it;
+-- and 3 after migrate, which `--roles` may follow.
 WITH RECURSIVE session AS (
     SELECT oid, rolsuper FROM pg_roles WHERE rolname IN (CURRENT_USER, SESSION_USER)
 ), own AS (
@@ -152,14 +153,18 @@ WITH RECURSIVE session AS (
     -- Who made a trigger is not recorded, it stays when the right to make it is taken back, and what its condition names by a text or a
     -- number is in no catalog. So one that is not ours is somebody's until the table's owner, who alone may, says in its comment that this
     -- very one is meant.
-    SELECT DISTINCT quote_ident(tgname) || ' ON ' || tgrelid::REGCLASS::TEXT AS what, pg_get_triggerdef(pg_trigger.oid) AS definition,
-        encode(sha256(convert_to(pg_get_triggerdef(pg_trigger.oid), 'UTF8')), 'hex') AS digest
+    SELECT DISTINCT quote_ident(tgname) || ' ON ' || tgrelid::REGCLASS::TEXT AS what, definition, digest
     FROM family
     JOIN pg_trigger ON tgrelid = family.oid AND NOT tgisinternal
     JOIN pg_proc ON pg_proc.oid = tgfoid
     LEFT JOIN pg_description ON classoid = 'pg_trigger'::REGCLASS AND objoid = pg_trigger.oid
-    WHERE family.is_named AND NOT (tgname LIKE 'tallyroll\_%' AND pronamespace IN (SELECT oid FROM place WHERE is_ours))
-        AND COALESCE(strpos(description, 'tallyroll: accepted ' || encode(sha256(convert_to(pg_get_triggerdef(pg_trigger.oid), 'UTF8')), 'hex')), 0) = 0
+    CROSS JOIN LATERAL (SELECT pg_get_triggerdef(pg_trigger.oid) AS definition) AS made
+    -- Whether it is switched on is a part of it.
+    CROSS JOIN LATERAL (SELECT encode(sha256(convert_to(definition || ' ' || tgenabled::TEXT, 'UTF8')), 'hex') AS digest) AS known
+    -- Before it had a schema of its own, what is ours was beside the application's tables.
+    WHERE family.is_named AND NOT (tgname LIKE 'tallyroll\_%' AND proname LIKE 'tallyroll\_%' AND proowner IN (SELECT oid FROM trusted)
+            AND pronamespace IN (SELECT oid FROM place WHERE is_ours OR $2 = 1))
+        AND COALESCE(strpos(description, 'tallyroll: accepted ' || digest), 0) = 0
 ), found AS (
     SELECT 'schema ' || quote_ident(nspname) AS what, nspowner AS owner FROM place
     UNION ALL
@@ -210,14 +215,22 @@ SELECT what, definition || chr(10) || digest, 'trigger', is_super FROM stranger,
 UNION ALL
 -- What a session makes is not somebody's to put a trigger on: not even while `migrate` is at work.
 SELECT 'ALTER DEFAULT PRIVILEGES FOR ROLE ' || quote_ident(pg_get_userbyid(defaclrole)) || COALESCE(' IN SCHEMA ' || quote_ident(nspname), '')
-        || ' REVOKE TRIGGER ON TABLES FROM ' || CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
+        || CASE defaclobjtype WHEN 'r' THEN ' REVOKE TRIGGER ON TABLES' ELSE ' REVOKE CREATE ON SCHEMAS' END || ' FROM ' || CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
     CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(given.grantee) END, 'default', (SELECT is_super FROM here)
 FROM pg_default_acl
 JOIN session ON session.oid = defaclrole
 LEFT JOIN pg_namespace ON pg_namespace.oid = defaclnamespace
 CROSS JOIN LATERAL aclexplode(defaclacl) AS given
-WHERE $2 = 1 AND defaclobjtype = 'r' AND given.privilege_type = 'TRIGGER' AND given.grantee NOT IN (SELECT oid FROM trusted)
-    AND (defaclnamespace = 0 OR defaclnamespace IN (SELECT oid FROM place))
+WHERE $2 = 1 AND (defaclobjtype = 'r' AND given.privilege_type = 'TRIGGER' OR defaclobjtype = 'n' AND given.privilege_type = 'CREATE')
+    AND given.grantee NOT IN (SELECT oid FROM trusted) AND (defaclnamespace = 0 OR defaclnamespace IN (SELECT oid FROM place))
+UNION ALL
+-- One in a transaction that is open is not seen, and fires in the statement that has waited for it.
+SELECT DISTINCT 'REVOKE TRIGGER ON ' || family.oid::REGCLASS::TEXT || ' FROM ' || CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
+    CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(given.grantee) END, 'trigger right', (SELECT is_super FROM here)
+FROM family
+JOIN pg_class ON pg_class.oid = family.oid
+CROSS JOIN LATERAL aclexplode(relacl) AS given
+WHERE $2 = 0 AND family.is_named AND given.privilege_type = 'TRIGGER' AND given.grantee <> family.relowner AND given.grantee NOT IN (SELECT oid FROM trusted)
 UNION ALL
 SELECT quote_ident(place.nspname), CASE given.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END,
     'right', (SELECT is_super FROM here)

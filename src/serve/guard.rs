@@ -58,7 +58,7 @@ pub(super) async fn guard_writing(State(app): State<Arc<App>>, request: Request,
         unauthorized("A bearer token is needed")
     };
     // Of a stranger's body some is passed over: one that is still sending would not see the answer.
-    receive::leave_unread(body).await;
+    receive::leave_unread(body, receive::DRAIN_BYTES_MAX).await;
     refused
 }
 

@@ -18,7 +18,7 @@ const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a body. The largest is the login form, with the path to return to.
 pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// How much of a body that is too large is read, and for how long, before it is refused.
-const DRAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const DRAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Receives the whole request before it is handled: a connection that waits for its client can be closed, one at work cannot.
@@ -31,7 +31,7 @@ pub(super) async fn receive_up_to(bytes_max: usize, wait_max: Duration, request:
     let client = request.extensions().get::<Client>().cloned();
     let (parts, body) = request.into_parts();
     if body.size_hint().lower() > bytes_max as u64 {
-        leave_unread(body).await;
+        leave_unread(body, bytes_max.max(DRAIN_BYTES_MAX)).await;
         return unreceived(StatusCode::PAYLOAD_TOO_LARGE);
     }
     let body = match timeout(wait_max, Bytes::from_request(Request::from_parts(parts.clone(), body), &())).await {
@@ -47,12 +47,12 @@ pub(super) async fn receive_up_to(bytes_max: usize, wait_max: Duration, request:
 }
 
 /// If the connection ended while the client is still sending, it would never see the answer.
-pub(super) async fn leave_unread(body: Body) {
-    let _ = timeout(DRAIN_WAIT_MAX, drain(body)).await;
+pub(super) async fn leave_unread(body: Body, bytes_max: usize) {
+    let _ = timeout(DRAIN_WAIT_MAX, drain(body, bytes_max)).await;
 }
 
-async fn drain(mut body: Body) {
-    let mut left = DRAIN_BYTES_MAX;
+async fn drain(mut body: Body, bytes_max: usize) {
+    let mut left = bytes_max;
     while let (Some(Ok(frame)), true) = (body.frame().await, left > 0) {
         left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
     }

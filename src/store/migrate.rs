@@ -56,7 +56,7 @@ impl Store {
                 Self::Sqlite { pool, .. } => self.migrate_sqlite(pool, &migrator, applied).await?,
             }
             // Somebody who could create in our schema until now may have.
-            self.require_trust().await?;
+            self.require_trust_after_migrate().await?;
         }
         Ok(plan)
     }

@@ -24,6 +24,8 @@ enum Before {
     Migrate,
     /// What the functions' owner would run, who is made then.
     Roles,
+    /// As `Use`, but for rights that `--roles` takes back.
+    AfterMigrate,
 }
 
 impl Store {
@@ -57,6 +59,14 @@ impl Store {
         self.require_trust_before(Before::Migrate).await
     }
 
+    /// As [`Self::require_trust`], after `migrate`.
+    ///
+    /// # Errors
+    /// As [`Self::require_trust`].
+    pub(super) async fn require_trust_after_migrate(&self) -> Result<()> {
+        self.require_trust_before(Before::AfterMigrate).await
+    }
+
     /// As [`Self::require_trust`], of what tables use alone, before the transaction that made the roles is committed.
     ///
     /// # Errors
@@ -86,11 +96,17 @@ impl Store {
             .into());
         }
         if kind == "default" {
+            let may = if what.contains(" ON SCHEMAS ") { "may create in each schema" } else { "may make triggers on each table" };
+            return Err(Failure::config(format!("At `{}` `{owner}` {may} that `migrate` makes", self.location()))
+                .hint(format!("first {what}; what it makes there would run with the rights of others"))
+                .into());
+        }
+        if kind == "trigger right" {
             return Err(Failure::config(format!(
-                "At `{}` `{owner}` may make triggers on each table that `migrate` makes",
+                "At `{}` `{owner}` may make triggers, which run for whoever writes there",
                 self.location()
             ))
-            .hint(format!("first {what}; what such a trigger does would run with the rights of whoever writes there"))
+            .hint(format!("{what}; `tallyroll migrate --roles` takes it back on all tables"))
             .into());
         }
         let is_right = kind == "right";

@@ -138,6 +138,12 @@ async fn default_privileges_on_schemas_open_nothing() {
         "SELECT has_schema_privilege('{name}', 'tallyroll', 'CREATE'), has_schema_privilege('{name}', 'tallyroll', 'USAGE'), \
          has_schema_privilege('public', 'tallyroll', 'USAGE')"
     );
+    // In a schema that is just made somebody could put what migrations find: the right to create has to go first.
+    for role in ["PUBLIC", &format!("\"{name}\"")] {
+        let refused = fixture.run(&["migrate"]);
+        assert!(refused.code == Some(78) && refused.stderr.contains("may create in each schema"), "{refused:?}");
+        fixture.execute(&format!("ALTER DEFAULT PRIVILEGES REVOKE CREATE ON SCHEMAS FROM {role}")).await;
+    }
     fixture.run_well(&["migrate"]);
     assert_eq!(fixture.rows(&open).await, ["0|0|0"]);
     // What is granted by hand stays, but CREATE never, and with the roles nothing.

@@ -120,27 +120,27 @@ const PLANTED: [(&str, &str, &str, &str); 25] = [
              CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
              WHEN (record_in('(x)', to_regtype('evil.c')::oid, -1) IS NULL) EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
         "record_in",
-        "DROP TRIGGER z ON ai_usage_log",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
     ),
     (
-        "",
+        "GRANT TRIGGER ON ai_usage_log TO eve",
         "CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
              WHEN (domain_in('x'::cstring, to_regtype('evil.d')::oid, -1) IS NULL) \
              EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
         "domain_in",
-        "DROP TRIGGER z ON ai_usage_log",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
     ),
     (
-        "",
+        "GRANT TRIGGER ON ai_usage_log TO eve",
         "CREATE FUNCTION evil.lit() RETURNS evil.c LANGUAGE sql AS $$ SELECT '(y)'::evil.c $$; \
              CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
              WHEN (fmgr_sql_validator(to_regprocedure('evil.lit()')::oid) IS NULL) \
              EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
         "fmgr_sql_validator",
-        "DROP TRIGGER z ON ai_usage_log",
+        "DROP TRIGGER z ON ai_usage_log; REVOKE TRIGGER ON ai_usage_log FROM eve",
     ),
     (
-        "",
+        "GRANT TRIGGER ON ai_usage_log TO eve",
         "CREATE VIEW evil.v AS SELECT evil.boom('x'); CREATE TRIGGER z BEFORE UPDATE ON public.ai_usage_log FOR EACH ROW \
              WHEN (table_to_xml(to_regclass('evil.v'), true, true, '') IS NULL) \
              EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()",
@@ -235,6 +235,12 @@ async fn nothing_of_somebody_else_that_a_table_uses_is_run() {
 }
 
 async fn rights_are_taken_back(fixture: &Fixture, eve: &str) {
+    // One in a transaction that is open would fire in the statement that has waited for it: who may make one stops every command.
+    fixture.execute(&format!("GRANT TRIGGER ON subscription TO \"{eve}\"")).await;
+    let refused = fixture.run(&["import", "subscriptions", "none.csv"]);
+    assert!(refused.code == Some(78) && refused.stderr.contains("REVOKE TRIGGER ON public.subscription FROM"), "{refused:?}");
+    fixture.run_well(&["migrate", "--roles"]);
+    assert_eq!(fixture.run(&["import", "subscriptions", "none.csv"]).code, Some(2), "there is no such file");
     // Rights on columns are taken back as those on tables are.
     fixture.execute(&format!("GRANT REFERENCES (id) ON ai_usage_log TO \"{eve}\"")).await;
     fixture.run_well(&["migrate", "--roles"]);
@@ -267,6 +273,10 @@ async fn rights_are_taken_back(fixture: &Fixture, eve: &str) {
     assert!(refused.code == Some(78) && refused.stderr.contains("own ON public.ai_usage_log"), "{refused:?}");
     let accept = refused.stderr.split("accept it: ").nth(1).unwrap().lines().next().unwrap().to_owned();
     fixture.execute(&accept).await;
+    fixture.run_well(&["migrate", "--roles"]);
+    fixture.execute("ALTER TABLE ai_usage_log DISABLE TRIGGER own").await;
+    assert_eq!(fixture.run(&["migrate", "--roles"]).code, Some(78), "one that is switched on or off is another one");
+    fixture.execute("ALTER TABLE ai_usage_log ENABLE TRIGGER own").await;
     fixture.run_well(&["migrate", "--roles"]);
     fixture.execute(&own.replace("CREATE", "CREATE OR REPLACE").replace("1 hour", "2 hours")).await;
     assert_eq!(fixture.run(&["migrate", "--roles"]).code, Some(78));
@@ -317,6 +327,9 @@ async fn rights_that_come_by_themselves_go() {
     let given_on = format!("SET ROLE tallyroll_reader; GRANT SELECT ON public.ai_usage_summary TO \"{eve}\"; RESET ROLE");
     as_role(&fixture, "postgres", &given_on).await;
     fixture.execute(&format!("GRANT UPDATE ON SEQUENCE seat_usage_event_id_seq TO \"{eve}\"")).await;
+    // By the option on a table, on one of its columns.
+    fixture.execute(&format!("GRANT SELECT ON chat_requests TO \"{eve}\" WITH GRANT OPTION")).await;
+    as_role(&fixture, &eve, "GRANT SELECT (prompt) ON public.chat_requests TO tallyroll_user").await;
     fixture.execute("CREATE TABLE public.note (id UUID REFERENCES chat_requests (id) ON DELETE CASCADE)").await;
     fixture.run_well(&["migrate", "--roles"]);
     for right in [
@@ -325,6 +338,7 @@ async fn rights_that_come_by_themselves_go() {
         "has_table_privilege('tallyroll_reader', 'ai_usage_summary', 'SELECT WITH GRANT OPTION')",
         "has_sequence_privilege('EVE', 'seat_usage_event_id_seq', 'UPDATE')",
         "has_table_privilege('EVE', 'note', 'TRIGGER')",
+        "has_column_privilege('tallyroll_user', 'chat_requests', 'prompt', 'SELECT')",
     ] {
         assert_eq!(fixture.rows(&may(right)).await, ["0"], "{right}");
     }

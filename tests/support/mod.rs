@@ -171,9 +171,9 @@ impl Fixture {
         }
         let accept = "DO $$ DECLARE v_trigger RECORD; BEGIN \
              PERFORM set_config('search_path', 'pg_catalog, pg_temp', TRUE); \
-             FOR v_trigger IN SELECT oid, tgname, tgrelid::REGCLASS AS made_on FROM pg_trigger WHERE NOT tgisinternal AND tgname NOT LIKE 'tallyroll\\_%' LOOP \
+             FOR v_trigger IN SELECT oid, tgname, tgenabled, tgrelid::REGCLASS AS made_on FROM pg_trigger WHERE NOT tgisinternal AND tgname NOT LIKE 'tallyroll\\_%' LOOP \
                  EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', v_trigger.tgname, v_trigger.made_on, 'tallyroll: accepted ' \
-                     || encode(sha256(convert_to(pg_get_triggerdef(v_trigger.oid), 'UTF8')), 'hex')); \
+                     || encode(sha256(convert_to(pg_get_triggerdef(v_trigger.oid) || ' ' || v_trigger.tgenabled::TEXT, 'UTF8')), 'hex')); \
              END LOOP; END $$";
         self.execute(accept).await;
     }
