@@ -113,7 +113,13 @@ pub async fn of_id(tx: &mut Tx, event_id: &str) -> Result<Vec<Quarantined>> {
 ///
 /// # Errors
 /// [`Failure`] of kind locked where a run of the job is at work, which may have read the days already; what the database says.
-pub async fn retry(store: &Store, config: &Config, jobs: &Jobs, source: Option<&str>) -> Result<BTreeMap<String, Vec<NaiveDate>>> {
+pub async fn retry(
+    store: &Store,
+    clock: &Clock,
+    config: &Config,
+    jobs: &Jobs,
+    source: Option<&str>,
+) -> Result<BTreeMap<String, Vec<NaiveDate>>> {
     let mut tx = store.begin().await?;
     let sql = "SELECT DISTINCT usage_date FROM quarantined_event \
          WHERE usage_date IS NOT NULL AND (CAST($1 AS TEXT) IS NULL OR source = $1) ORDER BY usage_date";
@@ -121,7 +127,7 @@ pub async fn retry(store: &Store, config: &Config, jobs: &Jobs, source: Option<&
     let days = rows.iter().map(|row| row.date("usage_date")).collect::<Result<Vec<_>>>()?;
     let mut due = BTreeMap::new();
     for job in jobs.iter().filter(|job| job.operator == OperatorKind::UsageRollup && !days.is_empty()) {
-        if let Some(holder) = lock::holder(store, &Clock::system(), &job.name, config.engine.lock_lease_seconds).await? {
+        if let Some(holder) = lock::holder(store, clock, &job.name, config.engine.lock_lease_seconds).await? {
             return Err(Failure::new(Kind::Locked, format!("Job `{}` is at work: {}", job.name, holder.shown))
                 .hint("it may have read the rows before they were fixed: ask again when it has ended")
                 .into());

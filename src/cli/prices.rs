@@ -76,13 +76,12 @@ fn show(session: &Session, arguments: &Show) -> Result<()> {
     let in_force: Vec<(&PriceKey, &Price)> = series.iter().filter_map(|series| Some((&series.key, series.at(at)?))).collect();
     if session.json {
         return in_force.iter().try_for_each(|(key, price)| {
-            let usd = |nanos: i64| file::usd(nanos);
             output::json(&json!({
                 "model": key.model, "service_tier": key.service_tier,
                 "above_input_tokens": key.above_input_tokens, "effective_from": format_instant(price.effective_from),
-                "input_usd_per_million": usd(price.rates.input), "cached_input_usd_per_million": usd(price.rates.cached_input),
-                "cache_write_usd_per_million": usd(price.rates.cache_write), "output_usd_per_million": usd(price.rates.output),
-                "reasoning_usd_per_million": usd(price.rates.reasoning),
+                "input_usd_per_million": file::usd(price.rates.input), "cached_input_usd_per_million": file::usd(price.rates.cached_input),
+                "cache_write_usd_per_million": file::usd(price.rates.cache_write), "output_usd_per_million": file::usd(price.rates.output),
+                "reasoning_usd_per_million": file::usd(price.rates.reasoning),
             }))
         });
     }

@@ -1,15 +1,17 @@
 //! `quarantine`: what enters no total, why, and what can be done.
 
 use anyhow::Result;
+use chrono::NaiveDate;
 use clap::Subcommand;
 use serde_json::json;
 
 use super::output;
 use super::session::Session;
 use crate::clock::Clock;
+use crate::import;
 use crate::jobs::Jobs;
 use crate::quarantine::{self, OF_FILE};
-use crate::store::Create;
+use crate::store::{Create, Store};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum What {
@@ -49,7 +51,7 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
         What::Show { id } => show(&session, &store, id).await?,
         What::Retry { source } => {
             let jobs = Jobs::load(&session.project)?;
-            let due = quarantine::retry(&store, &session.loaded.config, &jobs, source.as_deref()).await?;
+            let due = quarantine::retry(&store, &Clock::system(), &session.loaded.config, &jobs, source.as_deref()).await?;
             if session.json {
                 output::json(&json!({ "due": due }))?;
             } else if due.is_empty() {
@@ -76,7 +78,7 @@ pub(super) async fn run(session: Session, what: &What) -> Result<()> {
     Ok(())
 }
 
-async fn list(session: &Session, store: &crate::store::Store, source: Option<&str>, limit: i64) -> Result<()> {
+async fn list(session: &Session, store: &Store, source: Option<&str>, limit: i64) -> Result<()> {
     let mut tx = store.begin_read().await?;
     let events = quarantine::list(&mut tx, source, 0, limit).await?;
     if session.json {
@@ -87,12 +89,12 @@ async fn list(session: &Session, store: &crate::store::Store, source: Option<&st
     if counts.is_empty() {
         return output::line("Nothing is in quarantine");
     }
-    let date = |date: Option<chrono::NaiveDate>| date.map_or_else(String::new, |date| date.to_string());
+    let date = |date: Option<NaiveDate>| date.map_or_else(String::new, |date| date.to_string());
     let rows: Vec<Vec<String>> = counts
         .iter()
         .take(usize::try_from(limit)?)
         .map(|count| {
-            let reason = crate::import::shorten(&count.reason);
+            let reason = import::shorten(&count.reason);
             vec![count.source.clone(), reason, output::grouped(count.event_count), date(count.first_date), date(count.last_date)]
         })
         .collect();
@@ -115,7 +117,7 @@ async fn list(session: &Session, store: &crate::store::Store, source: Option<&st
     output::line(&format!("\nFix or delete the rows of the log; the next run looks at their days again{next}"))
 }
 
-async fn show(session: &Session, store: &crate::store::Store, id: &str) -> Result<()> {
+async fn show(session: &Session, store: &Store, id: &str) -> Result<()> {
     let mut tx = store.begin_read().await?;
     for event in quarantine::of_id(&mut tx, id).await? {
         if session.json {
