@@ -116,8 +116,8 @@ enum Command {
     /// Print what Kubernetes, cron or systemd needs to keep `schedules.toml`
     #[command(subcommand, after_help = "Example:\n  tallyroll -C /srv/usage render crontab | crontab -")]
     Render(render::What),
-    /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  tallyroll completions bash > /etc/bash_completion.d/tallyroll")]
+    /// Print a completion script for a shell, which completes the names of jobs, too
+    #[command(after_help = "Example, a line for ~/.bashrc:\n  source <(tallyroll completions bash)")]
     Completions(shell::Arguments),
     /// Print the manual page
     #[command(after_help = "Example:\n  tallyroll man | man -l -")]
@@ -127,6 +127,7 @@ enum Command {
 /// Parses the arguments, runs the command, prints an error once, and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    shell::complete(Cli::command);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),
@@ -154,7 +155,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<()> {
     let Cli { global, command } = cli;
     match command {
-        Command::Completions(arguments) => shell::completions(&arguments, Cli::command()),
+        Command::Completions(arguments) => shell::completions(&arguments),
         Command::Man => shell::man(&Cli::command()),
         Command::Init(arguments) => init::run(&arguments, global.json),
         Command::Demo(arguments) => demo::run(global, &arguments).await,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use chrono::{DateTime, Utc};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -19,6 +19,7 @@ use crate::schedule::Schedule;
 use crate::store::Row;
 use crate::store::runs::{RunCount, RunState};
 use crate::store::windows::WindowState;
+use crate::text_file;
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
@@ -163,15 +164,8 @@ fn replace(path: &Path, text: &str) -> Result<()> {
         }
         ensure!(start == FIRST_WORDS, "`{}` is no file of metrics, and stays as it is", path.display());
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file =
-        tempfile::Builder::new().prefix(".tallyroll").tempfile_in(folder).with_context(|| format!("In `{}`", folder.display()))?;
-    file.write_all(text.as_bytes())?;
     // node_exporter runs as another user.
-    #[cfg(unix)]
-    std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    file.persist(path).with_context(|| format!("Failed to replace `{}`", path.display()))?;
-    Ok(())
+    text_file::replace(path, text)
 }
 
 fn family(registry: &mut Registry, name: &str, help: &str) -> Gauges {

@@ -11,6 +11,8 @@ pub mod litellm;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
@@ -132,6 +134,27 @@ pub struct PriceKey {
     pub service_tier: Option<String>,
     /// Events of more input tokens than that, whole.
     pub above_input_tokens: Option<i64>,
+}
+
+impl PriceKey {
+    /// Whether it is of all events of a model, of whatever provider, tier and size.
+    #[must_use]
+    pub fn is_of_every(&self, model: &str) -> bool {
+        self.service_tier.is_none() && self.above_input_tokens.is_none() && named(&self.model, model).is_some()
+    }
+}
+
+impl fmt::Display for PriceKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}`", self.model)?;
+        if let Some(tier) = &self.service_tier {
+            write!(formatter, ", tier `{tier}`")?;
+        }
+        match self.above_input_tokens {
+            Some(above) => write!(formatter, ", above {above} input tokens"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The tier of an event that names none, and what providers call it beside.

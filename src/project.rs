@@ -26,6 +26,8 @@ built_in_files![
     "formats/anthropic.toml",
     "formats/langfuse.toml",
     "formats/litellm.toml",
+    "formats/openai-costs.toml",
+    "formats/openai-usage.toml",
     "formats/openai.toml",
     "jobs/usage_daily.toml",
     "jobs/usage_dashboard.toml",

@@ -17,6 +17,7 @@ use crate::money::format_usd;
 use crate::operator::usage_rollup::{Rollup, UsageRollup};
 use crate::operator::{self, Operator};
 use crate::plan::raw::days_with_events;
+use crate::price::Series;
 use crate::price::book::PriceBook;
 use crate::sql_text::quote_identifier;
 use crate::window::{Window, WindowKind, first_of_month};
@@ -135,7 +136,9 @@ pub struct Missing {
     pub last_date: NaiveDate,
     /// Since when the book has a price of the model, if it has one.
     pub priced_from: Option<DateTime<Utc>>,
-    /// The most similar name in the book, where it has none.
+    /// In place of it: the model with the provider, tier or size of which alone the book has a price.
+    pub priced_only_as: Option<String>,
+    /// The most similar name in the book, where it has neither.
     pub nearest: Option<String>,
 }
 
@@ -155,15 +158,20 @@ pub async fn missing(context: &Context, book: &PriceBook) -> Result<Vec<Missing>
         for row in context.store.query(&sql, &[]).await? {
             let model = row.opt_text("model")?;
             let prices = model.as_deref().map(|model| book.of_model(model)).unwrap_or_default();
-            let priced_from = prices.iter().filter_map(|series| series.prices.first()).map(|price| price.effective_from).min();
+            let (of_all, of_some): (Vec<&Series>, Vec<&Series>) =
+                prices.into_iter().partition(|series| model.as_deref().is_some_and(|model| series.key.is_of_every(model)));
+            let priced_from = of_all.iter().filter_map(|series| series.prices.first()).map(|price| price.effective_from).min();
+            let priced_only_as = of_some.first().filter(|_| priced_from.is_none()).map(|series| series.key.to_string());
             let names = book.series().iter().map(|series| series.key.model.as_str());
-            let nearest = model.as_deref().filter(|_| priced_from.is_none()).and_then(|model| nearest(model, names));
+            let is_unknown = priced_from.is_none() && priced_only_as.is_none();
+            let nearest = model.as_deref().filter(|_| is_unknown).and_then(|model| nearest(model, names));
             missing.push(Missing {
                 unpriced_count: row.int("unpriced_count")?,
                 tokens: row.int("tokens")?,
                 first_date: row.date("first_date")?,
                 last_date: row.date("last_date")?,
                 priced_from,
+                priced_only_as,
                 nearest: nearest.map(str::to_owned),
                 model,
             });

@@ -21,6 +21,7 @@ use crate::failure::{self, Failure};
 use crate::project::Project;
 use crate::sql_text::{self, Numbered};
 use crate::store::{Store, reading};
+use crate::text_file;
 
 pub use batch::MAX_TEXT_BYTES;
 pub use event::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns, EventId, not_nested};
@@ -31,6 +32,7 @@ pub struct Source {
     pub name: String,
     /// The SQL file, as an error should name it.
     pub origin: String,
+    text: String,
     statements: BTreeMap<String, String>,
     is_postgres: bool,
 }
@@ -71,6 +73,7 @@ impl Source {
             name: name.to_owned(),
             origin: file.origin,
             statements: sql_text::statements(&file.text),
+            text: file.text,
             is_postgres: engine == "postgres",
         };
         for needed in [EVENTS, CHANGED, POSITION, NEXT_EVENT] {
@@ -136,16 +139,18 @@ impl Source {
     /// [`Failure`] of kind config: of [`Store::prove_select`], or one that lists the missing columns, with the file.
     pub async fn check(&self, store: &Store) -> Result<()> {
         let epoch = DateTime::<Utc>::default();
-        let events = Numbered { sql: self.events_sql(store, epoch, epoch)?, names: Vec::new() };
-        event::require_fields(&self.prove(store, EVENTS, &events).await?, &self.origin)?;
+        let events = Numbered { sql: self.events_sql(store, epoch, epoch)?, names: Vec::new(), line: 1 };
+        event::require_fields(&self.prove(store, EVENTS, events).await?, &self.origin)?;
         for (name, statement) in [(CHANGED, self.changed_sql()?), (POSITION, self.position_sql()?), (NEXT_EVENT, self.next_event_sql()?)] {
-            self.prove(store, name, &statement).await?;
+            self.prove(store, name, statement).await?;
         }
         Ok(())
     }
 
-    async fn prove(&self, store: &Store, name: &str, statement: &Numbered) -> Result<Vec<String>> {
-        let proved = store.prove_select(statement, None).await.with_context(|| format!("The statement `{name}` does not fit the database"));
+    async fn prove(&self, store: &Store, name: &str, statement: Numbered) -> Result<Vec<String>> {
+        let statement = Numbered { line: text_file::line_of(&self.text, self.statement(name)?), ..statement };
+        let proved =
+            store.prove_select(&statement, None).await.with_context(|| format!("The statement `{name}` does not fit the database"));
         proved.map_err(|error| self.explain(error))
     }
 

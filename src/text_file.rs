@@ -1,9 +1,12 @@
-//! Files that people write: settings, jobs, SQL, prices, licences, keys, secrets. Each is read whole, so each has to be a regular file
-//! of a bounded size: a pipe would hang the run, a device would fill the memory.
+//! Files of text. Those that people write (settings, jobs, SQL, prices, licences, keys, secrets) are read whole, so each has to be a
+//! regular file of a bounded size: a pipe would hang the run, a device would fill the memory.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _};
+use std::fs::{self, File, Permissions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+
+use anyhow::Context as _;
 
 /// Far more than anybody writes by hand.
 pub const LARGEST_MIB: u64 = 16;
@@ -26,6 +29,37 @@ pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not UTF-8 text"))?;
     anyhow::ensure!(!text.contains('\0'), "it holds a NUL character, so it is no text");
     Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)))
+}
+
+/// Puts a text in the place of a file at once, or where there is none yet. A link leads to the file that is meant; its mode stays.
+///
+/// # Errors
+/// What writing says.
+pub fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let write = || -> anyhow::Result<()> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(".tallyroll").tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        let permissions = fs::metadata(path).map(|metadata| metadata.permissions());
+        file.as_file().set_permissions(permissions.unwrap_or_else(|_| Permissions::from_mode(0o644)))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("Failed to write `{}`", path.display()))
+}
+
+/// The line of a text that a part of it begins in.
+#[must_use]
+pub fn line_of(text: &str, part: &str) -> usize {
+    text.find(part).map_or(1, |at| line_at(text, at))
+}
+
+/// The line of a text that a byte of it lies in.
+#[must_use]
+pub fn line_at(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
 #[cfg(test)]

@@ -201,8 +201,34 @@ async fn an_address_is_no_folder() {
 #[tokio::test(flavor = "multi_thread")]
 async fn completions_and_the_manual_page_name_every_command() {
     let fixture = Fixture::empty(Engine::Sqlite).await;
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(fixture.run_well(&["completions", shell]).contains("run-job"));
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(fixture.run_well(&["completions", shell]).contains("TALLYROLL_COMPLETE"));
+    }
+    // What a shell makes of it, at the end of a line that has been typed so far.
+    fixture.write(
+        "jobs/usage_by_team.toml",
+        "description = \"Usage per team\"\noperator = \"rollup\"\nreads = [\"usage_daily\"]\ngrain = [\"usage_date\"]\nwindow = \"day\"\n",
+    );
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_tallyroll"));
+    for (typed, expected) in [
+        ("run-j", "run-job"),
+        ("run-job usage_by", "usage_by_team"),
+        ("run-job peak", "peak_seats"),
+        ("runs --job usage_monthly_c", "usage_monthly_customer"),
+        ("-C /nonexistent run-job usage_by", ""),
+        ("run-job --as-", "--as-of"),
+    ] {
+        let words: Vec<&str> = std::iter::once("tallyroll").chain(typed.split(' ')).collect();
+        let script = format!(
+            "source <(tallyroll completions bash); COMP_WORDS=({}); COMP_CWORD={}; _clap_complete_tallyroll tallyroll {}; echo \"${{COMPREPLY[*]}}\"",
+            words.join(" "),
+            words.len() - 1,
+            words[words.len() - 1]
+        );
+        let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let completed =
+            std::process::Command::new("bash").args(["-c", &script]).env("PATH", path).current_dir(fixture.path()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&completed.stdout).trim(), expected, "{typed}: {}", String::from_utf8_lossy(&completed.stderr));
     }
     let page = fixture.run_well(&["man"]);
     for command in ["demo", "init", "migrate", "check", "list", "run", "status", "import"] {

@@ -275,7 +275,7 @@ async fn columns_that_nobody_can_tell_apart_are_refused(engine: Engine) {
     fixture.run_well(&["import", "usage", "twice.csv", "--set", "user_id=ann"]);
     let format = "description = \"d\"\nrecognised_by = [\"a\"]\n";
     for (more, expected) in [
-        ("[status]\nsuccess = [\"ok\"]\nerror = [\"OK\"]\n", "has two meanings"),
+        ("[words.status]\nsuccess = [\"ok\"]\nerror = [\"OK\"]\n", "has two meanings"),
         ("[adds]\ninput_tokens = [\"input_tokens\"]\n", "to itself"),
     ] {
         fixture.write("formats/own.toml", &format!("{format}{more}"));

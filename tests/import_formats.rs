@@ -9,6 +9,7 @@ on_both_databases!(
     what_the_command_line_names_comes_first,
     each_tools_export_goes_in_as_it_is,
     a_format_of_ones_own,
+    a_row_that_is_the_sum_of_many_requests_becomes_as_many_events,
     mistakes_are_explained
 );
 
@@ -83,7 +84,7 @@ async fn a_format_of_ones_own(engine: Engine) {
     fixture.write(
         "formats/gateway.toml",
         "description = \"Our gateway\"\nrecognised_by = [\"when\", \"who\"]\nseconds = [\"latency_ms\"]\n[columns]\noccurred_at = \"when\"\n\
-         user_id = \"who\"\ninput_tokens = \"in\"\nlatency_ms = \"took\"\nstatus = \"ok\"\n[status]\nsuccess = [\"y\"]\nerror = [\"n\"]\n[constants]\nmodel = \"m\"\n",
+         user_id = \"who\"\ninput_tokens = \"in\"\nlatency_ms = \"took\"\nstatus = \"ok\"\n[words.status]\nsuccess = [\"y\"]\nerror = [\"n\"]\n[constants]\nmodel = \"m\"\n",
     );
     fixture.write("log.csv", "when,who,in,took,ok\n2026-03-10,ann,5,0.25,Y\n2026-03-10,ann,6,,n\n2026-03-10,ann,6,soon,n\n");
     let told = fixture.run_well(&["import", "usage", "--format", "auto", "log.csv", "--dry-run"]);
@@ -94,6 +95,36 @@ async fn a_format_of_ones_own(engine: Engine) {
     fixture.run_well(&["import", "usage", "--format", "gateway", "log.csv", "--set", "model=other"]);
     let read = "SELECT model, status, latency_ms FROM usage_event ORDER BY input_tokens";
     assert_eq!(fixture.rows(read).await, ["other|success|250", "other|error|NULL"]);
+}
+
+async fn a_row_that_is_the_sum_of_many_requests_becomes_as_many_events(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("usage.csv", include_str!("fixtures/formats/openai_usage.csv"));
+    let import = ["import", "usage", "--format", "auto", "usage.csv"];
+    let told: Value = serde_json::from_str(&fixture.run_well(&[&import[..], &["--dry-run", "--json"]].concat())).unwrap();
+    assert_eq!(told["preview"]["models"]["gpt-4o-2024-08-06"]["event_count"], 8, "{told}");
+    let told = fixture.run(&import);
+    assert!(told.code == Some(0) && told.stdout.contains("Left out of usage.csv, as sums of spans that are not over: 1;"), "{told:?}");
+    let groups = "SELECT user_id, customer_id, model, service_tier, MIN(occurred_at) AS at, COUNT(*) AS n, SUM(input_tokens) AS input, \
+         SUM(cached_input_tokens) AS cached, SUM(output_tokens) AS output, COUNT(DISTINCT event_id) AS ids, MAX(input_tokens) - MIN(input_tokens) AS spread \
+         FROM usage_event GROUP BY user_id, customer_id, model, service_tier ORDER BY 1, 3";
+    assert_eq!(
+        fixture.rows(groups).await,
+        [
+            "key_1|proj_1|o3|batch|2026-03-11T00:00:00.000000Z|1|36|0|87|1|0",
+            "user-a|proj_1|gpt-4o-2024-08-06|default|2026-03-10T00:00:00.000000Z|7|900719925474099|450359962737049|1001|7|2",
+            "user-b|proj_1|gpt-4o-2024-08-06|NULL|2026-03-10T00:00:00.000000Z|1|12|5|3|1|0",
+        ]
+    );
+    // The same file brings nothing new, and its requests are counted once.
+    assert!(fixture.run(&import).stdout.contains(" 9 "), "nine are there already");
+    fixture.run_well(&["run-job", "usage_daily", "--as-of", "2026-04-15T00:00:00Z"]);
+    assert_eq!(fixture.number("SELECT SUM(request_count) FROM usage_daily").await, 9);
+    assert_eq!(fixture.number("SELECT SUM(quarantined_count) FROM job_window").await, 0);
+    fixture.write("costs.csv", include_str!("fixtures/formats/openai_costs.csv"));
+    let refused = fixture.run(&["import", "usage", "--format", "auto", "costs.csv"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("by day and line item, without a request or a token"), "{}", refused.stderr);
 }
 
 async fn mistakes_are_explained(engine: Engine) {

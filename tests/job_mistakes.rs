@@ -4,7 +4,11 @@ use crate::job_files::{AS_OF, fixture};
 use crate::on_both_databases;
 use crate::support::Engine;
 
-on_both_databases!(a_row_of_another_window_fails_its_window, a_check_of_a_column_that_is_not_there_is_refused);
+on_both_databases!(
+    a_row_of_another_window_fails_its_window,
+    a_check_of_a_column_that_is_not_there_is_refused,
+    a_mistake_in_sql_is_told_with_its_line
+);
 
 const DAILY: &str =
     "description = \"d\"\noperator = \"sql\"\nreads = [\"usage_daily\"]\ngrain = [\"usage_date\", \"customer_id\"]\nwindow = \"day\"\n";
@@ -42,4 +46,30 @@ async fn a_check_of_a_column_that_is_not_there_is_refused(engine: Engine) {
         let said_by_both = fixture.assert_refused("daily", check).await;
         assert!(said_by_both.contains(said), "{said_by_both}");
     }
+}
+
+async fn a_mistake_in_sql_is_told_with_its_line(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.write("jobs/daily.toml", DAILY);
+    let head = "\n-- ü: one row a day\n\nSELECT\n    usage_date,\n    customer_id,\n    ";
+    let tail = "\nWHERE usage_date >= :window_start\n    AND usage_date < :window_end\n";
+    for (sql, line) in [
+        (format!("{head}request_count AS n\nFORM usage_daily{tail}"), 8),
+        (format!("{head}requests AS n\nFROM usage_daily{tail}"), 7),
+        (format!("{head}request_count AS n\nFROM usage_daily{tail}    AND no_such_column = 1\n"), 11),
+    ] {
+        fixture.write("sql/daily.sql", &sql);
+        let said = fixture.assert_refused("daily", &sql).await;
+        assert!(said.contains("sql/daily.sql` does not fit the database") && said.contains(&format!("line {line}: ")), "{line} in {said}");
+    }
+    std::fs::remove_file(fixture.path().join("jobs/daily.toml")).unwrap();
+    // A source's statements stand in one file.
+    let source = format!("sql/sources/usage_event.{}.sql", if engine == Engine::Postgres { "postgres" } else { "sqlite" });
+    let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(&source)).unwrap();
+    let place = text.rfind("ingest_").unwrap();
+    fixture.write(&source, &format!("{}no_{}", &text[..place], &text[place..]));
+    let refused = fixture.run(&["check"]);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    let line = 1 + text[..place].matches('\n').count();
+    assert!(refused.stderr.contains(&source) && refused.stderr.contains(&format!("line {line}: ")), "{line} in {}", refused.stderr);
 }

@@ -212,9 +212,11 @@ async fn failed_requests_are_free_where_they_are_to_be(engine: Engine) {
 
 async fn what_is_missing_is_named(engine: Engine) {
     let fixture = Fixture::new(engine).await;
-    fixture.write("prices.toml", BOOK);
+    let of_one_provider = "[[price]]\nmodel = \"phi\"\nprovider = \"azure\"\neffective_from = \"2026-01-01\"\n\
+         input_usd_per_million = \"1\"\noutput_usd_per_million = \"1\"\n";
+    fixture.write("prices.toml", &format!("{BOOK}\n{of_one_provider}"));
     let tokens = [("input_tokens", "10"), ("output_tokens", "5")];
-    for (day, model) in [("10", "'sonnett'"), ("12", "'sonnett'"), ("11", "'sonnet'"), ("11", "'llama'"), ("11", "NULL")] {
+    for (day, model) in [("10", "'sonnett'"), ("12", "'sonnett'"), ("11", "'sonnet'"), ("11", "'llama'"), ("11", "'phi'"), ("11", "NULL")] {
         event(&fixture, &format!("2026-03-{day}T10:00:00.000000Z"), &[&[("model", model)], &tokens[..]].concat()).await;
     }
     event(&fixture, "2025-12-31T10:00:00.000000Z", &[&[("model", "'o3'")], &tokens[..]].concat()).await;
@@ -224,16 +226,17 @@ async fn what_is_missing_is_named(engine: Engine) {
         .lines()
         .map(|line| {
             let line: Value = serde_json::from_str(line).unwrap();
-            ["model", "unpriced_count", "tokens", "first_date", "last_date", "priced_from", "nearest"]
+            ["model", "unpriced_count", "tokens", "first_date", "last_date", "priced_from", "priced_only_as", "nearest"]
                 .map(|key| line[key].to_string())
                 .join(" ")
         })
         .collect();
     let expected = [
-        r#""sonnett" 2 30 "2026-03-10" "2026-03-12" null "sonnet""#,
-        r#""llama" 1 15 "2026-03-11" "2026-03-11" null null"#,
-        r#""o3" 1 15 "2025-12-31" "2025-12-31" "2026-01-01T00:00:00Z" null"#,
-        r#"null 1 15 "2026-03-11" "2026-03-11" null null"#,
+        r#""sonnett" 2 30 "2026-03-10" "2026-03-12" null null "sonnet""#,
+        r#""llama" 1 15 "2026-03-11" "2026-03-11" null null null"#,
+        r#""phi" 1 15 "2026-03-11" "2026-03-11" null "`azure/phi`" null"#,
+        r#""o3" 1 15 "2025-12-31" "2025-12-31" "2026-01-01T00:00:00Z" null null"#,
+        r#"null 1 15 "2026-03-11" "2026-03-11" null null null"#,
     ];
     let mut sorted = missing.clone();
     sorted.sort();
@@ -242,7 +245,13 @@ async fn what_is_missing_is_named(engine: Engine) {
     assert_eq!(sorted, expected_sorted);
     assert_eq!(missing[0], expected[0]);
     let shown = fixture.run_well(&["prices", "missing"]);
-    assert!(shown.contains("like `sonnet`?") && shown.contains("priced from 2026-01-01") && shown.contains("(no model)"), "{shown}");
+    assert!(
+        shown.contains("like `sonnet`?")
+            && shown.contains("priced from 2026-01-01")
+            && shown.contains("only `azure/phi`")
+            && shown.contains("(no model)"),
+        "{shown}"
+    );
 }
 
 async fn another_book_is_compared_before_anything_changes(engine: Engine) {

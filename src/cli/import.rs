@@ -201,6 +201,10 @@ async fn files(
     for report in &reports {
         bad_rows(report)?;
     }
+    for report in reports.iter().filter(|report| report.unfinished_count > 0) {
+        let (unfinished, file) = (count(report.unfinished_count), output::printable(&report.file));
+        session.tell(&format!("Left out of {file}, as sums of spans that are not over: {unfinished}; export them again later"))?;
+    }
     for report in &reports {
         if let Some(replaced) = report.replaced_count {
             session.tell(&format!("{} rows of the import before taken out", count(replaced)))?;

@@ -1,16 +1,12 @@
 //! `prices import`: LiteLLM's map of prices, into the price book.
 
 use std::cmp::Reverse;
-use std::fs::{self, Permissions};
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono::{NaiveDate, NaiveTime};
 use clap::Args;
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use super::output;
 use super::session::{Session, read_text};
@@ -50,7 +46,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<()> {
         return Err(Failure::usage(format!(
             "`{}` has another price of {} from {from} already{}",
             path.display(),
-            named(first),
+            first,
             if others == 0 { String::new() } else { format!(", and of {others} more") }
         ))
         .hint("give another day with `--from`, or take those entries out of the file")
@@ -117,20 +113,5 @@ fn append(path: &Path, new: &[(PriceKey, Price)]) -> Result<()> {
             .hint("name the models that you use with `--model`")
             .into());
     }
-    let write = || -> Result<()> {
-        let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-        file.write_all(text.as_bytes())?;
-        let permissions = fs::metadata(path).map(|metadata| metadata.permissions());
-        file.as_file().set_permissions(permissions.unwrap_or_else(|_| Permissions::from_mode(0o644)))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("Failed to write `{}`", path.display()))
-}
-
-fn named(key: &PriceKey) -> String {
-    let tier = key.service_tier.as_ref().map(|tier| format!("tier `{tier}`"));
-    let above = key.above_input_tokens.map(|above| format!("above {above} input tokens"));
-    [Some(format!("`{}`", key.model)), tier, above].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    text_file::replace(path, &text)
 }

@@ -132,10 +132,11 @@ async fn missing(session: &Session) -> Result<()> {
                 output::grouped(missing.unpriced_count),
                 output::grouped(missing.tokens),
                 missing.first_date.to_string(),
-                match (&missing.priced_from, &missing.nearest) {
-                    (Some(from), _) => format!("priced from {}", from.date_naive()),
-                    (None, Some(nearest)) => format!("like `{nearest}`?"),
-                    (None, None) => String::new(),
+                match (&missing.priced_from, &missing.priced_only_as, &missing.nearest) {
+                    (Some(from), ..) => format!("priced from {}", from.date_naive()),
+                    (None, Some(key), _) => format!("only {key}"),
+                    (None, None, Some(nearest)) => format!("like `{nearest}`?"),
+                    (None, None, None) => String::new(),
                 },
             ]
         })

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Months, NaiveDate, Utc};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
-use super::output;
 use super::session::Session;
+use super::{output, shell};
 use crate::engine::env::Context;
 use crate::engine::request::Request;
 use crate::failure::Failure;
@@ -26,6 +27,7 @@ use crate::{metrics, schedule};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The job; `tallyroll list-jobs` lists them
+    #[arg(add = ArgValueCandidates::new(shell::job_names))]
     job: String,
     /// First day of the windows to write, inclusive
     #[arg(long, value_name = "DAY", conflicts_with_all = ["day", "month", "resume"])]

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
-use super::output;
 use super::session::Session;
+use super::{output, shell};
 use crate::clock::Clock;
 use crate::jobs::Jobs;
 use crate::store::Create;
@@ -12,7 +13,7 @@ use crate::store::Create;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Only runs of this job
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(shell::job_names))]
     job: Option<String>,
     /// Only runs that failed or were interrupted
     #[arg(long)]

@@ -1,12 +1,19 @@
 //! `completions` and `man`.
 
 use std::io::Write;
+use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Command};
-use clap_complete::Shell;
+use clap_complete::env::{CompleteEnv, Shells};
+use clap_complete::{CompletionCandidate, Shell};
 
 use super::output;
+use crate::jobs::Jobs;
+use crate::project::Project;
+
+/// What a shell sets when it asks this program what may come next.
+const ASKING_SHELL: &str = "TALLYROLL_COMPLETE";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -14,10 +21,27 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn completions(arguments: &Arguments, mut command: Command) -> Result<()> {
+/// The script asks this program at each press of the tab key, so it knows the jobs of the project.
+pub(super) fn completions(arguments: &Arguments) -> Result<()> {
+    let shells = Shells::builtins();
+    let completer = shells.completer(&arguments.shell.to_string()).context("There is no script for this shell")?;
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut command, "tallyroll", &mut script);
+    completer.write_registration(ASKING_SHELL, "tallyroll", "tallyroll", "tallyroll", &mut script)?;
     output::line(String::from_utf8(script)?.trim_end())
+}
+
+/// Answers a shell and ends; does nothing where no shell asks.
+pub(super) fn complete(command: fn() -> Command) {
+    CompleteEnv::with_factory(command).var(ASKING_SHELL).complete();
+}
+
+/// The jobs of the project that the command line names so far, each with what it is.
+pub(super) fn job_names() -> Vec<CompletionCandidate> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let named = arguments.windows(2).find(|pair| pair[0] == "-C" || pair[0] == "--project").map(|pair| pair[1].clone());
+    let dir = named.or_else(|| std::env::var_os("TALLYROLL_PROJECT")).map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let Ok((jobs, _)) = Jobs::read(&Project::new(dir)) else { return Vec::new() };
+    jobs.iter().map(|job| CompletionCandidate::new(&job.name).help(Some(job.description.clone().into()))).collect()
 }
 
 /// The manual page: each command as it is typed, with its options and examples, then what holds for all of them.

@@ -1,6 +1,7 @@
 //! Rows of a file on their way into the database, some at a time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::Result;
 use hashbrown::HashMap;
@@ -11,8 +12,10 @@ use super::target::{Field, Form, SEATS, Target};
 use crate::store::{Tx, Value};
 
 /// Rows sent at once, and texts of them.
-const CHUNK_ROWS: usize = 1_000;
+const CHUNK_ROWS: usize = 10_000;
 const CHUNK_TEXT_BYTES: usize = 16 << 20;
+/// Rows whose ids are asked for by one statement.
+const ASKED_ROWS: usize = 1_000;
 
 /// Where a ledger row's org and instant stand.
 const ORG: usize = 1;
@@ -23,71 +26,84 @@ fn said(values: &[Value]) -> Uuid {
     Uuid::new_v5(&Uuid::nil(), format!("{values:?}").as_bytes())
 }
 
+/// A row that can be taken in, the columns that its file gives, and its line.
+#[derive(Clone)]
+pub(super) struct Good {
+    pub(super) given: Arc<[&'static str]>,
+    pub(super) line: u64,
+    pub(super) values: Vec<Value>,
+}
+
 /// Rows on their way, all with the same columns given.
 pub(super) struct Chunk {
     target: &'static Target,
-    /// What says which import its rows came by, where the table has a column for it.
-    import_id: Option<String>,
-    given: Vec<&'static str>,
+    given: Arc<[&'static str]>,
     lines: Vec<u64>,
     rows: Vec<Vec<Value>>,
     text_bytes: usize,
-    /// Ledger rows so far, by a digest of all that they say but their ids.
-    seen: HashMap<Uuid, u64>,
 }
 
 impl Chunk {
-    pub(super) fn new(target: &'static Target, import_id: Option<String>) -> Self {
-        Self { target, import_id, given: Vec::new(), lines: Vec::new(), rows: Vec::new(), text_bytes: 0, seen: HashMap::new() }
+    pub(super) fn new(target: &'static Target) -> Self {
+        Self { target, given: Arc::new([]), lines: Vec::new(), rows: Vec::new(), text_bytes: 0 }
     }
 
-    pub(super) fn is_full_for(&self, given: &[&'static str]) -> bool {
-        let is_large = self.rows.len() == CHUNK_ROWS || self.text_bytes >= CHUNK_TEXT_BYTES;
+    pub(super) fn is_full_for(&self, given: &Arc<[&'static str]>) -> bool {
         let depends = self.target.is_updated || self.target.table == SEATS.table;
-        is_large || (!self.rows.is_empty() && depends && self.given != given)
+        let most_rows = if depends { ASKED_ROWS } else { CHUNK_ROWS };
+        let is_large = self.rows.len() == most_rows || self.text_bytes >= CHUNK_TEXT_BYTES;
+        is_large || (!self.rows.is_empty() && depends && self.given != *given)
     }
 
-    pub(super) fn push(&mut self, given: Vec<&'static str>, line: u64, values: Vec<Value>) {
+    pub(super) fn push(&mut self, Good { given, line, values }: Good) {
         self.given = given;
         self.lines.push(line);
         self.text_bytes += values.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum::<usize>();
         self.rows.push(values);
     }
+}
 
-    pub(super) async fn insert(&mut self, tx: &mut Tx, bad: &mut BadRows) -> Result<u64> {
+/// Puts the rows of one file into its table.
+pub(super) struct Writer {
+    target: &'static Target,
+    /// What says which import its rows came by, where the table has a column for it.
+    import_id: Option<String>,
+    /// Ledger rows so far, by a digest of all that they say but their ids.
+    seen: HashMap<Uuid, u64>,
+}
+
+impl Writer {
+    pub(super) fn new(target: &'static Target, import_id: Option<String>) -> Self {
+        Self { target, import_id, seen: HashMap::new() }
+    }
+
+    pub(super) async fn insert(&mut self, tx: &mut Tx, mut chunk: Chunk, bad: &mut BadRows) -> Result<u64> {
         let columns: Vec<String> = self.target.fields.iter().map(|field| column(tx, field)).collect();
         let mut columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let is_numbered = self.target.table == SEATS.table && !self.given.contains(&SEATS.key[0]);
+        let is_numbered = self.target.table == SEATS.table && !chunk.given.contains(&SEATS.key[0]);
         if is_numbered {
-            self.pass_known_rows(tx).await?;
-        } else if self.target.table == SEATS.table {
-            self.refuse_taken_ids(tx, bad).await?;
-        }
-        let mut rows = std::mem::take(&mut self.rows);
-        if is_numbered {
+            self.pass_known_rows(tx, &mut chunk).await?;
             columns.remove(0);
-            for row in &mut rows {
-                row.remove(0);
-            }
+            chunk.rows.iter_mut().for_each(|row| drop(row.remove(0)));
+        } else if self.target.table == SEATS.table {
+            self.refuse_taken_ids(tx, &mut chunk, bad).await?;
         }
-        if let Some(import_id) = &self.import_id {
-            columns.push("import_id");
-            for row in &mut rows {
-                row.push(import_id.as_str().into());
-            }
-        }
-        self.lines.clear();
-        self.text_bytes = 0;
-        tx.insert_rows(self.target.table, &columns, &rows, &self.target.on_conflict(&self.given)).await
+        let on_conflict = self.target.on_conflict(&chunk.given);
+        let Some(import_id) = &self.import_id else {
+            return tx.insert_rows(self.target.table, &columns, &chunk.rows, &on_conflict).await;
+        };
+        columns.push("import_id");
+        chunk.rows.iter_mut().for_each(|row| row.push(import_id.as_str().into()));
+        tx.insert_many_rows(self.target.table, &columns, &chunk.rows, &on_conflict).await
     }
 
     /// Ledger rows without ids: the n-th of equal rows is there already if the ledger has n.
-    async fn pass_known_rows(&mut self, tx: &mut Tx) -> Result<()> {
+    async fn pass_known_rows(&mut self, tx: &mut Tx, chunk: &mut Chunk) -> Result<()> {
         let columns: Vec<&str> = SEATS.fields[1..].iter().map(|field| field.column).collect();
         let columns = columns.join(", ");
-        let orgs: BTreeSet<Option<String>> = self.rows.iter().map(|row| row[ORG].to_text()).collect();
-        let instants: BTreeSet<Option<String>> = self.rows.iter().map(|row| row[OCCURRED_AT].to_text()).collect();
-        let instants = self.rows.iter().map(|row| &row[OCCURRED_AT]).filter({
+        let orgs: BTreeSet<Option<String>> = chunk.rows.iter().map(|row| row[ORG].to_text()).collect();
+        let instants: BTreeSet<Option<String>> = chunk.rows.iter().map(|row| row[OCCURRED_AT].to_text()).collect();
+        let instants = chunk.rows.iter().map(|row| &row[OCCURRED_AT]).filter({
             let mut left = instants;
             move |value| left.remove(&value.to_text())
         });
@@ -115,22 +131,22 @@ impl Chunk {
             ];
             stored.insert(said(&values), u64::try_from(row.int("row_count")?)?);
         }
-        let (rows, lines) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.lines));
+        let (rows, lines) = (std::mem::take(&mut chunk.rows), std::mem::take(&mut chunk.lines));
         for (row, line) in rows.into_iter().zip(lines) {
             let said = said(&row[ORG..]);
             let count = self.seen.entry(said).or_insert(0);
             *count += 1;
             if *count > stored.get(&said).copied().unwrap_or(0) {
-                self.rows.push(row);
-                self.lines.push(line);
+                chunk.rows.push(row);
+                chunk.lines.push(line);
             }
         }
         Ok(())
     }
 
     /// A ledger row is known by its id: another row under the same id would be lost without a word.
-    async fn refuse_taken_ids(&mut self, tx: &mut Tx, bad: &mut BadRows) -> Result<()> {
-        let ids: Vec<Value> = self.rows.iter().map(|row| row[0].clone()).collect();
+    async fn refuse_taken_ids(&mut self, tx: &mut Tx, chunk: &mut Chunk, bad: &mut BadRows) -> Result<()> {
+        let ids: Vec<Value> = chunk.rows.iter().map(|row| row[0].clone()).collect();
         if ids.is_empty() {
             return Ok(());
         }
@@ -146,15 +162,15 @@ impl Chunk {
             ];
             taken.insert(row.int("id")?, facts);
         }
-        let (rows, lines) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.lines));
+        let (rows, lines) = (std::mem::take(&mut chunk.rows), std::mem::take(&mut chunk.lines));
         for (row, line) in rows.into_iter().zip(lines) {
             // The fields stand in the target's order: org, type, count, instant follow the id.
             let (id, facts) = (&row[0], &row[1..5]);
             let Value::Int(id) = id else { continue };
             if taken.entry(*id).or_insert_with(|| facts.to_vec()) == facts {
                 *self.seen.entry(said(&row[ORG..])).or_insert(0) += 1;
-                self.rows.push(row);
-                self.lines.push(line);
+                chunk.rows.push(row);
+                chunk.lines.push(line);
             } else {
                 bad.push(line, format!("`id` {id} is that of another ledger row"), "");
             }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::file::{self, Record};
 use super::instant::parse_instant;
+use super::number::whole;
 use super::target::USAGE;
 use crate::engine::stop::check_stop;
 use crate::failure::{self, Failure};
@@ -31,9 +33,9 @@ pub struct Format {
     /// Field → the same value for every row.
     #[serde(default)]
     pub(super) constants: BTreeMap<String, String>,
-    /// Our word for a status → theirs.
+    /// Field → our word → theirs; an empty word of ours is none.
     #[serde(default)]
-    status: BTreeMap<String, Vec<String>>,
+    words: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     /// Field of tokens → the fields that stand beside it there, and are a part of it here.
     #[serde(default)]
     pub(super) adds: BTreeMap<String, Vec<String>>,
@@ -43,6 +45,11 @@ pub struct Format {
     /// Fields that are given in seconds.
     #[serde(default)]
     seconds: Vec<String>,
+    /// Why such a file holds no events that could be imported.
+    #[serde(default)]
+    refused: Option<String>,
+    /// Where a row is the sum of many requests.
+    sums: Option<Sums>,
     /// Between which instants a request took as long as it did, where no column says so.
     duration: Option<Duration>,
 }
@@ -70,6 +77,18 @@ struct Duration {
     to: String,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sums {
+    /// The header that says how many requests.
+    requests: String,
+    /// The header of the instant from which on nothing is added to the row.
+    until: String,
+}
+
+/// The most requests that one row may be the sum of.
+const MOST_REQUESTS: i64 = 1_000_000;
+
 /// In place of a name: the format is told by what the file has.
 pub const AUTO: &str = "auto";
 
@@ -82,10 +101,10 @@ impl Format {
         let mut formats = project.read_all("formats", "toml")?;
         if name == AUTO {
             let formats = formats.into_iter().map(|(name, file)| Self::parse(&name, &file?)).collect::<Result<Vec<_>>>()?;
-            return recognise(formats, file, stop);
+            return recognise(formats, file, stop)?.usable(file);
         }
-        if let Some(file) = formats.remove(name) {
-            return Self::parse(name, &file?);
+        if let Some(format) = formats.remove(name) {
+            return Self::parse(name, &format?)?.usable(file);
         }
         let known: Vec<&str> = formats.keys().map(String::as_str).chain([AUTO]).collect();
         let nearest = failure::did_you_mean(name, known.iter().copied());
@@ -96,18 +115,21 @@ impl Format {
         let refused = |said: String| Failure::config(format!("`{}` is no format: {said}", file.origin));
         let mut format: Self = toml::from_str(&file.text).map_err(|error| refused(failure::toml_text(&file.text, &error)))?;
         name.clone_into(&mut format.name);
-        let fields = format.columns.keys().chain(format.constants.keys()).chain(&format.seconds);
+        let fields = format.columns.keys().chain(format.constants.keys()).chain(&format.seconds).chain(format.words.keys());
         let fields = fields.chain(format.adds.iter().flat_map(|(field, parts)| std::iter::once(field).chain(parts)));
         if let Some(unknown) = fields.into_iter().find(|field| USAGE.field(field).is_none()) {
             let nearest = failure::did_you_mean(unknown, USAGE.fields.iter().map(|field| field.name));
             return Err(refused(format!("there is no field `{unknown}`{nearest}")).into());
         }
-        let mut words = format.status.iter().flat_map(|(ours, theirs)| theirs.iter().map(move |word| (word, ours)));
-        let mut meant = BTreeMap::new();
-        if let Some((word, _)) =
-            words.find(|(word, ours)| meant.insert(word.to_ascii_lowercase(), *ours).is_some_and(|other| other != *ours))
-        {
-            return Err(refused(format!("the status `{word}` has two meanings")).into());
+        for (field, words) in &format.words {
+            let mut words = words.iter().flat_map(|(ours, theirs)| theirs.iter().map(move |word| (word, ours)));
+            let mut meant = BTreeMap::new();
+            let mut has_other_meaning = |(word, ours): &(&String, &String)| {
+                meant.insert(word.to_ascii_lowercase(), (*ours).clone()).is_some_and(|other| other != **ours)
+            };
+            if let Some((word, _)) = words.find(&mut has_other_meaning) {
+                return Err(refused(format!("the {field} `{word}` has two meanings")).into());
+            }
         }
         if let Some((field, _)) = format.adds.iter().find(|(field, parts)| parts.contains(field)) {
             return Err(refused(format!("`adds` adds `{field}` to itself")).into());
@@ -118,14 +140,25 @@ impl Format {
         Ok(format)
     }
 
+    fn usable(self, file: &Path) -> Result<Self> {
+        match &self.refused {
+            Some(reason) => Err(Failure::usage(format!("`{}` cannot be imported as usage events: {reason}", file.display()))
+                .hint("import the log of single requests: of the application, or of the gateway before the provider")
+                .into()),
+            None => Ok(self),
+        }
+    }
+
     /// Whether a field comes from this header by the format.
     pub(super) fn gives(&self, field: &str, header: &str) -> bool {
-        field == "status" || self.columns.get(field).is_some_and(|headers| headers.names().iter().any(|name| name == header))
+        self.words.contains_key(field) || self.columns.get(field).is_some_and(|headers| headers.names().iter().any(|name| name == header))
     }
 
     /// Whether a column is looked at for something else than a field.
     pub(super) fn looks_at(&self, column: &str) -> bool {
-        self.only.contains_key(column) || self.duration.as_ref().is_some_and(|duration| duration.from == column || duration.to == column)
+        self.only.contains_key(column)
+            || self.sums.as_ref().is_some_and(|sums| sums.requests == column || sums.until == column)
+            || self.duration.as_ref().is_some_and(|duration| duration.from == column || duration.to == column)
     }
 
     /// Whether a row is a request at all.
@@ -133,10 +166,22 @@ impl Format {
         self.only.iter().all(|(header, values)| record.find(header).is_some_and(|found| values.iter().any(|value| *value == found)))
     }
 
+    /// How many requests a row is the sum of; `None` while more may come.
+    pub(super) fn request_count(&self, record: &Record, now: DateTime<Utc>) -> Result<Option<i64>> {
+        let Some(Sums { requests, until }) = &self.sums else { return Ok(Some(1)) };
+        let given = |header: &str| record.find(header).filter(|text| !text.is_empty());
+        let count = given(requests).map_or(Ok(0), |text| whole(&text)).with_context(|| format!("`{requests}`"))?;
+        if !(0..=MOST_REQUESTS).contains(&count) {
+            bail!("`{requests}` is {count}, and a row has at most {MOST_REQUESTS} requests: export shorter spans");
+        }
+        let is_over = given(until).map_or(Ok(true), |until| parse_instant(&until).map(|until| until <= now));
+        Ok(is_over.with_context(|| format!("`{until}`"))?.then_some(count))
+    }
+
     /// A field's text as this tool writes it, in our words and units.
     pub(super) fn in_our_words(&self, field: &str, text: String) -> Result<String> {
-        if field == "status" {
-            let ours = self.status.iter().find(|(_, theirs)| theirs.iter().any(|word| word.eq_ignore_ascii_case(&text)));
+        if let Some(words) = self.words.get(field) {
+            let ours = words.iter().find(|(_, theirs)| theirs.iter().any(|word| word.eq_ignore_ascii_case(&text)));
             return Ok(ours.map_or(text, |(word, _)| word.clone()));
         }
         if self.seconds.iter().any(|name| name == field) {

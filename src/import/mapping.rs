@@ -76,13 +76,18 @@ impl Mapping {
 
     /// The text of a field in a record, in our words; an empty cell is none.
     pub(super) fn text(&self, record: &Record, field: &Field) -> Result<Option<String>> {
-        let given = |header| record.find(header).filter(|text| !text.is_empty()).map(|text| (header, text.into_owned()));
-        match (self.headers_of(field).into_iter().find_map(given), &self.format) {
-            (Some((header, text)), Some(format)) if !self.is_named(field.name) && format.gives(field.name, header) => {
-                format.in_our_words(field.name, text).map(Some)
-            }
-            (Some((_, text)), _) => Ok(Some(text)),
-            (None, _) => Ok(self.constant(field).filter(|text| !text.is_empty()).map(str::to_owned)),
+        let format = self.format.as_ref().filter(|_| !self.is_named(field.name));
+        let given = |header: &str| {
+            let text = record.find(header).filter(|text| !text.is_empty())?.into_owned();
+            let text = match format.filter(|format| format.gives(field.name, header)) {
+                Some(format) => format.in_our_words(field.name, text),
+                None => Ok(text),
+            };
+            Some(text).filter(|text| !matches!(text, Ok(text) if text.is_empty()))
+        };
+        match self.headers_of(field).into_iter().find_map(given) {
+            Some(text) => text.map(Some),
+            None => Ok(self.constant(field).filter(|text| !text.is_empty()).map(str::to_owned)),
         }
     }
 

@@ -16,6 +16,8 @@ pub struct ImportReport {
     pub bad_count: u64,
     /// Rows that are no requests, by the format.
     pub skipped_count: u64,
+    /// Of these the sums of spans that are not over.
+    pub unfinished_count: u64,
     pub bad_rows: Vec<BadRow>,
     /// Columns of the file that no field takes.
     pub ignored_columns: Vec<String>,

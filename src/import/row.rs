@@ -9,6 +9,7 @@ use super::file::Record;
 use super::format::Format;
 use super::instant::parse_instant;
 use super::mapping::Mapping;
+use super::number::whole;
 use super::target::{Absent, Field, Form};
 use crate::failure::Failure;
 use crate::money;
@@ -181,13 +182,6 @@ fn value(field: &Field, text: &str) -> Result<Value> {
         Form::Label(bytes_max) if text.len() > bytes_max => anyhow::bail!("longer than {bytes_max} bytes"),
         Form::Label(_) => text.into(),
     })
-}
-
-/// A whole number, also as spreadsheets and data frames write one that might have been none: `7.0`.
-fn whole(text: &str) -> Result<i64> {
-    let text = text.trim();
-    let digits = text.split_once('.').filter(|(_, places)| places.bytes().all(|byte| byte == b'0')).map_or(text, |(digits, _)| digits);
-    digits.parse().context("not a whole number")
 }
 
 /// As much of a text as an error or a table shows.

@@ -22,6 +22,7 @@ use crate::project::{Project, ProjectFile};
 use crate::sql_text::{self, Numbered, quote_identifier};
 use crate::store::reading::only_reads;
 use crate::store::{Store, Tx, Value, format_instant};
+use crate::text_file;
 use crate::window::{Window, WindowKind, day_of, first_of_month};
 
 /// Parameters that a job's SQL may use: the window as days, the same as instants, the run's `as_of`, and the day and the first of
@@ -37,6 +38,8 @@ pub struct SqlSelect {
     /// Our own: it need not be held to reading.
     is_trusted: bool,
     statement: String,
+    /// Of its file, where it begins.
+    line: usize,
     columns: Vec<String>,
     /// Checks by name, each a SELECT that must give no row.
     checks: Vec<(String, String)>,
@@ -57,7 +60,8 @@ impl SqlSelect {
                 .into());
         };
         let mut select = Self::new(store, jobs, job, timezone)?;
-        (select.statement, select.is_trusted, select.origin) = (single_statement(&file)?, file.is_built_in(), file.origin);
+        (select.statement, select.is_trusted) = (single_statement(&file)?, file.is_built_in());
+        (select.line, select.origin) = (text_file::line_of(&file.text, &select.statement), file.origin);
         select.prove(store, job).await?;
         Ok(select)
     }
@@ -81,11 +85,12 @@ impl SqlSelect {
         let windowed = |job: &Job| (job.writes.clone(), job.window_column.clone());
         let checks = job.checks.statements(&windowed(job), summed.map(windowed).as_ref());
         let origin = job.origin.clone();
-        Ok(Self { statement: String::new(), is_trusted: false, origin, columns: Vec::new(), checks, timezone, parameter_type })
+        Ok(Self { statement: String::new(), line: 1, is_trusted: false, origin, columns: Vec::new(), checks, timezone, parameter_type })
     }
 
     async fn prove(&mut self, store: &Store, job: &Job) -> Result<()> {
         let numbered = self.number(&self.statement).with_context(|| format!("In `{}`", self.origin))?;
+        let numbered = Numbered { line: self.line, ..numbered };
         let proved = store.prove_select(&numbered, None).await;
         self.columns = proved.with_context(|| format!("`{}` does not fit the database", self.origin))?;
         let mut seen = BTreeSet::new();

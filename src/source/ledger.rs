@@ -15,6 +15,7 @@ use crate::seats::calendar::implausible;
 use crate::show::counted;
 use crate::sql_text::{self, Numbered};
 use crate::store::{Row, Store, Tx, Value, format_instant, reading};
+use crate::text_file;
 
 /// A ledger row as a person reads it.
 #[derive(Debug, Clone, Serialize)]
@@ -88,8 +89,10 @@ impl SeatSource {
     /// [`Failure`] of kind config that names the file and the column.
     pub async fn check(&self, store: &Store) -> Result<()> {
         for (file, needed) in [(&self.ledger, &LEDGER_COLUMNS[..]), (&self.subscription, &SUBSCRIPTION_COLUMNS[..])] {
+            let sql = statement(file);
+            let line = text_file::line_of(&file.text, &sql);
             let given = store
-                .prove_select(&Numbered { sql: statement(file), names: Vec::new() }, None)
+                .prove_select(&Numbered { sql, names: Vec::new(), line }, None)
                 .await
                 .with_context(|| format!("`{}` does not fit the database", file.origin))?;
             if let Some(missing) = needed.iter().find(|needed| given.iter().all(|given| given != *needed)) {

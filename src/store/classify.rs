@@ -154,7 +154,11 @@ pub fn classify_sqlite(error: rusqlite::Error) -> anyhow::Error {
             .caused_by(error)
             .hint("this command can be repeated as it is")
             .into(),
-        _ => error.into(),
+        _ => match error {
+            // It would show the whole statement.
+            rusqlite::Error::SqlInputError { msg, .. } => anyhow::anyhow!(msg),
+            other => other.into(),
+        },
     }
 }
 

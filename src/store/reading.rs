@@ -15,12 +15,14 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
+use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 use sqlx::{AssertSqlSafe, Column, Connection as _, Executor, SqlSafeStr, Statement, TypeInfo};
 
 use super::sqlite::BUSY_TIMEOUT;
 use super::{READ_ONLY, Row, Store, Tx, Value, classify, classify_sqlite, is_read_only, lacks_column, lacks_table, postgres, read_only};
 use crate::failure::{self, Failure};
 use crate::sql_text::Numbered;
+use crate::text_file::line_at;
 
 impl Store {
     /// Proves that a statement is one SELECT that only reads, without running it; the names of the columns that it gives.
@@ -34,8 +36,7 @@ impl Store {
             Self::Postgres { .. } => self.prove_in_postgres(statement, prepared_by).await,
             Self::Sqlite { file, .. } => {
                 let (file, statement, prepared_by) = (file.clone(), statement.clone(), prepared_by.map(str::to_owned));
-                tokio::task::spawn_blocking(move || prove_in_sqlite(&file, &statement.sql, statement.names.len(), prepared_by.as_deref()))
-                    .await?
+                tokio::task::spawn_blocking(move || prove_in_sqlite(&file, &statement, prepared_by.as_deref())).await?
             }
         }
     }
@@ -57,12 +58,16 @@ impl Store {
         }
         tx.execute("SET TRANSACTION READ ONLY", &[]).await?;
         let Tx::Postgres(connection) = &mut tx else { return Ok(Vec::new()) };
+        let no_select = |error: sqlx::Error| match position_in(&statement.sql, &error) {
+            Some(at) => at_line(statement, at, no_select(error)),
+            None => no_select(error),
+        };
         let prepared = connection.prepare(AssertSqlSafe(statement.sql.clone()).into_sql_str()).await.map_err(no_select)?;
         let columns = prepared.columns().iter().map(|column| column.name().to_owned()).collect();
         let nulls = vec![Value::Null; statement.names.len()];
         postgres::query(&mut **connection, &format!("SELECT * FROM (\n{}\n) AS result LIMIT 0", statement.sql), &nulls)
             .await
-            .map_err(no_select)?;
+            .map_err(self::no_select)?;
         Ok(columns)
     }
 }
@@ -109,8 +114,8 @@ impl Tx {
         if self.pick(false, true) {
             let files = self.query("SELECT file FROM pragma_database_list WHERE name = 'main'", &[]).await?;
             let file = files.first().map(|row| row.text("file")).transpose()?.unwrap_or_default();
-            let (text, parameter_count) = (sql.to_owned(), parameters.len());
-            tokio::task::spawn_blocking(move || prove_in_sqlite(Path::new(&file), &text, parameter_count, None)).await??;
+            let statement = Numbered { sql: sql.to_owned(), names: vec![String::new(); parameters.len()], line: 1 };
+            tokio::task::spawn_blocking(move || prove_in_sqlite(Path::new(&file), &statement, None)).await??;
         }
         self.query(sql, parameters).await.map_err(only_reads)
     }
@@ -180,7 +185,20 @@ fn no_select(error: sqlx::Error) -> anyhow::Error {
     if is_write || failure::find(&classified).is_none() { writes(anyhow::anyhow!(said)) } else { classified }
 }
 
-fn prove_in_sqlite(file: &Path, sql: &str, parameter_count: usize, prepared_by: Option<&str>) -> Result<Vec<String>> {
+/// Names the line of its file where the database stumbled over a statement.
+fn at_line(statement: &Numbered, at: usize, error: anyhow::Error) -> anyhow::Error {
+    error.context(format!("line {}", statement.line + line_at(&statement.sql, at) - 1))
+}
+
+/// The byte of a statement that PostgreSQL names, in characters, in its error.
+fn position_in(sql: &str, error: &sqlx::Error) -> Option<usize> {
+    match error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.position()? {
+        PgErrorPosition::Original(position) => Some(sql.char_indices().nth(position.saturating_sub(1)).map_or(sql.len(), |(at, _)| at)),
+        PgErrorPosition::Internal { .. } => None,
+    }
+}
+
+fn prove_in_sqlite(file: &Path, statement: &Numbered, prepared_by: Option<&str>) -> Result<Vec<String>> {
     let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| refused(error, file))?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -196,15 +214,18 @@ fn prove_in_sqlite(file: &Path, sql: &str, parameter_count: usize, prepared_by: 
         AuthAction::Function { function_name } if !function_name.eq_ignore_ascii_case("load_extension") => Authorization::Allow,
         _ => Authorization::Deny,
     }))?;
-    let statement = connection.prepare(sql).map_err(|error| refused(error, file))?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let prepared = connection.prepare(&statement.sql).map_err(|error| match error {
+        rusqlite::Error::SqlInputError { offset, .. } => at_line(statement, usize::try_from(offset).unwrap_or(0), refused(error, file)),
+        error => refused(error, file),
+    })?;
+    let columns: Vec<String> = prepared.column_names().into_iter().map(str::to_owned).collect();
     // As a part of a SELECT too: EXPLAIN is none, and a parenthesis of its own would end the one around it.
-    let within = connection.prepare(&format!("SELECT * FROM (\n{sql}\n) AS result")).map_err(|error| refused(error, file))?;
-    if !statement.readonly() || !within.readonly() {
+    let within = connection.prepare(&format!("SELECT * FROM (\n{}\n) AS result", statement.sql)).map_err(|error| refused(error, file))?;
+    if !prepared.readonly() || !within.readonly() {
         return Err(writes(anyhow::anyhow!("it may change the database")));
     }
     // SQLite takes a parameter that nobody gives for NULL.
-    if statement.parameter_count() != parameter_count {
+    if prepared.parameter_count() != statement.names.len() {
         return Err(writes(anyhow::anyhow!("it has parameters of its own: `?`, `@name` or `$name`")));
     }
     Ok(columns)
@@ -212,7 +233,9 @@ fn prove_in_sqlite(file: &Path, sql: &str, parameter_count: usize, prepared_by: 
 
 fn refused(error: rusqlite::Error, file: &Path) -> anyhow::Error {
     let text = match &error {
-        rusqlite::Error::SqliteFailure(code, Some(said)) => format!("{said} [{}]", code.extended_code),
+        rusqlite::Error::SqliteFailure(code, Some(said)) | rusqlite::Error::SqlInputError { error: code, msg: said, .. } => {
+            format!("{said} [{}]", code.extended_code)
+        }
         other => other.to_string(),
     };
     let failure = match error.sqlite_error_code() {
