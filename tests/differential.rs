@@ -1,5 +1,7 @@
 //! Random logs against plain SQL on PostgreSQL: whatever is inserted late, updated, deleted, renamed, unpriced, negative or
-//! NaN, the tables equal what one statement over the raw log gives.
+//! NaN, the tables equal what one statement over the raw log gives. SQLite is given the same log, row by row, and gives the same tables.
+
+mod mirror;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -10,6 +12,7 @@ use tallyroll::run;
 use tallyroll::run::report::Binding;
 use tokio::sync::watch;
 
+use self::mirror::Mirror;
 use crate::support::{Engine, Fixture, context_of, repetitions};
 
 const PRICES: &str = include_str!("fixtures/differential/prices.toml");
@@ -300,9 +303,7 @@ async fn campaign(timezone: &str, pricing: &str, failed: &str, seed: u8, cases: 
     );
     fixture.execute(&oracle).await;
 
-    let (_keep, stop) = watch::channel(None);
-    let context = context_of(&fixture, Clock::system(), stop);
-    let job = context.jobs.get("usage_daily").unwrap();
+    let mut mirror = Mirror::of(&fixture).await;
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
     let changes = prop::collection::vec(change(), 1..40);
     for case in 0..cases {
@@ -310,28 +311,7 @@ async fn campaign(timezone: &str, pricing: &str, failed: &str, seed: u8, cases: 
         for statement in changes.iter().flat_map(statements) {
             fixture.execute(&statement).await;
         }
-        let request = Request {
-            // Some of the log is still to come.
-            as_of: "2026-03-09T06:00:00Z".parse().unwrap(),
-            downstream: true,
-            // For days whose last row was deleted: they are written empty, as the oracle has them.
-            force: true,
-            ..Request::default()
-        };
-        let binding = Binding::default();
-        let due_only = Request { force: false, ..request.clone() };
-        // What is due by itself first; forcing alone would hide a change that was not found.
-        for report in run::run(&context, job, &due_only, &binding).await.unwrap() {
-            if let Some(failure) = report.failure {
-                assert!(format!("{failure:#}").contains("raw rows"), "case {case}: {failure:#}");
-            }
-        }
-        let kept = fixture.rows("SELECT window_start FROM job_window WHERE state = 'kept'").await;
-        for day in kept {
-            let from: chrono::NaiveDate = day.parse().unwrap();
-            let forced = Request { from: Some(from), to: from.succ_opt(), ..request.clone() };
-            let _ = run::run(&context, job, &forced, &binding).await.unwrap();
-        }
+        write_tables(&fixture, case).await;
         for (table, statement) in comparisons() {
             let differences = fixture.rows(&statement).await;
             assert!(
@@ -340,8 +320,42 @@ async fn campaign(timezone: &str, pricing: &str, failed: &str, seed: u8, cases: 
                 differences.join("\n")
             );
         }
+        if case % repetitions(5, 1) == 0 {
+            mirror.follow(&fixture).await;
+            write_tables(&mirror.fixture, case).await;
+            mirror.assert_same_tables(&fixture, &format!("case {case} ({timezone}, {pricing}, {failed}) after {changes:#?}")).await;
+        }
     }
     println!("{cases} random cases in {timezone}, pricing {pricing}, failed {failed}: no difference");
+}
+
+/// Runs what is due, then what only force writes.
+async fn write_tables(fixture: &Fixture, case: usize) {
+    let (_keep, stop) = watch::channel(None);
+    let context = context_of(fixture, Clock::system(), stop);
+    let job = context.jobs.get("usage_daily").unwrap();
+    let request = Request {
+        // Some of the log is still to come.
+        as_of: "2026-03-09T06:00:00Z".parse().unwrap(),
+        downstream: true,
+        // For days whose last row was deleted: they are written empty, as the oracle has them.
+        force: true,
+        ..Request::default()
+    };
+    let binding = Binding::default();
+    let due_only = Request { force: false, ..request.clone() };
+    // What is due by itself first; forcing alone would hide a change that was not found.
+    for report in run::run(&context, job, &due_only, &binding).await.unwrap() {
+        if let Some(failure) = report.failure {
+            assert!(format!("{failure:#}").contains("raw rows"), "case {case}: {failure:#}");
+        }
+    }
+    let kept = fixture.rows("SELECT window_start FROM job_window WHERE state = 'kept'").await;
+    for day in kept {
+        let from: chrono::NaiveDate = day.parse().unwrap();
+        let forced = Request { from: Some(from), to: from.succ_opt(), ..request.clone() };
+        let _ = run::run(&context, job, &forced, &binding).await.unwrap();
+    }
 }
 
 const MEASURES: [&str; 25] = [
