@@ -1,11 +1,13 @@
 //! The demo's usage and seats: made up, realistic in shape, the same for the same seed and day.
 
+mod made_up;
 mod seats;
 
 use anyhow::Result;
 use chrono::{DateTime, Datelike as _, Days, NaiveDate, TimeDelta, Utc};
 use uuid::Uuid;
 
+use self::made_up::{CUSTOMERS, SplitMix64};
 use crate::store::{Store, Value};
 
 /// Days that the demo's log covers, from its first on.
@@ -38,32 +40,6 @@ input_usd_per_million = "0.12"
 output_usd_per_million = "0.48"
 "#;
 
-const CUSTOMERS: [&str; 24] = [
-    "Acme Freight",
-    "Birch & Sons",
-    "Cobalt Labs",
-    "Dune Travel",
-    "Ember Health",
-    "Fjord Bank",
-    "Grove Foods",
-    "Harbor Legal",
-    "Iris Media",
-    "Juniper Energy",
-    "Kite Robotics",
-    "Lumen Optics",
-    "Maple Schools",
-    "Nimbus Air",
-    "Orchard Retail",
-    "Pike Mining",
-    "Quill Press",
-    "Rowan Homes",
-    "Slate Insurance",
-    "Tern Marine",
-    "Umber Studio",
-    "Vale Pharma",
-    "Willow Care",
-    "Zephyr Wind",
-];
 const USERS: u64 = 180;
 const CHAT_USERS: u64 = 40;
 const ROWS_PER_STATEMENT: usize = 1_000;
@@ -129,7 +105,7 @@ fn email(index: u64) -> String {
 fn logged(random: &mut SplitMix64, as_of: NaiveDate, users: &[Uuid], event_count: u64) -> Vec<Value> {
     let id = random.uuid();
     let user = random.skewed(USERS);
-    let occurred_at = random.instant(as_of);
+    let occurred_at = instant(random, as_of);
     // Most users work for one customer, the support team (the first few) for any, now and then for none.
     let customer = if user < 6 { random.below(CUSTOMERS.len() as u64) } else { user % CUSTOMERS.len() as u64 };
     let customer = (random.below(20) != 0).then_some(customer);
@@ -164,7 +140,7 @@ fn logged(random: &mut SplitMix64, as_of: NaiveDate, users: &[Uuid], event_count
 fn chat(random: &mut SplitMix64, as_of: NaiveDate, users: &[Uuid], chats: &mut Vec<Vec<Value>>, analytics: &mut Vec<Vec<Value>>) {
     let id = random.uuid();
     let user: Value = users.get(usize::try_from(random.skewed(CHAT_USERS)).unwrap_or(0)).copied().into();
-    let occurred_at = random.instant(as_of);
+    let occurred_at = instant(random, as_of);
     let (input, output) = (100 + random.small(2_000), 20 + random.small(800));
     let model = ["gpt-4", "gpt-4o-mini", "gpt-4o-mini", "in-house"][random.index(4)];
     let status = ["completed", "completed", "completed", "completed", "failed", "pending"][random.index(6)];
@@ -188,50 +164,16 @@ fn chat(random: &mut SplitMix64, as_of: NaiveDate, users: &[Uuid], chats: &mut V
     }
 }
 
-/// Sebastiano Vigna's `SplitMix64`: a handful of lines that give the same numbers in every version of every library.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn index(&mut self, end: usize) -> usize {
-        usize::try_from(self.below(end as u64)).unwrap_or(0)
-    }
-
-    /// Small numbers more often than large ones, all below `end`.
-    fn skewed(&mut self, end: u64) -> u64 {
-        let first = self.below(end);
-        self.below(first + 1)
-    }
-
-    fn small(&mut self, end: u64) -> i64 {
-        self.skewed(end).cast_signed()
-    }
-
-    fn uuid(&mut self) -> Uuid {
-        uuid::Builder::from_random_bytes((u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()).into_uuid()
-    }
-
-    fn instant(&mut self, as_of: NaiveDate) -> DateTime<Utc> {
-        let first_day = as_of - Days::new(DAYS);
-        // Weekends are quiet, and so are nights.
-        loop {
-            let day = self.below(DAYS);
-            let micros = self.below(86_400_000_000).midpoint(self.below(86_400_000_000));
-            let weekday = (day + u64::from(first_day.weekday().num_days_from_monday())) % 7;
-            if weekday < 5 || self.below(4) == 0 {
-                return start_of(first_day) + TimeDelta::days(day.cast_signed()) + TimeDelta::microseconds(micros.cast_signed());
-            }
+/// An instant of the days before `as_of`.
+fn instant(random: &mut SplitMix64, as_of: NaiveDate) -> DateTime<Utc> {
+    let first_day = as_of - Days::new(DAYS);
+    // Weekends are quiet, and so are nights.
+    loop {
+        let day = random.below(DAYS);
+        let micros = random.below(86_400_000_000).midpoint(random.below(86_400_000_000));
+        let weekday = (day + u64::from(first_day.weekday().num_days_from_monday())) % 7;
+        if weekday < 5 || random.below(4) == 0 {
+            return start_of(first_day) + TimeDelta::days(day.cast_signed()) + TimeDelta::microseconds(micros.cast_signed());
         }
     }
 }

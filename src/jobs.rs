@@ -8,7 +8,7 @@ use crate::failure::{self, Failure, did_you_mean};
 use crate::fold::label_of;
 use crate::job::{self, Job, OperatorKind};
 use crate::project::{BUILT_IN_FILES, Project};
-use crate::store::own_tables;
+use crate::store::migrate::own_tables;
 
 /// The built-in job of a name.
 fn built_in(name: &str) -> Option<Job> {

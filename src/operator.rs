@@ -1,21 +1,29 @@
-//! Operators: how a job turns one window's input into its rows.
+//! Operators: how a job turns one window's input into its rows. What a run knows of them is here: `load`, `due`, `expected_rows`, `write`.
 
 pub mod content;
+mod derived;
+pub mod pass;
 pub mod peak_seats;
 pub mod rollup;
 pub mod sql;
+mod usage_dashboard;
 pub mod usage_rollup;
-pub mod window_rows;
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use chrono::NaiveDate;
 
+use self::pass::Pass;
 use self::peak_seats::PeakSeats;
 use self::rollup::Rollup;
 use self::sql::SqlSelect;
 use self::usage_rollup::UsageRollup;
 use crate::config::Config;
+use crate::engine::due::{Definition, DueWindows, Look};
+use crate::engine::env::Context;
+use crate::engine::upstream::upstream_of_window;
+use crate::engine::work::Work;
 use crate::failure::Failure;
 use crate::fingerprint;
 use crate::job::{Job, OperatorKind};
@@ -25,7 +33,9 @@ use crate::project::Project;
 use crate::snapshot::storage::Storage;
 use crate::source::ledger::SeatSource;
 use crate::source::{Source, USAGE_EVENT};
-use crate::store::Store;
+use crate::store::windows::{WindowRecord, Written};
+use crate::store::{Store, Tx};
+use crate::window::{Window, WindowKind};
 
 /// A job's operator, its files loaded and checked.
 #[derive(Debug, Clone)]
@@ -38,7 +48,114 @@ pub enum Operator {
     UsageDashboard,
 }
 
+/// What is due, and what else the look found.
+#[derive(Debug, Default)]
+pub struct Due {
+    pub windows: DueWindows,
+    /// How far each source was looked at.
+    pub positions: Vec<(String, String)>,
+    pub found: Found,
+}
+
+/// What a look found that a second look, and the writing, start from.
+#[derive(Debug, Clone, Default)]
+pub enum Found {
+    #[default]
+    Nothing,
+    Seats(Arc<peak_seats::Found>),
+}
+
+impl Found {
+    /// What was found of the seat ledger.
+    ///
+    /// # Errors
+    /// When nobody looked at it.
+    pub fn seats(&self) -> Result<&Arc<peak_seats::Found>> {
+        match self {
+            Self::Seats(found) => Ok(found),
+            Self::Nothing => bail!("The ledger was not folded"),
+        }
+    }
+
+    /// Why the look left something out that no window shows, if it did.
+    #[must_use]
+    pub fn left_out(&self) -> Option<Failure> {
+        if let Self::Seats(found) = self { found.left_out() } else { None }
+    }
+}
+
 impl Operator {
+    /// Which windows are due, or are those that are asked for; `before` is what an earlier look found.
+    ///
+    /// # Errors
+    /// What database and storage say; [`Failure`] of kind config where the database is a restored one.
+    pub async fn due(&self, look: &mut Look<'_>, before: &Found) -> Result<Due> {
+        if let Self::PeakSeats(peak_seats) = self {
+            let (windows, found) = peak_seats.due(look, before.seats().ok()).await?;
+            return Ok(Due { windows, found: Found::Seats(found), ..Due::default() });
+        }
+        if let Some(windows) = look.asked_for()? {
+            return Ok(Due { windows, ..Due::default() });
+        }
+        let windows = match self {
+            Self::UsageRollup(rollup) => {
+                let (windows, positions) = rollup.due(look).await?;
+                return Ok(Due { windows, positions, ..Due::default() });
+            }
+            Self::Rollup(rollup) => derived::due_of_select(look, &rollup.select).await?,
+            Self::Sql(select) => derived::due_of_select(look, select).await?,
+            Self::UsageDashboard => usage_dashboard::due(look).await?,
+            // It looks at everything each time it runs.
+            Self::Reconcile | Self::PeakSeats(_) => {
+                let all = Window::containing(WindowKind::All, NaiveDate::default())?;
+                DueWindows::from([(all, "checked at every run".to_owned())])
+            }
+        };
+        Ok(Due { windows, ..Due::default() })
+    }
+
+    /// The rows that the writing of a window would read.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn expected_rows(&self, context: &Context, tx: &mut Tx, job: &Job, found: &Found, window: Window) -> Result<i64> {
+        match self {
+            Self::PeakSeats(_) => Ok(found.seats()?.folded.month(window)?.ledger_rows),
+            Self::UsageRollup(rollup) => rollup.count_events(&context.store, tx, window).await,
+            _ => Ok(upstream_of_window(context, tx, job, window, &[]).await?.1),
+        }
+    }
+
+    /// Writes a window whole, in one transaction. Reconciliation looks at all other jobs and so stands above them: `run` makes it.
+    ///
+    /// # Errors
+    /// What database and storage say; [`Failure`] of kind bad-data where the rows are not as they must be.
+    pub async fn write(
+        &self,
+        work: &Work,
+        found: &Found,
+        pass: Option<&Arc<Pass>>,
+        window: Window,
+        before: Option<&WindowRecord>,
+    ) -> Result<Written> {
+        match self {
+            Self::UsageRollup(rollup) => usage_rollup::write::write(rollup, work, pass, window, before).await,
+            Self::Rollup(rollup) => derived::write(work, &rollup.select, rollup.shape.as_ref(), pass, window).await,
+            Self::Sql(select) => derived::write(work, select, None, None, window).await,
+            Self::PeakSeats(peak_seats) => peak_seats.write(work, found.seats()?, window, before).await,
+            Self::UsageDashboard => usage_dashboard::write(work, window).await,
+            Self::Reconcile => bail!("Reconciliation writes no window"),
+        }
+    }
+
+    /// What its results are made by.
+    ///
+    /// # Errors
+    /// When a source lacks its statement.
+    pub fn definitions(&self, job: &Job) -> Result<Definition> {
+        Ok(Definition { now: self.definition(job)?, first: self.first_definition(job)? })
+    }
+
     /// What its results are made by: a digest of the job's file and one of its SQL, with a space between.
     ///
     /// # Errors
@@ -49,7 +166,10 @@ impl Operator {
                 let sources = rollup.sources.iter().map(Source::definition).collect::<Result<Vec<_>>>()?;
                 fingerprint::of(sources.into_iter().chain(MEASURES.iter().map(|measure| measure.name)))
             }
-            _ => fingerprint::of(self.select().into_iter().flat_map(SqlSelect::texts)),
+            _ => match self.select() {
+                Some(select) => return Ok(select.definition(job)),
+                None => fingerprint::of(Vec::<String>::new()),
+            },
         };
         Ok(format!("{} {sql}", job.definition()))
     }
@@ -59,7 +179,7 @@ impl Operator {
     ///
     /// # Errors
     /// As [`Self::definition`].
-    pub fn first_definition(&self, job: &Job) -> Result<String> {
+    fn first_definition(&self, job: &Job) -> Result<String> {
         let sql = match self {
             Self::UsageRollup(rollup) => {
                 let sources = rollup.first_sources().map(Source::definition).collect::<Result<Vec<_>>>()?;
@@ -82,12 +202,6 @@ impl Operator {
             _ => None,
         }
     }
-
-    /// Why its last plan left something out that no window shows, if it did.
-    #[must_use]
-    pub fn left_out(&self) -> Option<Failure> {
-        if let Self::PeakSeats(peak_seats) = self { peak_seats.left_out() } else { None }
-    }
 }
 
 /// Loads a job's SQL and settings and checks them against the database.
@@ -101,7 +215,7 @@ pub async fn load(project: &Project, config: &Config, store: &Store, storage: &S
         OperatorKind::PeakSeats => {
             let source = SeatSource::load(project, store.engine())?;
             source.check(store).await?;
-            Ok(Operator::PeakSeats(Arc::new(PeakSeats::new(source, storage.clone(), config.billing.grace_hours))))
+            Ok(Operator::PeakSeats(Arc::new(PeakSeats { source, storage: storage.clone(), grace_hours: config.billing.grace_hours })))
         }
         OperatorKind::UsageRollup => {
             let mut sources = Vec::new();

@@ -3,36 +3,23 @@
 //! What a plan says is due anyway is not compared: it is known to be behind. What differs is named with the window, both numbers,
 //! and the query that shows it; nothing is fixed.
 
+mod findings;
 pub mod results;
 mod seats;
 mod totals;
 mod usage;
 
-use std::collections::BTreeMap;
-
 use anyhow::Result;
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use self::findings::Findings;
+pub use self::findings::{Difference, Range};
 use crate::engine::env::Context;
 use crate::failure::Failure;
 use crate::show::counted;
 use crate::snapshot::overlap;
 use crate::store::{Tx, Value};
-
-/// Which days of the raw log are compared; every one unless said.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Range {
-    pub from: Option<NaiveDate>,
-    /// Exclusive.
-    pub to: Option<NaiveDate>,
-}
-
-impl Range {
-    fn holds(self, date: NaiveDate) -> bool {
-        self.from.is_none_or(|from| from <= date) && self.to.is_none_or(|to| date < to)
-    }
-}
 
 /// One kind of comparison, and how often it was made.
 #[derive(Debug, Serialize)]
@@ -41,18 +28,6 @@ pub struct Check {
     pub description: &'static str,
     pub compared_count: i64,
     pub difference_count: usize,
-}
-
-/// Two numbers that should be one.
-#[derive(Debug, Clone, Serialize)]
-pub struct Difference {
-    pub check: &'static str,
-    pub window: String,
-    pub subject: String,
-    pub expected: String,
-    pub found: String,
-    /// What shows it: a statement for the database, or a command.
-    pub query: String,
 }
 
 /// What a reconciliation gave.
@@ -75,39 +50,6 @@ const CHECKS: [(&str, &str); 9] = [
     ("sealed_files", "finance files = their sources"),
     ("seat_drift", "the ledger's last count = the present assignments, per org"),
 ];
-
-/// Collects what checks find.
-#[derive(Debug, Default)]
-struct Findings {
-    compared: BTreeMap<&'static str, i64>,
-    differences: Vec<Difference>,
-}
-
-impl Findings {
-    fn compare(
-        &mut self,
-        check: &'static str,
-        window: &str,
-        subject: &str,
-        expected: &impl ToString,
-        found: &impl ToString,
-        query: impl FnOnce() -> String,
-    ) {
-        *self.compared.entry(check).or_default() += 1;
-        let (expected, found) = (expected.to_string(), found.to_string());
-        if expected != found {
-            let (window, subject) = (window.to_owned(), subject.to_owned());
-            self.differences.push(Difference { check, window, subject, expected, found, query: query() });
-        }
-    }
-
-    fn add(&mut self, others: Self) {
-        for (check, count) in others.compared {
-            *self.compared.entry(check).or_default() += count;
-        }
-        self.differences.extend(others.differences);
-    }
-}
 
 /// Makes every check; nothing is changed.
 ///

@@ -16,7 +16,6 @@ use crate::measure::{REQUEST_COUNT, TOTAL_COST_NANOS, UNPRICED_COUNT};
 use crate::money::format_usd;
 use crate::operator::usage_rollup::{Rollup, UsageRollup};
 use crate::operator::{self, Operator};
-use crate::plan::raw::days_with_events;
 use crate::price::Series;
 use crate::price::book::PriceBook;
 use crate::sql_text::quote_identifier;
@@ -77,7 +76,7 @@ pub async fn diff(
         let mut days = Vec::new();
         let mut tx = context.store.begin_read().await?;
         for source in &rollup.sources {
-            days.extend(days_with_events(&mut tx, source, &rollup, from, to).await?);
+            days.extend(rollup.days_with_events(&mut tx, source, from, to).await?);
         }
         drop(tx);
         days.sort_unstable();

@@ -1,13 +1,7 @@
 //! Running a plan: lock, plan, windows, record.
 
-mod day;
 mod dry_run;
-pub mod log;
-mod pass;
-pub mod report;
-mod under_way;
 mod windows;
-mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,14 +12,14 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub use self::dry_run::{ExpectedBilling, ExpectedCorrection, ExpectedWindow, dry_run};
-use self::pass::Pass;
-use self::report::{Binding, JobReport};
-use self::under_way::UnderWay;
 use crate::engine::env::Context;
+use crate::engine::report::{Binding, JobReport};
 use crate::engine::request::Request;
 use crate::engine::stop::is_final;
+use crate::engine::under_way::UnderWay;
 use crate::job::{Job, OperatorKind};
-use crate::operator;
+use crate::operator::pass::Pass;
+use crate::operator::{self, Found, Operator};
 use crate::plan::Plan;
 
 /// Runs one job over its due windows or those asked for, then, where asked, what reads it.
@@ -103,8 +97,8 @@ async fn run_one(
     parent_run_id: Option<String>,
     pass: Option<&Arc<Pass>>,
 ) -> Result<JobReport> {
-    let under_way = if let Some(under_way) = pass.and_then(|pass| pass.take(job)) {
-        under_way
+    let (under_way, operator, found) = if let Some((under_way, rollup)) = pass.and_then(|pass| pass.take(job)) {
+        (under_way, Operator::Rollup(rollup), Found::Nothing)
     } else {
         let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         if let Some(select) = operator.select() {
@@ -112,13 +106,16 @@ async fn run_one(
         }
         // A look first: where nothing is due, nothing is locked and nothing is written.
         let mut tx = context.store.begin_read().await?;
-        if Plan::make(context, &mut tx, job, &operator, request).await?.windows.is_empty() {
-            return Ok(JobReport { failure: operator.left_out().map(Into::into), ..JobReport::of(job) });
+        let plan = Plan::make(context, &mut tx, job, &operator, request, &Found::Nothing).await?;
+        if plan.windows.is_empty() {
+            return Ok(JobReport { failure: plan.found.left_out().map(Into::into), ..JobReport::of(job) });
         }
         drop(tx);
-        Arc::new(UnderWay::begin(context, job, &operator, request, binding, parent_run_id).await?)
+        let definition = operator.definition(job)?;
+        (Arc::new(UnderWay::begin(context, job, definition, request, binding, parent_run_id).await?), operator, plan.found)
     };
-    let outcome = windows::run(context, &under_way, binding.resume.as_deref(), pass).instrument(under_way.span.clone()).await;
+    let outcome =
+        windows::run(context, &under_way, operator, &found, binding.resume.as_deref(), pass).instrument(under_way.span.clone()).await;
     under_way.end(context, outcome.err()).await
 }
 

@@ -8,10 +8,11 @@ mod classify;
 mod dialect;
 mod functions;
 pub mod lock;
-mod migrate;
+pub mod migrate;
 mod postgres;
 pub mod reading;
 pub mod recording;
+pub mod result_table;
 mod run_history;
 pub mod runs;
 mod sqlite;
@@ -34,12 +35,9 @@ use sqlx::{Postgres, Sqlite, Transaction};
 
 pub use classify::{classify, classify_sqlite, no_session};
 pub use dialect::Dialect;
-pub use migrate::{Migrated, own_tables};
 pub use value::{Row, Value, format_instant};
 
-use self::classify::{
-    READ_ONLY, hint_of, is_read_only, lacks_column, lacks_table, may_pass, pooler_of_transactions, read_only, what_it_says, without_words,
-};
+use self::classify::{READ_ONLY, is_read_only, lacks_column, lacks_table, read_only, what_it_says};
 use self::url::DatabaseUrl;
 use crate::config::Config;
 use crate::failure::Failure;

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tallyroll::clock::Clock;
+use tallyroll::engine::report::Binding;
 use tallyroll::engine::request::Request;
 use tallyroll::run;
-use tallyroll::run::report::Binding;
 use tokio::sync::watch;
 
 use self::mirror::Mirror;

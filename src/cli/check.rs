@@ -13,13 +13,13 @@ use super::{list_jobs, output};
 use crate::clock::Clock;
 use crate::failure::{self, Failure};
 use crate::jobs::Jobs;
-use crate::operator::window_rows::require_alone;
 use crate::operator::{self, Operator};
 use crate::project::Project;
 use crate::reconcile::results;
 use crate::serve::token;
 use crate::snapshot::storage::Storage;
 use crate::store::Create;
+use crate::store::result_table::require_alone;
 use crate::{config, schedule};
 
 #[derive(Debug, Args)]

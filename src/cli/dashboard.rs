@@ -7,12 +7,13 @@ use clap::Args;
 use super::output;
 use super::session::Session;
 use crate::clock::Clock;
-use crate::dashboard::{self, UserDashboard};
+use crate::dashboard::admin::{TypeUsage, UsageDashboard};
+use crate::dashboard::costs::CostSummary;
+use crate::dashboard::number::Usd;
+use crate::dashboard::user::{self as dashboard, UserDashboard};
+use crate::dashboard::user_usage::UserUsage;
 use crate::import::parse_instant;
 use crate::store::{Create, format_instant};
-use crate::usage_dashboard::cost_summary::CostSummary;
-use crate::usage_dashboard::user_usage::UserUsage;
-use crate::usage_dashboard::{TypeUsage, UsageDashboard, Usd};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -13,11 +13,11 @@ use super::output;
 use super::session::{Global, Session};
 use crate::clock::Clock;
 use crate::demo;
+use crate::engine::report::Binding;
 use crate::engine::request::Request;
 use crate::failure::Failure;
 use crate::money::format_usd;
 use crate::run;
-use crate::run::report::Binding;
 use crate::store::{Create, Row};
 
 #[derive(Debug, Args)]

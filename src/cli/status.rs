@@ -11,7 +11,7 @@ use crate::engine::env::Context;
 use crate::engine::request::Request;
 use crate::failure::{self, Failure};
 use crate::job::Job;
-use crate::operator;
+use crate::operator::{self, Found};
 use crate::plan::Plan;
 use crate::store::windows::WindowState;
 
@@ -113,6 +113,7 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
 async fn plan(context: &Context, job: &Job, request: &Request) -> Result<(Plan, Option<Failure>)> {
     let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     let mut tx = context.store.begin_read().await?;
-    let plan = Plan::make(context, &mut tx, job, &operator, request).await?;
-    Ok((plan, operator.left_out()))
+    let plan = Plan::make(context, &mut tx, job, &operator, request, &Found::Nothing).await?;
+    let left_out = plan.found.left_out();
+    Ok((plan, left_out))
 }

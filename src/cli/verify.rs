@@ -10,7 +10,7 @@ use crate::engine::env::Context;
 use crate::engine::request::Request;
 use crate::failure::Failure;
 use crate::import::parse_instant;
-use crate::operator::{self, Operator};
+use crate::operator::{self, Found, Operator};
 use crate::plan::Plan;
 use crate::seats::calendar::{BillingMonth, State};
 use crate::snapshot::verify::{self, Verified, ledger_problem};
@@ -105,9 +105,9 @@ async fn compare_with_ledger(context: &Context, arguments: &Arguments, months: &
     let Operator::PeakSeats(peak_seats) = &operator else { return Ok(()) };
     let request = Request { as_of: arguments.as_of.unwrap_or_else(|| context.clock.now()), ..Request::default() };
     let mut tx = context.store.begin_read().await?;
-    Plan::make(context, &mut tx, job, &operator, &request).await?;
+    let plan = Plan::make(context, &mut tx, job, &operator, &request, &Found::Nothing).await?;
     drop(tx);
-    let folded = peak_seats.planned()?;
+    let folded = &plan.found.seats()?.folded;
     for (window, folded_month) in folded.months.iter().filter(|(_, month)| month.state == State::Final) {
         let month = BillingMonth::of(window.start_date);
         if arguments.billing_month.is_some_and(|only| only != month) {
@@ -120,11 +120,11 @@ async fn compare_with_ledger(context: &Context, arguments: &Arguments, months: &
             Some(verified) if verified.digest.is_none() => verified.problems = unsealed().problems,
             Some(verified) if verified.digest.as_ref() == Some(&folded_month.digest) => {}
             Some(verified) => {
-                if peak_seats.agrees_but_for_isolated(*window).await? {
+                if peak_seats.agrees_but_for_isolated(folded, *window).await? {
                     continue;
                 }
                 // Where the rows are at hand the first difference is named.
-                let corrections = peak_seats.expected_corrections(*window, false).await.map(|(_, rows)| rows).unwrap_or_default();
+                let corrections = peak_seats.expected_corrections(folded, *window, false).await.map(|(_, rows)| rows).unwrap_or_default();
                 verified.problems.push(ledger_problem(month, &corrections));
             }
         }

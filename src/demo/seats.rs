@@ -3,7 +3,7 @@
 use anyhow::Result;
 use chrono::{DateTime, Datelike as _, Days, TimeDelta, Utc};
 
-use super::{CUSTOMERS, SplitMix64};
+use super::made_up::{CUSTOMERS, SplitMix64};
 use crate::store::{Tx, Value};
 
 /// Days before the demo's end on which the first subscription starts.

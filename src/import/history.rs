@@ -101,10 +101,7 @@ pub async fn undo(tx: &mut Tx, id: &str, replaced_by: Option<&str>, timezone: Tz
 
 /// Makes the written days of an import due, with the reason that tells a run that rows are rightly gone.
 async fn mark_days(tx: &mut Tx, import: &Import, timezone: Tz) -> Result<()> {
-    let slot = tx.pick(
-        "to_timestamp(floor(extract(EPOCH FROM occurred_at) / 900) * 900)",
-        "substr(occurred_at, 1, 14) || printf('%02d:00.000000Z', substr(occurred_at, 15, 2) / 15 * 15)",
-    );
+    let slot = tx.dialect().quarter_of_an_hour("occurred_at");
     let sql = format!("SELECT DISTINCT {slot} AS slot_start FROM usage_event WHERE import_id = $1");
     let mut days = BTreeSet::new();
     for row in tx.query(&sql, &[import.import_id.as_str().into()]).await? {

@@ -212,7 +212,7 @@ async fn insert(tx: &mut Tx, events: &[Good]) -> Result<u64> {
 
 /// The rows that are stored under the ids of some events.
 async fn stored(tx: &mut Tx, events: &[Good]) -> Result<BTreeMap<(Option<String>, Option<String>), Vec<Value>>> {
-    let cost = tx.dialect().pick("CAST(cost_usd * 1000000000 AS BIGINT) AS cost_nanos", "cost_nanos");
+    let cost = tx.dialect().cost_nanos();
     let compared = USAGE.fields.iter().filter(|field| is_compared(field));
     let columns: Vec<&str> = compared.map(|field| if field.form == Form::Usd { cost } else { field.column }).collect();
     let mut parameters = Vec::with_capacity(2 * events.len());

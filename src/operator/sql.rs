@@ -1,7 +1,6 @@
 //! `sql`: a SELECT that runs inside the database; what it gives replaces the window's rows.
 
 mod checks;
-mod result_table;
 mod table;
 
 use std::collections::BTreeSet;
@@ -12,16 +11,17 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use uuid::Uuid;
 
-use super::window_rows;
 use crate::abort;
+use crate::engine::window_rows;
 use crate::failure::Failure;
+use crate::fingerprint;
 use crate::job::Job;
 use crate::job::checks::EQUAL_SUMS;
 use crate::jobs::Jobs;
 use crate::project::{Project, ProjectFile};
 use crate::sql_text::{self, Numbered, quote_identifier};
 use crate::store::reading::only_reads;
-use crate::store::{Store, Tx, Value, format_instant};
+use crate::store::{Dialect, Store, Tx, Value, format_instant, result_table};
 use crate::text_file;
 use crate::window::{Window, WindowKind, day_of, first_of_month};
 
@@ -29,8 +29,6 @@ use crate::window::{Window, WindowKind, day_of, first_of_month};
 /// the month, of `reporting.timezone`, that it lies in.
 pub const PARAMETERS: [&str; 7] = ["window_start", "window_end", "window_start_at", "window_end_at", "as_of", "as_of_date", "as_of_month"];
 
-/// Where PostgreSQL keeps the rows of a window between reading and writing.
-const STAGED: &str = "pg_temp.tallyroll_staged_rows";
 /// A job's SELECT, ready to run.
 #[derive(Debug, Clone)]
 pub struct SqlSelect {
@@ -44,7 +42,7 @@ pub struct SqlSelect {
     /// Checks by name, each a SELECT that must give no row.
     checks: Vec<(String, String)>,
     timezone: Tz,
-    parameter_type: fn(&str) -> Option<&'static str>,
+    dialect: Dialect,
 }
 
 impl SqlSelect {
@@ -79,13 +77,21 @@ impl SqlSelect {
     }
 
     fn new(store: &Store, jobs: &Jobs, job: &Job, timezone: Tz) -> Result<Self> {
-        let parameter_type: fn(&str) -> Option<&'static str> = store.pick(postgres_type, |_| None);
         let no_job_writes = |table: &str| Failure::config(format!("`equal_sums` of `{}` names `{table}`, which no job writes", job.origin));
         let summed = job.checks.equal_sums.as_ref().map(|table| jobs.writer_of(table).ok_or_else(|| no_job_writes(table))).transpose()?;
         let windowed = |job: &Job| (job.writes.clone(), job.window_column.clone());
         let checks = job.checks.statements(&windowed(job), summed.map(windowed).as_ref());
         let origin = job.origin.clone();
-        Ok(Self { statement: String::new(), line: 1, is_trusted: false, origin, columns: Vec::new(), checks, timezone, parameter_type })
+        Ok(Self {
+            statement: String::new(),
+            line: 1,
+            is_trusted: false,
+            origin,
+            columns: Vec::new(),
+            checks,
+            timezone,
+            dialect: store.dialect(),
+        })
     }
 
     async fn prove(&mut self, store: &Store, job: &Job) -> Result<()> {
@@ -119,6 +125,12 @@ impl SqlSelect {
             self.prove_checks(store, job).await?;
         }
         Ok(())
+    }
+
+    /// What its results are made by: a digest of the job's file and one of its SQL, with a space between.
+    #[must_use]
+    pub fn definition(&self, job: &Job) -> String {
+        format!("{} {}", job.definition(), fingerprint::of(self.texts()))
     }
 
     /// What says what it gives: the SELECT and the checks.
@@ -188,16 +200,9 @@ impl SqlSelect {
         if self.is_trusted {
             return tx.execute(&format!("INSERT INTO {table} ({names}) {select}"), parameters).await;
         }
-        if matches!(tx, Tx::Sqlite(_)) {
-            window_rows::require_inside(tx, &self.origin, within, &format!("(\n{select}\n) AS result"), parameters).await?;
-            return tx.execute(&format!("INSERT INTO {table} ({names}) {select}"), parameters).await;
-        }
-        tx.execute(&format!("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {names} FROM {table} WITH NO DATA", &STAGED[8..]), &[]).await?;
-        tx.begin_reading().await?;
-        tx.execute(&format!("INSERT INTO {STAGED} ({names}) {select}"), parameters).await.map_err(only_reads)?;
-        tx.end_reading_and_keep_rows().await?;
-        window_rows::require_inside(tx, &self.origin, within, STAGED, &[]).await?;
-        tx.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {STAGED}"), &[]).await
+        let (rows, parameters) = tx.read_apart(table, &names, select, parameters).await?;
+        window_rows::require_inside(tx, &self.origin, within, &rows, parameters).await?;
+        tx.execute(&format!("INSERT INTO {table} ({names}) SELECT {names} FROM {rows}"), parameters).await
     }
 
     /// A SELECT in the types of its table: ids are text, and tables of the seeds hold them as UUIDs, those of versions before as numbers.
@@ -228,7 +233,7 @@ impl SqlSelect {
     pub async fn write_one(&self, store: &Store, job: &Job, column: &str, id: Uuid, as_of: DateTime<Utc>) -> Result<()> {
         let (table, column) = (quote_identifier(&job.writes), quote_identifier(column));
         result_table::require_own(store, job).await?;
-        window_rows::require_alone(store, job).await?;
+        result_table::require_alone(store, job).await?;
         let (select, mut parameters) = self.bind(&self.statement, Window::containing(job.window, as_of.date_naive())?, as_of)?;
         // A text in what is selected, and in the table whatever that keeps.
         parameters.push(id.to_string().into());
@@ -241,7 +246,7 @@ impl SqlSelect {
     }
 
     fn number(&self, sql: &str) -> Result<Numbered> {
-        sql_text::number_typed_parameters(sql, &PARAMETERS, self.parameter_type)
+        sql_text::number_typed_parameters(sql, &PARAMETERS, |name| self.dialect.type_of_parameter(name))
     }
 
     fn bind(&self, sql: &str, window: Window, as_of: DateTime<Utc>) -> Result<(String, Vec<Value>)> {
@@ -262,11 +267,6 @@ impl SqlSelect {
             other => bail!("Unknown parameter `:{other}` at {}", format_instant(as_of)),
         })
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the same shape as for SQLite, which has no types to give")]
-fn postgres_type(parameter: &str) -> Option<&'static str> {
-    Some(if parameter == "as_of" || parameter.ends_with("_at") { "TIMESTAMPTZ" } else { "DATE" })
 }
 
 fn single_statement(file: &ProjectFile) -> Result<String> {

@@ -1,8 +1,11 @@
 //! `usage_rollup`: the raw usage log, aggregated one day at a time. The only reader of the raw log.
 
 mod accumulate;
+mod compute;
+pub mod due;
 mod event_values;
 pub mod quarantine;
+pub mod write;
 
 use std::sync::Arc;
 
@@ -11,12 +14,10 @@ use arrow::array::{ArrayRef, Date32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
-use tokio::sync::watch;
 
-use self::accumulate::Accumulator;
 use self::quarantine::{QuarantinedEvent, Reason};
-use super::window_rows;
 use crate::abort;
+use crate::engine::window_rows;
 use crate::failure::Failure;
 use crate::fingerprint;
 use crate::fold::columns::{measure_columns, measure_fields};
@@ -28,8 +29,8 @@ use crate::measure::SUM_COUNT;
 use crate::price::book::PriceBook;
 use crate::price::{CostRules, FailedRequests};
 use crate::source::{Source, USAGE_EVENT};
-use crate::store::{Store, Tx};
-use crate::window::{Window, start_of_day};
+use crate::store::Tx;
+use crate::window::Window;
 
 /// What the rollup needs beside the window.
 #[derive(Debug, Clone)]
@@ -155,33 +156,6 @@ impl UsageRollup {
         window.end_date <= self.earliest_date
     }
 
-    /// Reads a window's events and aggregates them; nothing is written.
-    ///
-    /// # Errors
-    /// What reading gives; a sum that does not fit; `interrupted` turning true.
-    pub async fn compute(
-        self: &Arc<Self>,
-        store: &Store,
-        window: Window,
-        as_of: DateTime<Utc>,
-        stop: &watch::Receiver<Option<i32>>,
-    ) -> Result<Rollup> {
-        let (start, end) = window.instants(self.timezone)?;
-        let earliest_micros = start_of_day(self.earliest_date, self.timezone)?.timestamp_micros();
-        let plausible = earliest_micros..=quarantine::latest_occurred_at(as_of).timestamp_micros();
-        let mut state = Accumulator::new(self, plausible);
-        for source in &self.sources {
-            state.begin_source(&source.name);
-            let mut batches = source.read(store, start, end, self.batch_rows);
-            while let Some(batch) = batches.next().await {
-                crate::engine::stop::check_stop(stop)?;
-                let batch = batch?;
-                state = blocking(move || state.take(&batch)).await?;
-            }
-        }
-        Ok(state.finish())
-    }
-
     /// Fails when too many of a window's events are quarantined.
     ///
     /// # Errors
@@ -212,7 +186,7 @@ impl UsageRollup {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn write(&self, tx: &mut Tx, job: &Job, window: Window, rollup: &Rollup, run_id: &str, now: DateTime<Utc>) -> Result<()> {
+    async fn replace_rows(&self, tx: &mut Tx, job: &Job, window: Window, rollup: &Rollup, run_id: &str, now: DateTime<Utc>) -> Result<()> {
         window_rows::delete(tx, job, window).await?;
         abort::point("rows_deleted");
         for batch in rollup.batches(window.start_date)? {
@@ -223,12 +197,4 @@ impl UsageRollup {
         abort::point("quarantine_written");
         Ok(())
     }
-}
-
-/// Runs CPU-bound work off the runtime's own threads.
-///
-/// # Errors
-/// What `work` gives, or that it panicked.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("A worker thread died")?
 }

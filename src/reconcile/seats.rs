@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::Findings;
+use super::findings::Findings;
 use crate::engine::env::Context;
 use crate::engine::request::Request;
-use crate::operator::{self, Operator};
+use crate::operator::{self, Found, Operator};
 use crate::plan::Plan;
 use crate::seats::calendar::BillingMonth;
 use crate::snapshot::{usage_monthly, verify};
@@ -37,9 +37,10 @@ pub(super) async fn peaks(context: &Context, findings: &mut Findings) -> Result<
         "SELECT COUNT(*) AS row_count, CAST(COALESCE(SUM(peak_seats), 0) AS BIGINT) AS peak_seats FROM peak_seats WHERE billing_month = $1";
     for (as_of, windows) in folds {
         let mut tx = context.store.begin_read().await?;
-        let plan = Plan::make(context, &mut tx, job, &operator, &Request { as_of, ..Request::default() }).await?;
+        let request = Request { as_of, ..Request::default() };
+        let plan = Plan::make(context, &mut tx, job, &operator, &request, &Found::Nothing).await?;
         drop(tx);
-        let folded = peak_seats.planned()?;
+        let folded = &plan.found.seats()?.folded;
         for window in windows {
             if plan.windows.iter().any(|planned| planned.window == window) {
                 continue;
@@ -47,7 +48,7 @@ pub(super) async fn peaks(context: &Context, findings: &mut Findings) -> Result<
             let month = folded.month(window)?;
             let rows = context.store.query(sql, &[window.to_string().into()]).await?;
             let Some(row) = rows.first() else { continue };
-            let (isolated_rows, isolated_seats) = peak_seats.isolated_rows(&context.store, window).await?;
+            let (isolated_rows, isolated_seats) = peak_seats.isolated_rows(&context.store, folded, window).await?;
             for (subject, expected) in [("row_count", month.row_count + isolated_rows), ("peak_seats", month.peak_seats + isolated_seats)] {
                 findings.compare("peaks", &window.to_string(), subject, &expected, &row.int(subject)?, || {
                     format!("tallyroll run-job peak_seats --month {window} --dry-run")

@@ -5,17 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};
 
+use super::findings::{Findings, Range};
 use super::totals::{self, Totals};
-use super::{Findings, Range};
 use crate::engine::env::Context;
 use crate::engine::request::Request;
 use crate::job::{Job, OperatorKind};
 use crate::measure::{MEASURES, REQUEST_COUNT};
 use crate::money::div_half_even;
 use crate::operator::usage_rollup::UsageRollup;
-use crate::operator::{self, Operator};
+use crate::operator::{self, Found, Operator};
 use crate::plan::Plan;
-use crate::plan::raw::days_with_events;
 use crate::store::windows::WindowState;
 use crate::window::{Window, WindowKind, first_of_month};
 
@@ -68,7 +67,7 @@ async fn logged_windows(context: &Context, rollup: &UsageRollup, range: &Range) 
     let mut windows = BTreeSet::new();
     let mut tx = context.store.begin_read().await?;
     for source in &rollup.sources {
-        for day in days_with_events(&mut tx, source, rollup, range.from, range.to).await? {
+        for day in rollup.days_with_events(&mut tx, source, range.from, range.to).await? {
             windows.insert(Window::containing(WindowKind::Day, day)?);
         }
     }
@@ -185,7 +184,7 @@ const NANOS_PER_CENT: i128 = 10_000_000;
 /// The plan of a job, and the windows that are due.
 async fn planned(context: &Context, job: &Job, operator: &Operator, as_of: DateTime<Utc>) -> Result<(Plan, BTreeSet<Window>)> {
     let mut tx = context.store.begin_read().await?;
-    let plan = Plan::make(context, &mut tx, job, operator, &Request { as_of, ..Request::default() }).await?;
+    let plan = Plan::make(context, &mut tx, job, operator, &Request { as_of, ..Request::default() }, &Found::Nothing).await?;
     let due = plan.windows.iter().map(|planned| planned.window).collect();
     Ok((plan, due))
 }

@@ -7,13 +7,12 @@ use serde::Serialize;
 
 use crate::engine::env::Context;
 use crate::engine::request::{Planned, Request};
+use crate::engine::upstream::readers_of;
 use crate::job::Job;
-use crate::operator::peak_seats::PeakSeats;
-use crate::operator::{self, Operator};
+use crate::operator::peak_seats::{Folded, PeakSeats};
+use crate::operator::{self, Found, Operator};
 use crate::plan::Plan;
-use crate::plan::derived::{readers_of, upstream_of_window};
 use crate::seats::calendar::State;
-use crate::store::Tx;
 use crate::window::Window;
 
 /// Plans jobs, each after those it reads, and tells what a run would do; nothing is changed.
@@ -27,7 +26,7 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
         let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let mut tx = context.store.begin_read().await?;
         let request = if index == 0 { request.clone() } else { request.for_downstream() };
-        let mut plan = Plan::make(context, &mut tx, job, &operator, &request).await?;
+        let mut plan = Plan::make(context, &mut tx, job, &operator, &request, &Found::Nothing).await?;
         // What the plan above it would rewrite makes a window due as well.
         for upstream in context.jobs.upstream_of(job) {
             for rewritten in planned.get(upstream.name.as_str()).into_iter().flatten() {
@@ -41,9 +40,13 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
         plan.windows.sort_by_key(|planned| planned.window);
         for Planned { window, reason } in &plan.windows {
             let state = plan.states.get(window).map_or("new", |state| state.state.name()).to_owned();
-            let rows_in = expected_rows(context, &mut tx, job, &operator, *window, reason).await?;
+            // Rows that the windows above it will hold are not known yet.
+            let is_known = !reason.ends_with("above");
+            let rows_in = if is_known { Some(operator.expected_rows(context, &mut tx, job, &plan.found, *window).await?) } else { None };
             let billing = match &operator {
-                Operator::PeakSeats(peak_seats) => Some(expected_billing(peak_seats, *window, request.force).await?),
+                Operator::PeakSeats(peak_seats) => {
+                    Some(expected_billing(peak_seats, &plan.found.seats()?.folded, *window, request.force).await?)
+                }
                 _ => None,
             };
             expected.push(ExpectedWindow {
@@ -61,10 +64,10 @@ pub async fn dry_run(context: &Context, jobs: &[&Job], request: &Request) -> Res
 }
 
 /// What a run would make of a billing month.
-async fn expected_billing(peak_seats: &PeakSeats, window: Window, takes_agreement: bool) -> Result<ExpectedBilling> {
-    let state = peak_seats.planned()?.month(window)?.state;
+async fn expected_billing(peak_seats: &PeakSeats, folded: &Folded, window: Window, takes_agreement: bool) -> Result<ExpectedBilling> {
+    let state = folded.month(window)?.state;
     let (revision_count, rows) =
-        if state == State::Final { peak_seats.expected_corrections(window, takes_agreement).await? } else { (0, Vec::new()) };
+        if state == State::Final { peak_seats.expected_corrections(folded, window, takes_agreement).await? } else { (0, Vec::new()) };
     let corrections = rows
         .into_iter()
         .map(|row| ExpectedCorrection {
@@ -77,31 +80,6 @@ async fn expected_billing(peak_seats: &PeakSeats, window: Window, takes_agreemen
         })
         .collect();
     Ok(ExpectedBilling { state: state.name(), revision_count, corrections })
-}
-
-async fn expected_rows(
-    context: &Context,
-    tx: &mut Tx,
-    job: &Job,
-    operator: &Operator,
-    window: Window,
-    reason: &str,
-) -> Result<Option<i64>> {
-    if let Operator::PeakSeats(peak_seats) = operator {
-        return Ok(Some(peak_seats.planned()?.month(window)?.ledger_rows));
-    }
-    let Operator::UsageRollup(rollup) = operator else {
-        // Rows that the windows above it will hold are not known yet.
-        let is_known = !reason.ends_with("above");
-        return if is_known { Ok(Some(upstream_of_window(context, tx, job, window, &[]).await?.1)) } else { Ok(None) };
-    };
-    let (start, end) = window.instants(rollup.timezone)?;
-    let mut rows = 0;
-    for source in &rollup.sources {
-        let sql = format!("SELECT COUNT(*) AS row_count FROM ({}) AS events", source.events_sql(&context.store, start, end)?);
-        rows += tx.query(&sql, &[]).await?.first().map_or(Ok(0), |row| row.int("row_count"))?;
-    }
-    Ok(Some(rows))
 }
 
 /// A line of `run-job --dry-run`.

@@ -8,9 +8,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::engine::env::Context;
+use crate::engine::report::{Binding, JobReport};
 use crate::engine::request::Request;
 use crate::run;
-use crate::run::report::{Binding, JobReport};
 use crate::snapshot::storage::Storage;
 use crate::store::runs::Origin;
 use crate::store::{Create, Store};

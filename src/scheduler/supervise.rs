@@ -11,9 +11,9 @@ use super::claim::{self, Claim};
 use super::runner::{Call, Runner};
 use super::slot::{SlotOutcome, SlotState};
 use crate::engine::env::Context;
+use crate::engine::log;
+use crate::engine::report::JobReport;
 use crate::failure::{self, Failure, Kind};
-use crate::run::log;
-use crate::run::report::JobReport;
 use crate::schedule::{Overlap, Schedule};
 use crate::store::runs::{Origin, Trigger};
 

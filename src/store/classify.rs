@@ -1,6 +1,6 @@
 //! What a database says, as an error with a kind and the next step, where they are known.
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// What a write to a standby, or to a file that may not be written, comes to.
 pub(super) const READ_ONLY: &str = "The database is read-only";
@@ -177,4 +177,16 @@ pub(super) fn may_pass(error: &sqlx::Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// What to do about a migration or a file of functions that the database refused.
+pub(super) fn refused(error: sqlx::Error, what: &str, location: &str) -> anyhow::Error {
+    let text = what_it_says(&error);
+    let classified = classify(error);
+    if failure::find(&classified).is_some() {
+        return classified.context(format!("{what} failed"));
+    }
+    Failure::config(format!("{what} does not fit the tables that `{location}` holds: {text}"))
+        .hint("rename or fix the table in the way, then run `tallyroll migrate` again; what was applied stays")
+        .into()
 }

@@ -61,6 +61,34 @@ impl Dialect {
         self.pick(format!("CAST({place} AS TEXT)::JSONB"), place.to_owned())
     }
 
+    /// The name of an index, where it needs one: PostgreSQL finds a name by itself, and would cut a long one.
+    #[must_use]
+    pub fn index_name(self, name: &str) -> String {
+        self.pick(String::new(), quote_identifier(name))
+    }
+
+    /// The type to cast a parameter of a job's SQL to: SQLite has none to give.
+    #[must_use]
+    pub fn type_of_parameter(self, name: &str) -> Option<&'static str> {
+        let is_instant = name == "as_of" || name.ends_with("_at");
+        self.pick(Some(if is_instant { "TIMESTAMPTZ" } else { "DATE" }), None)
+    }
+
+    /// The quarter of an hour that an instant lies in.
+    #[must_use]
+    pub fn quarter_of_an_hour(self, column: &str) -> String {
+        self.pick(
+            format!("to_timestamp(floor(extract(EPOCH FROM {column}) / 900) * 900)"),
+            format!("substr({column}, 1, 14) || printf('%02d:00.000000Z', substr({column}, 15, 2) / 15 * 15)"),
+        )
+    }
+
+    /// The cost of an event of our own in nano-USD, as `cost_nanos`.
+    #[must_use]
+    pub fn cost_nanos(self) -> &'static str {
+        self.pick("CAST(cost_usd * 1000000000 AS BIGINT) AS cost_nanos", "cost_nanos")
+    }
+
     /// A table of ours, as a session of any search path finds it.
     #[must_use]
     pub fn own_table(self, table: &str) -> String {

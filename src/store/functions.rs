@@ -6,8 +6,8 @@
 use anyhow::Result;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::migrate::refused;
-use super::{Store, classify};
+use super::Store;
+use super::classify::{classify, refused};
 use crate::failure::Failure;
 use crate::fingerprint;
 use crate::sql_text::quote_identifier;

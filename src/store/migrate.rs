@@ -8,7 +8,8 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-use super::{Store, Tx, classify, functions, no_session, postgres};
+use super::classify::{classify, hint_of, no_session, refused, what_it_says};
+use super::{Store, Tx, functions, postgres};
 use crate::abort;
 use crate::failure::Failure;
 use crate::sql_text::quote_identifier;
@@ -98,8 +99,8 @@ impl Store {
         };
         let mut tx = pool.begin().await.map_err(no_session)?;
         if let Err(error) = sqlx::raw_sql(include_str!("../../sql/roles.sql")).execute(&mut *tx).await {
-            let text = super::what_it_says(&error);
-            let hint = super::hint_of(&error).map(str::to_owned);
+            let text = what_it_says(&error);
+            let hint = hint_of(&error).map(str::to_owned);
             let classified = classify(error);
             if crate::failure::find(&classified).is_some() {
                 return Err(classified);
@@ -214,18 +215,6 @@ fn explain(error: MigrateError, store: &Store) -> anyhow::Error {
         MigrateError::Execute(source) => classify(source),
         other => anyhow::Error::new(other).context("The schema could not be upgraded"),
     }
-}
-
-/// What to do about a migration or a file of functions that the database refused.
-pub(super) fn refused(error: sqlx::Error, what: &str, location: &str) -> anyhow::Error {
-    let text = super::what_it_says(&error);
-    let classified = classify(error);
-    if crate::failure::find(&classified).is_some() {
-        return classified.context(format!("{what} failed"));
-    }
-    Failure::config(format!("{what} does not fit the tables that `{location}` holds: {text}"))
-        .hint("rename or fix the table in the way, then run `tallyroll migrate` again; what was applied stays")
-        .into()
 }
 
 #[cfg(test)]

@@ -127,20 +127,20 @@ pub(super) async fn connect(url: &PostgresUrl, connections: u32) -> Result<PgPoo
                 require_own_session(connection, &pool).await?;
                 return Ok(pool);
             }
-            Err(error) if attempt < CONNECT_ATTEMPTS && super::may_pass(&error) => {
-                tracing::warn!(attempt, error = super::without_words(&error), "The database cannot be reached; trying again");
+            Err(error) if attempt < CONNECT_ATTEMPTS && super::classify::may_pass(&error) => {
+                tracing::warn!(attempt, error = super::classify::without_words(&error), "The database cannot be reached; trying again");
                 tokio::time::sleep(Duration::from_millis(500) * attempt).await;
                 attempt += 1;
             }
-            Err(error) if super::may_pass(&error) => {
+            Err(error) if super::classify::may_pass(&error) => {
                 return Err(Failure::try_again(format!("The database at `{shown_url}` cannot be reached ({attempt} attempts)"))
-                    .caused_by(anyhow::anyhow!(super::without_words(&error)))
+                    .caused_by(anyhow::anyhow!(super::classify::without_words(&error)))
                     .hint("check that the server runs and that `database.url` names it; this command can be repeated as it is")
                     .into());
             }
             Err(error) => {
                 return Err(Failure::config(format!("The database at `{shown_url}` refuses the connection"))
-                    .caused_by(anyhow::anyhow!(super::without_words(&error)))
+                    .caused_by(anyhow::anyhow!(super::classify::without_words(&error)))
                     .hint("check user, password and database name in `database.url` or `DATABASE_URL`")
                     .into());
             }
@@ -151,9 +151,9 @@ pub(super) async fn connect(url: &PostgresUrl, connections: u32) -> Result<PgPoo
 /// A session, new or used before.
 ///
 /// # Errors
-/// As [`super::no_session`].
+/// As [`super::classify::no_session`].
 pub(super) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
-    pool.acquire().await.map_err(super::no_session)
+    pool.acquire().await.map_err(super::classify::no_session)
 }
 
 /// Refuses a pooler that hands sessions from one transaction to the next: settings and locks of a session would be somebody else's.
@@ -163,12 +163,12 @@ async fn require_own_session(mut first: PgConnection, pool: &PgPool) -> Result<(
     // Not yet told where to look, the first finds what the database's owner lets it.
     let sql = "SELECT pg_catalog.pg_backend_pid()";
     let of_first: i32 =
-        sqlx::raw_sql(sql).fetch_one(&mut first).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::no_session)?;
+        sqlx::raw_sql(sql).fetch_one(&mut first).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::classify::no_session)?;
     let of_second: i32 =
-        sqlx::raw_sql(sql).fetch_one(&mut *second).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::no_session)?;
-    first.close().await.map_err(super::classify)?;
+        sqlx::raw_sql(sql).fetch_one(&mut *second).await.and_then(|row| row.try_get_unchecked(0)).map_err(super::classify::no_session)?;
+    first.close().await.map_err(super::classify::classify)?;
     if of_first == of_second {
-        return Err(super::pooler_of_transactions().into());
+        return Err(super::classify::pooler_of_transactions().into());
     }
     Ok(())
 }

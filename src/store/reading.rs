@@ -24,6 +24,9 @@ use crate::failure::{self, Failure};
 use crate::sql_text::Numbered;
 use crate::text_file::line_at;
 
+/// Where PostgreSQL keeps the rows of a window between reading and writing.
+const STAGED: &str = "tallyroll_staged_rows";
+
 impl Store {
     /// Proves that a statement is one SELECT that only reads, without running it; the names of the columns that it gives.
     ///
@@ -120,6 +123,29 @@ impl Tx {
         self.query(sql, parameters).await.map_err(only_reads)
     }
 
+    /// Has a text of a file give its rows where it can only read: what stands behind FROM for them, with its parameters. They have the
+    /// columns `names` of `table`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_apart<'a>(
+        &mut self,
+        table: &str,
+        names: &str,
+        select: &str,
+        parameters: &'a [Value],
+    ) -> Result<(String, &'a [Value])> {
+        // SQLite has proved it.
+        if self.pick(false, true) {
+            return Ok((format!("(\n{select}\n) AS result"), parameters));
+        }
+        self.execute(&format!("CREATE TEMP TABLE {STAGED} ON COMMIT DROP AS SELECT {names} FROM {table} WITH NO DATA"), &[]).await?;
+        self.begin_reading().await?;
+        self.execute(&format!("INSERT INTO pg_temp.{STAGED} ({names}) {select}"), parameters).await.map_err(only_reads)?;
+        self.end_reading_and_keep_rows().await?;
+        Ok((format!("pg_temp.{STAGED}"), &[]))
+    }
+
     /// From here to [`Self::end_reading`] PostgreSQL refuses whatever writes, in functions too. SQLite needs no such thing.
     ///
     /// # Errors
@@ -146,7 +172,7 @@ impl Tx {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn end_reading_and_keep_rows(&mut self) -> Result<()> {
+    async fn end_reading_and_keep_rows(&mut self) -> Result<()> {
         self.end_subtransaction("CLOSE ALL; RELEASE SAVEPOINT reading", true).await
     }
 

@@ -52,11 +52,11 @@ pub(super) async fn connect(file: &Path, create: bool, connections: u32, is_cut_
         .connect_with(options)
         .await;
     pool.map_err(|error| {
-        if super::is_read_only(&error) {
-            return super::classify(error);
+        if super::classify::is_read_only(&error) {
+            return super::classify::classify(error);
         }
         Failure::config(format!("The database `{}` cannot be opened", file.display()))
-            .caused_by(anyhow::anyhow!(super::what_it_says(&error)))
+            .caused_by(anyhow::anyhow!(super::classify::what_it_says(&error)))
             .hint("check that the folder exists and that the file is an SQLite database which you may write")
             .into()
     })

@@ -103,6 +103,11 @@ fn module_of(name: &str) -> Module {
 }
 
 impl Source {
+    /// Whether it has a word, other than in texts and comments.
+    pub fn has(&self, word: &str) -> bool {
+        self.tokens.iter().any(|token| token == word)
+    }
+
     /// Every path into the crate that the file names, from the crate's root.
     fn paths(&self) -> Vec<Module> {
         let here = if self.name == "src/lib.rs" { Module::new() } else { module_of(&self.name) };

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::PeakSeats;
 use super::fold::{self, Order};
 use super::folded::{Folded, FoldedMonth, MadeFrom, SEALED_MARK};
+use super::{Found, PeakSeats};
+use crate::engine::due::{DueWindows, Look};
 use crate::engine::request::{ASKED_FOR, FORCED, Request};
 use crate::failure::Failure;
 use crate::seats::calendar::{BillingMonth, State};
@@ -49,20 +50,19 @@ impl PeakSeats {
     ///
     /// # Errors
     /// What the ledger says; [`Failure`] of kind usage for a month that is asked for and cannot be written.
-    pub async fn plan(
-        &self,
-        store: &Store,
-        states: &BTreeMap<Window, WindowRecord>,
-        request: &Request,
-        now: DateTime<Utc>,
-    ) -> Result<BTreeMap<Window, String>> {
+    pub async fn due(&self, look: &mut Look<'_>, before: Option<&Arc<Found>>) -> Result<(DueWindows, Arc<Found>)> {
+        let (store, states, request, now) = (&look.context.store, look.states, look.request, look.context.clock.now());
         owner::check(&self.storage, store).await?;
         let published = self.published(store, now).await?;
-        // As the first look finds it, before this run records anything.
-        let sealed = store.query("SELECT 1 AS one FROM snapshot_file WHERE state = $1 LIMIT 1", &[State::Final.name().into()]).await?;
-        self.has_sealed.get_or_init(|| !sealed.is_empty());
-        let folded = self.folded(store, states, request, now, &published).await?;
-        let mut due = BTreeMap::new();
+        // As the first look found it, before this run recorded anything.
+        let has_sealed = if let Some(before) = before {
+            before.has_sealed
+        } else {
+            let sql = "SELECT 1 AS one FROM snapshot_file WHERE state = $1 LIMIT 1";
+            !store.query(sql, &[State::Final.name().into()]).await?.is_empty()
+        };
+        let folded = self.folded(look, now, &published, before.map(|before| &before.folded)).await?;
+        let mut due = DueWindows::new();
         for (window, month) in &folded.months {
             let is_sealed = folded.sealed.contains(window);
             if request.from.is_none() {
@@ -85,20 +85,19 @@ impl PeakSeats {
                 .hint("name a billing month that holds the last day of a subscription month, up to the one that `--as-of` lies in")
                 .into());
         }
-        Ok(due)
+        Ok((due, Arc::new(Found { folded, has_sealed })))
     }
 
     /// What every billing month says; made once for a plan and its run.
     async fn folded(
         &self,
-        store: &Store,
-        states: &BTreeMap<Window, WindowRecord>,
-        request: &Request,
+        look: &Look<'_>,
         now: DateTime<Utc>,
         published: &BTreeMap<Window, Published>,
+        known: Option<&Arc<Folded>>,
     ) -> Result<Arc<Folded>> {
+        let (store, states, request) = (&look.context.store, look.states, look.request);
         let made_from = MadeFrom::new(states, request);
-        let known = self.folded.lock().ok().and_then(|folded| folded.clone());
         // A listing of the storage may have said less when the plan was made first.
         let is_collected = |known: &Folded| {
             published
@@ -106,7 +105,7 @@ impl PeakSeats {
                 .all(|(window, month)| month.difference().is_none() || !known.months.contains_key(window) || known.is_collected(*window))
         };
         if let Some(known) = known.filter(|known| known.is_from(&made_from) && is_collected(known)) {
-            return Ok(known);
+            return Ok(Arc::clone(known));
         }
         let was_sealed = states.values().filter(|state| is_sealed(state)).map(|state| state.window);
         let in_journal = published.iter().filter(|(_, month)| month.revisions > 0).map(|(window, _)| *window);
@@ -134,11 +133,7 @@ impl PeakSeats {
                 .copied()
                 .collect();
             if missing.is_empty() {
-                let folded = Arc::new(folded);
-                if let Ok(mut cached) = self.folded.lock() {
-                    *cached = Some(Arc::clone(&folded));
-                }
-                return Ok(folded);
+                return Ok(Arc::new(folded));
             }
             changed.extend(missing);
         }

@@ -15,13 +15,13 @@ use polars::prelude::{
 
 use super::folded::Folded;
 use super::shape::Reads;
+use crate::engine::blocking::blocking;
 use crate::fold::columns::measure_fields;
 use crate::fold::groups::Values;
 use crate::fold::intern::NULL_CODE;
 use crate::fold::{KEYS, key_field, label_of};
 use crate::measure::{Fold, MEASURES, Measure, SUM_COUNT};
 use crate::money::fit_stored;
-use crate::operator::usage_rollup::blocking;
 use crate::source::result_table;
 use crate::sql_text::quote_identifier;
 use crate::store::Tx;

@@ -3,13 +3,13 @@
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 
-use super::{PARAMETERS, SqlSelect, result_table};
+use super::{PARAMETERS, SqlSelect};
 use crate::abort;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::measure;
 use crate::sql_text::{self, quote_identifier};
-use crate::store::Store;
+use crate::store::{Store, result_table};
 use crate::window::Window;
 
 impl SqlSelect {
@@ -26,8 +26,7 @@ impl SqlSelect {
         result_table::require_right_to_create(store, job).await?;
         let table = quote_identifier(&job.writes);
         let grain = job.grain.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
-        // PostgreSQL finds a name by itself, and would cut a long one.
-        let index = store.pick(String::new(), quote_identifier(&format!("idx_{}_grain", job.writes)));
+        let index = store.dialect().index_name(&format!("idx_{}_grain", job.writes));
         let mut tx = store.begin().await?;
         let record = "INSERT INTO result_table (table_name, job) VALUES ($1, $2) ON CONFLICT (table_name) DO UPDATE SET job = excluded.job";
         tx.execute(record, &[job.writes.as_str().into(), job.name.as_str().into()]).await?;
@@ -37,11 +36,8 @@ impl SqlSelect {
             return self.check_table(store, job).await;
         }
         tx.execute(&self.create_table_sql("TABLE", job)?, &[]).await?;
-        result_table::record(&mut tx, job).await?;
         tx.execute(&format!("CREATE UNIQUE INDEX {index} ON {table} ({grain})"), &[]).await?;
-        if let Some(give) = store.pick(Some("SELECT tallyroll.tallyroll_give_result_table(to_regclass($1))::TEXT"), None) {
-            tx.query(give, &[table.into()]).await?;
-        }
+        result_table::record(&mut tx, job).await?;
         tx.commit().await?;
         abort::point("table_made");
         tracing::info!(table = job.writes, "Made the result table from the columns that the job's SQL gives");
@@ -69,7 +65,7 @@ impl SqlSelect {
         let window = Window::containing(job.window, epoch.date_naive())?;
         let select = sql_text::replace_parameters(&self.statement, &PARAMETERS, |name| {
             let literal = self.parameter(name, window, epoch).ok().and_then(|value| value.to_text()).unwrap_or_default();
-            match (self.parameter_type)(name) {
+            match self.dialect.type_of_parameter(name) {
                 Some(type_name) => format!("CAST('{literal}' AS {type_name})"),
                 None => format!("'{literal}'"),
             }

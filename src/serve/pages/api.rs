@@ -10,16 +10,16 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::dashboard::{self, UserDashboard};
+use crate::dashboard::admin::UsageDashboard;
+use crate::dashboard::costs::CostSummary;
+use crate::dashboard::user::{self as dashboard, UserDashboard};
+use crate::dashboard::user_usage::UserUsage;
 use crate::serve::app::App;
 use crate::serve::html::shortened;
 use crate::serve::problem::Problem;
 use crate::serve::query::{Named, Query};
 use crate::serve::session::{Session, csrf_of};
 use crate::source::MAX_TEXT_BYTES;
-use crate::usage_dashboard::UsageDashboard;
-use crate::usage_dashboard::cost_summary::CostSummary;
-use crate::usage_dashboard::user_usage::UserUsage;
 
 /// The most days before today that a dashboard covers, and the default.
 const DAYS_MAX: u64 = 3_660;

@@ -2,16 +2,16 @@
 
 use anyhow::Result;
 
+use super::{Row, Store, Tx};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::sql_text::quote_identifier;
-use crate::store::{Row, Store, Tx};
 
 /// Fails where the table that the job would write is there and is another one's.
 ///
 /// # Errors
 /// [`Failure`] of kind config with the statement that hands the table over.
-pub(super) async fn require_own(store: &Store, job: &Job) -> Result<()> {
+pub async fn require_own(store: &Store, job: &Job) -> Result<()> {
     if job.has_table_of_the_schema {
         return Ok(());
     }
@@ -73,24 +73,48 @@ fn is_the_one_made(there: &Row, recorded: &Row) -> Result<bool> {
     Ok(there.text("made_as")?.starts_with(made_as.trim_end_matches(|c: char| c == ')' || c.is_whitespace())))
 }
 
-/// Notes the table that the job has just made as the job's.
-pub(super) async fn record(tx: &mut Tx, job: &Job) -> Result<()> {
-    let Some(sql) = tx.pick(
-        None,
-        Some("UPDATE result_table SET made_as = (SELECT sql FROM sqlite_schema WHERE name = $1 AND type = 'table') WHERE table_name = $1"),
-    ) else {
-        return Ok(());
-    };
-    tx.execute(sql, &[job.writes.as_str().into()]).await.map(|_| ())
+/// Notes the table that the job has just made as the job's, and gives it the rights of its kind.
+///
+/// # Errors
+/// What the database says.
+pub async fn record(tx: &mut Tx, job: &Job) -> Result<()> {
+    let (sql, name) = tx.pick(
+        ("SELECT tallyroll.tallyroll_give_result_table(to_regclass($1))::TEXT", quote_identifier(&job.writes)),
+        (
+            "UPDATE result_table SET made_as = (SELECT sql FROM sqlite_schema WHERE name = $1 AND type = 'table') WHERE table_name = $1",
+            job.writes.clone(),
+        ),
+    );
+    tx.query(sql, &[name.into()]).await.map(|_| ())
 }
 
 /// On PostgreSQL tables are made by whoever may create in our schema; a runner may not.
-pub(super) async fn require_right_to_create(store: &Store, job: &Job) -> Result<()> {
+///
+/// # Errors
+/// [`Failure`] of kind config where this role may not.
+pub async fn require_right_to_create(store: &Store, job: &Job) -> Result<()> {
     let Some(sql) = store.pick(Some("SELECT has_schema_privilege('tallyroll', 'CREATE') AS may_create"), None) else { return Ok(()) };
     if store.query(sql, &[]).await?[0].int("may_create")? != 0 {
         return Ok(());
     }
     Err(Failure::config(format!("The table `{}` of job `{}` is not there, and this database role may not make it", job.writes, job.name))
         .hint("`tallyroll migrate`, in this project and as the role that upgrades the database, makes the tables of the project's jobs")
+        .into())
+}
+
+/// Fails where tables inherit from the job's or from one that holds state: their rows are somebody else's, and would be read and replaced as
+/// ours.
+///
+/// # Errors
+/// [`Failure`] of kind config that names one of them.
+pub async fn require_alone(store: &Store, job: &Job) -> Result<()> {
+    let sql = "SELECT inhrelid::REGCLASS::TEXT AS heir, inhparent::REGCLASS::TEXT AS parent \
+         FROM pg_inherits JOIN pg_class AS parent ON parent.oid = inhparent \
+         WHERE (inhparent = to_regclass($1) OR parent.relnamespace = to_regnamespace('tallyroll')) AND parent.relkind = 'r' ORDER BY 1 LIMIT 1";
+    let Some(sql) = store.pick(Some(sql), None) else { return Ok(()) };
+    let Some(row) = store.query(sql, &[quote_identifier(&job.writes).into()]).await?.into_iter().next() else { return Ok(()) };
+    let (heir, parent) = (row.text("heir")?, row.text("parent")?);
+    Err(Failure::config(format!("The table `{heir}` inherits from `{parent}`, whose rows a run replaces"))
+        .hint(format!("`ALTER TABLE {heir} NO INHERIT {parent}` keeps its rows"))
         .into())
 }

@@ -2,8 +2,7 @@
 //!
 //! Whatever cannot be made so is left due, and made from the table in its turn.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,27 +11,27 @@ use arrow::array::RecordBatch;
 use chrono::{DateTime, NaiveDate, Utc};
 use tokio::sync::OnceCell;
 
-use super::report::{Binding, JobReport};
-use super::under_way::UnderWay;
+use super::rollup::months::Months;
+use super::rollup::shape::Shape;
+use super::rollup::{Rollup, from_table};
+use super::usage_rollup::Rollup as Day;
 use crate::abort;
+use crate::engine::blocking::blocking;
 use crate::engine::env::Context;
+use crate::engine::report::{Binding, JobReport};
 use crate::engine::request::{Planned, Request};
 use crate::engine::stop::{check_stop, takes_nothing_more};
+use crate::engine::under_way::UnderWay;
+use crate::engine::upstream::fingerprint_of_write;
 use crate::failure::Failure;
 use crate::fold::folder::Folder;
 use crate::job::{Job, OperatorKind};
-use crate::operator::rollup::from_table;
-use crate::operator::rollup::months::Months;
-use crate::operator::rollup::shape::Shape;
-use crate::operator::usage_rollup::{Rollup as Day, blocking};
-use crate::operator::{self, Operator};
-use crate::plan::derived::fingerprint_of_write;
 use crate::store::Tx;
 use crate::store::windows::Written;
 use crate::window::{Window, WindowKind};
 
 /// What a run of `usage_daily` and all that reads it makes in one pass.
-pub(super) struct Pass {
+pub struct Pass {
     context: Arc<Context>,
     root: Job,
     request: Request,
@@ -48,13 +47,14 @@ pub(super) struct Pass {
 /// A daily rollup that is written with what it reads.
 struct Carried {
     under_way: Arc<UnderWay>,
+    rollup: Arc<Rollup>,
     shape: Shape,
     /// Whether it was given up, or went on by itself.
     is_over: AtomicBool,
 }
 
 /// The rows of a daily rollup for one window.
-pub(super) struct CarriedRows {
+pub struct CarriedRows {
     /// Which of the rollups.
     index: usize,
     batch: RecordBatch,
@@ -63,10 +63,10 @@ pub(super) struct CarriedRows {
 /// A rollup could not be written, which is no fault of what it reads.
 #[derive(Debug, thiserror::Error)]
 #[error("The rollup could not be written in one pass")]
-pub(super) struct CarryFailed(usize);
+pub struct CarryFailed(usize);
 
 impl Pass {
-    pub(super) fn new(context: &Arc<Context>, root: &Job, request: &Request, binding: &Binding, root_id: &str) -> Arc<Self> {
+    pub fn new(context: &Arc<Context>, root: &Job, request: &Request, binding: &Binding, root_id: &str) -> Arc<Self> {
         let monthly = rollups_of(context, root).filter(|job| job.window == WindowKind::Month);
         let shapes: Vec<Shape> = monthly.filter_map(|job| Shape::of(job, root).ok()).collect();
         Arc::new(Self {
@@ -104,20 +104,20 @@ impl Pass {
 
     async fn begin_one(&self, job: &Job) -> Result<Option<Carried>> {
         let context = &self.context;
-        let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
-        let Operator::Rollup(rollup) = &operator else { return Ok(None) };
+        let rollup = Rollup::load(&context.store, &context.jobs, job, context.config.reporting.timezone).await?;
         let Some(shape) = rollup.shape.clone() else { return Ok(None) };
         rollup.select.ensure_table(&context.store, job).await?;
         let at_once = Binding { lock_wait: std::time::Duration::ZERO, ..self.binding.clone() };
-        let under_way = UnderWay::begin(context, job, &operator, &self.request, &at_once, Some(self.root_id.clone())).await?;
-        Ok(Some(Carried { under_way: Arc::new(under_way), shape, is_over: AtomicBool::new(false) }))
+        let definition = rollup.select.definition(job);
+        let under_way = UnderWay::begin(context, job, definition, &self.request, &at_once, Some(self.root_id.clone())).await?;
+        Ok(Some(Carried { under_way: Arc::new(under_way), rollup: Arc::new(rollup), shape, is_over: AtomicBool::new(false) }))
     }
 
     /// The rows of each daily rollup for a day. A rollup whose rows cannot be told is left out.
     ///
     /// # Errors
     /// Where the rollups cannot be begun because the database takes nothing more.
-    pub(super) async fn rows_of(&self, window: Window, day: &Arc<Day>) -> Result<Vec<CarriedRows>> {
+    pub async fn rows_of(&self, window: Window, day: &Arc<Day>) -> Result<Vec<CarriedRows>> {
         let carried = self.daily.get_or_try_init(|| self.begin()).await?;
         let shapes: Vec<(usize, Shape)> = carried
             .iter()
@@ -136,7 +136,7 @@ impl Pass {
     ///
     /// # Errors
     /// [`CarryFailed`] for a rollup that could not be written.
-    pub(super) async fn write(
+    pub async fn write(
         &self,
         tx: &mut Tx,
         rows: &[CarriedRows],
@@ -155,7 +155,7 @@ impl Pass {
                 input_fingerprint: fingerprint_of_write(&self.root, window, write_count),
                 content: content.clone(),
             };
-            self.write_one(tx, &carried.under_way, window, batch, &written, now).await.context(CarryFailed(*index))?;
+            self.write_one(tx, carried, window, batch, &written, now).await.context(CarryFailed(*index))?;
         }
         abort::point("pass_written");
         Ok(())
@@ -164,14 +164,14 @@ impl Pass {
     async fn write_one(
         &self,
         tx: &mut Tx,
-        under_way: &UnderWay,
+        carried: &Carried,
         window: Window,
         batch: &RecordBatch,
         written: &Written,
         now: DateTime<Utc>,
     ) -> Result<()> {
+        let Carried { under_way, rollup, .. } = carried;
         let (job, timezone) = (&under_way.job, self.context.config.reporting.timezone.name());
-        let Operator::Rollup(rollup) = &under_way.operator else { return Ok(()) };
         rollup.select.replace(tx, job, window, batch, self.request.as_of).await?;
         tx.record_window(under_way.writer(timezone), window, written, now).await?;
         // Lost to another run, it ends this rollup's run and not its day's.
@@ -179,7 +179,7 @@ impl Pass {
     }
 
     /// Leaves a rollup to its turn.
-    pub(super) fn give_up(&self, failed: &CarryFailed, rows: &mut Vec<CarriedRows>) {
+    pub fn give_up(&self, failed: &CarryFailed, rows: &mut Vec<CarriedRows>) {
         rows.retain(|rows| rows.index != failed.0);
         if let Some(carried) = self.daily.get().and_then(|daily| daily.get(failed.0)) {
             carried.is_over.store(true, Ordering::Relaxed);
@@ -187,7 +187,7 @@ impl Pass {
     }
 
     /// A day was committed with these rollups: its months take it in.
-    pub(super) async fn committed(&self, rows: Vec<CarriedRows>, window: Window, write_count: i64, day: Arc<Day>) {
+    pub async fn committed(&self, rows: Vec<CarriedRows>, window: Window, write_count: i64, day: Arc<Day>) {
         for CarriedRows { index, batch } in rows {
             let Some(carried) = self.daily.get().and_then(|daily| daily.get(index)) else { continue };
             let (rows_in, rows_out) = (day.groups.len().try_into(), batch.num_rows().try_into());
@@ -206,10 +206,10 @@ impl Pass {
     }
 
     /// What was begun of a job, to be finished in its turn.
-    pub(super) fn take(&self, job: &Job) -> Option<Arc<UnderWay>> {
+    pub fn take(&self, job: &Job) -> Option<(Arc<UnderWay>, Arc<Rollup>)> {
         let carried = self.daily.get()?.iter().find(|carried| carried.under_way.job.name == job.name)?;
         carried.is_over.store(true, Ordering::Relaxed);
-        (!carried.under_way.is_ended()).then(|| Arc::clone(&carried.under_way))
+        (!carried.under_way.is_ended()).then(|| (Arc::clone(&carried.under_way), Arc::clone(&carried.rollup)))
     }
 
     /// The rows of a month, and what they come to: from memory where its days were all written in this run and are so still, else from
@@ -217,7 +217,7 @@ impl Pass {
     ///
     /// # Errors
     /// What the database says; a sum that does not fit 64 bits.
-    pub(super) async fn month(&self, tx: &mut Tx, shape: &Shape, window: Window, row_count: i64) -> Result<Option<(RecordBatch, String)>> {
+    pub async fn month(&self, tx: &mut Tx, shape: &Shape, window: Window, row_count: i64) -> Result<Option<(RecordBatch, String)>> {
         let days = tx.windows_near(&self.root.name, window).await?;
         let days: BTreeMap<NaiveDate, i64> = days
             .into_iter()
@@ -256,7 +256,7 @@ impl Pass {
     ///
     /// # Errors
     /// What the database says.
-    pub(super) async fn end_early(&self) -> Result<Vec<JobReport>> {
+    pub async fn end_early(&self) -> Result<Vec<JobReport>> {
         let mut reports = Vec::new();
         for carried in self.daily.get().into_iter().flatten().filter(|carried| !carried.under_way.is_ended()) {
             reports.push(self.end_one(carried).await?);

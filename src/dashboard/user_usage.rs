@@ -5,10 +5,10 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 
 use super::number::{Usd, average, cost, usd};
-use super::span;
+use super::read::span;
+use super::recent::{self, LoggedRequest};
 use crate::config::Config;
 use crate::project::Project;
-use crate::recent::{self, LoggedRequest};
 use crate::store::{Row, Store};
 use crate::window::start_of_day;
 

@@ -1,9 +1,12 @@
 //! What the statements of the dashboards share.
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono_tz::Tz;
 
 use super::number::{Usd, cost_of_each};
 use crate::store::{Row, Tx, Value};
+use crate::window::{day_of, next_day};
 
 /// `SUM(…) AS …` of measures, each a 64-bit integer: a sum costs, so each statement has only those that it shows. A cost that no
 /// request has is NULL.
@@ -24,4 +27,14 @@ pub(super) fn success_cost(row: &Row, places: u32) -> Result<Option<Usd>> {
 /// The row of an aggregate.
 pub(super) async fn one(tx: &mut Tx, sql: &str, parameters: &[Value]) -> Result<Row> {
     tx.query(sql, parameters).await?.into_iter().next().context("An aggregate gave no row")
+}
+
+/// The days `[from, to)` that a dashboard covers: today and the `days` days before it.
+///
+/// # Errors
+/// Only at the end of the calendar.
+pub(super) fn span(days: u64, timezone: Tz, as_of: DateTime<Utc>) -> Result<(NaiveDate, NaiveDate)> {
+    let today = day_of(as_of, timezone)?;
+    let from = today.checked_sub_days(Days::new(days)).context("The first day is out of range")?;
+    Ok((from, next_day(today)?))
 }

@@ -1,57 +1,18 @@
-//! Windows of what is made from other results.
+//! Which windows of other jobs a window is made from, and a digest of what they were.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::{Plan, changed_definition};
-use crate::engine::env::Context;
-use crate::engine::request::{FORCED, Request};
+use super::env::Context;
 use crate::fingerprint;
 use crate::job::Job;
-use crate::snapshot::usage_monthly;
 use crate::store::Tx;
-use crate::store::windows::{WindowRecord, WindowState};
+use crate::store::windows::WindowRecord;
 use crate::window::{Window, WindowKind};
 
-impl Plan {
-    /// Windows of a summary: those whose upstream windows were written since.
-    pub(super) async fn find_derived(
-        &mut self,
-        context: &Context,
-        tx: &mut Tx,
-        job: &Job,
-        follows: &[String],
-        request: &Request,
-        due: &mut BTreeMap<Window, String>,
-    ) -> Result<()> {
-        let published = match &job.publish {
-            Some(folder) => Some(context.storage.list(folder).await?),
-            None => None,
-        };
-        for (window, input) in upstream_fingerprints(context, tx, job, follows).await? {
-            let is_unpublished = |state: &WindowRecord| {
-                let path = job.publish.as_ref().map(|folder| usage_monthly::path(job, folder, window));
-                state.rows_out > 0 && path.is_some_and(|path| published.as_ref().is_some_and(|published| !published.contains(&path)))
-            };
-            let reason = match self.states.get(&window) {
-                None => "never written",
-                Some(state) if state.state == WindowState::Due => "left undone",
-                Some(state) if state.state == WindowState::Failed => "failed before",
-                Some(state) if state.input_fingerprint.as_deref() != Some(&input) => "what it is made from has changed",
-                Some(state) if let Some(changed) = changed_definition(state, &self.definition) => changed,
-                Some(state) if is_unpublished(state) => "its finance file is missing",
-                Some(_) if request.force || request.rebuild => FORCED,
-                Some(_) => continue,
-            };
-            due.insert(window, reason.to_owned());
-        }
-        Ok(())
-    }
-}
-
 /// For each window of `job` that has written upstream windows: a digest of which writes of them it would read, and of what else it
-/// follows from ([`SqlSelect::follows_from`](crate::operator::sql::SqlSelect::follows_from)).
+/// follows from (`follows`).
 ///
 /// # Errors
 /// What the database says.

@@ -3,26 +3,19 @@
 //! Keys and meaning: the usage-tracking seed's `get_ai_usage_dashboard`, `docs/semantics.md` section 8. Computed from the daily
 //! tables; the job `usage_dashboard` keeps it. PostgreSQL's functions of the same names compute the same for applications.
 
-pub mod cost_summary;
-mod costly;
-mod number;
-mod read;
-pub mod user_usage;
-
-use anyhow::{Context as _, Result};
-use chrono::{DateTime, Days, Months, NaiveDate, Utc};
+use anyhow::Result;
+use chrono::{DateTime, Months, NaiveDate, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use self::cost_summary::CostSummary;
-use self::costly::{CustomerUsage, UserUsage, by_customer, by_user};
-pub use self::number::Usd;
-use self::number::{average, cost, cost_of_each};
-use self::read::{one, success_cost, sums};
+use super::costly::{CustomerUsage, UserUsage, by_customer, by_user};
+use super::costs::CostSummary;
+use super::number::{Usd, average, cost, cost_of_each};
+use super::read::{one, span, success_cost, sums};
 use crate::abort;
 use crate::config::Config;
 use crate::store::{Row, Store, Tx, Value};
-use crate::window::{day_of, first_of_month, next_day};
+use crate::window::{day_of, first_of_month};
 
 #[derive(Debug, Serialize)]
 pub struct UsageDashboard {
@@ -86,16 +79,6 @@ pub struct MonthUsage {
     pub requests: i64,
     pub tokens: i64,
     pub cost_usd: Option<Usd>,
-}
-
-/// The days `[from, to)` that a dashboard covers: today and the `days` days before it.
-///
-/// # Errors
-/// Only at the end of the calendar.
-fn span(days: u64, timezone: Tz, as_of: DateTime<Utc>) -> Result<(NaiveDate, NaiveDate)> {
-    let today = day_of(as_of, timezone)?;
-    let from = today.checked_sub_days(Days::new(days)).context("The first day is out of range")?;
-    Ok((from, next_day(today)?))
 }
 
 impl UsageDashboard {

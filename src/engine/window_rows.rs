@@ -5,31 +5,14 @@ use anyhow::Result;
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::sql_text::quote_identifier;
-use crate::store::{Store, Tx, Value};
+use crate::store::{Tx, Value};
 use crate::window::{Window, WindowKind};
-
-/// Fails where tables inherit from the job's or from one that holds state: their rows are somebody else's, and would be read and replaced as
-/// ours.
-///
-/// # Errors
-/// [`Failure`] of kind config that names one of them.
-pub async fn require_alone(store: &Store, job: &Job) -> Result<()> {
-    let sql = "SELECT inhrelid::REGCLASS::TEXT AS heir, inhparent::REGCLASS::TEXT AS parent \
-         FROM pg_inherits JOIN pg_class AS parent ON parent.oid = inhparent \
-         WHERE (inhparent = to_regclass($1) OR parent.relnamespace = to_regnamespace('tallyroll')) AND parent.relkind = 'r' ORDER BY 1 LIMIT 1";
-    let Some(sql) = store.pick(Some(sql), None) else { return Ok(()) };
-    let Some(row) = store.query(sql, &[quote_identifier(&job.writes).into()]).await?.into_iter().next() else { return Ok(()) };
-    let (heir, parent) = (row.text("heir")?, row.text("parent")?);
-    Err(Failure::config(format!("The table `{heir}` inherits from `{parent}`, whose rows a run replaces"))
-        .hint(format!("`ALTER TABLE {heir} NO INHERIT {parent}` keeps its rows"))
-        .into())
-}
 
 /// Removes them: the window is written anew, whole.
 ///
 /// # Errors
 /// What the database says.
-pub(super) async fn delete(tx: &mut Tx, job: &Job, window: Window) -> Result<()> {
+pub async fn delete(tx: &mut Tx, job: &Job, window: Window) -> Result<()> {
     let (table, column) = (quote_identifier(&job.writes), quote_identifier(&job.window_column));
     if job.window == WindowKind::All {
         tx.execute(&format!("DELETE FROM {table}"), &[]).await?;
@@ -45,13 +28,7 @@ pub(super) async fn delete(tx: &mut Tx, job: &Job, window: Window) -> Result<()>
 ///
 /// # Errors
 /// [`Failure`] of kind bad-data; what the database says.
-pub(super) async fn require_inside(
-    tx: &mut Tx,
-    origin: &str,
-    within: Option<(&Job, Window)>,
-    rows: &str,
-    parameters: &[Value],
-) -> Result<()> {
+pub async fn require_inside(tx: &mut Tx, origin: &str, within: Option<(&Job, Window)>, rows: &str, parameters: &[Value]) -> Result<()> {
     let Some((job, window)) = within.filter(|(job, _)| job.window != WindowKind::All) else { return Ok(()) };
     let (column, count) = (quote_identifier(&job.window_column), parameters.len());
     let sql = format!(

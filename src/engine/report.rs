@@ -26,7 +26,8 @@ pub struct JobReport {
 
 impl JobReport {
     /// Of a job that has done nothing yet.
-    pub(super) fn of(job: &Job) -> Self {
+    #[must_use]
+    pub fn of(job: &Job) -> Self {
         Self {
             job: job.name.clone(),
             run_id: None,

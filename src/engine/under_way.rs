@@ -8,30 +8,28 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tracing::Span;
 use uuid::Uuid;
 
+use super::env::{Context, Event};
+use super::heartbeat::BeatGuard;
 use super::log;
 use super::report::{Binding, JobReport};
+use super::request::{Planned, Request};
+use super::stop::check_stop;
 use crate::abort;
-use crate::engine::env::{Context, Event};
-use crate::engine::heartbeat::BeatGuard;
-use crate::engine::request::{Planned, Request};
-use crate::engine::stop::check_stop;
 use crate::failure::{self, Kind};
 use crate::job::Job;
-use crate::operator::Operator;
-use crate::operator::window_rows::require_alone;
 use crate::store::lock::JobLock;
+use crate::store::result_table::require_alone;
 use crate::store::runs::{NewRun, Outcome, Progress, RunState};
 use crate::store::windows::{Writer, Written};
 
 /// A run that holds the lock of its job.
-pub(super) struct UnderWay {
-    pub(super) job: Job,
-    pub(super) operator: Operator,
-    pub(super) definition: String,
-    pub(super) request: Request,
-    pub(super) run_id: String,
-    pub(super) lock: JobLock,
-    pub(super) span: Span,
+pub struct UnderWay {
+    pub job: Job,
+    pub definition: String,
+    pub request: Request,
+    pub run_id: String,
+    pub lock: JobLock,
+    pub span: Span,
     started_at: DateTime<Utc>,
     progress: Arc<Mutex<Progress>>,
     /// What was written so far, for the report.
@@ -40,14 +38,14 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Takes the lock and writes the run's record.
+    /// Takes the lock and writes the run's record; `definition` is what the job's results are made by.
     ///
     /// # Errors
     /// As [`JobLock::acquire`] and [`require_alone`].
-    pub(super) async fn begin(
+    pub async fn begin(
         context: &Arc<Context>,
         job: &Job,
-        operator: &Operator,
+        definition: String,
         request: &Request,
         binding: &Binding,
         parent_run_id: Option<String>,
@@ -70,8 +68,7 @@ impl UnderWay {
         Ok(Self {
             span: tracing::info_span!("run", run_id = run.run_id, job = job.name),
             job: job.clone(),
-            operator: operator.clone(),
-            definition: operator.definition(job)?,
+            definition,
             request: request.clone(),
             run_id: run.run_id,
             lock,
@@ -83,17 +80,19 @@ impl UnderWay {
     }
 
     /// As `job_window` names it.
-    pub(super) fn writer<'a>(&'a self, timezone: &'a str) -> Writer<'a> {
+    #[must_use]
+    pub fn writer<'a>(&'a self, timezone: &'a str) -> Writer<'a> {
         Writer { job: &self.job.name, run_id: &self.run_id, definition: &self.definition, timezone }
     }
 
     /// Whether it has come to its end.
-    pub(super) fn is_ended(&self) -> bool {
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
         self.heart.lock().is_ok_and(|heart| heart.is_none())
     }
 
     /// Windows are due.
-    pub(super) fn planned(&self, windows: &[Planned]) {
+    pub fn planned(&self, windows: &[Planned]) {
         self.progress(|progress| progress.windows_planned += i64::try_from(windows.len()).unwrap_or(i64::MAX));
         if let Ok(mut known) = self.windows.lock() {
             known.extend_from_slice(windows);
@@ -101,7 +100,7 @@ impl UnderWay {
     }
 
     /// A window was written.
-    pub(super) fn written(&self, written: &Written) {
+    pub fn written(&self, written: &Written) {
         self.progress(|progress| {
             progress.windows_done += 1;
             progress.rows_in += written.rows_in;
@@ -120,7 +119,7 @@ impl UnderWay {
     ///
     /// # Errors
     /// What the database says.
-    pub(super) async fn end(&self, context: &Context, failure: Option<anyhow::Error>) -> Result<JobReport> {
+    pub async fn end(&self, context: &Context, failure: Option<anyhow::Error>) -> Result<JobReport> {
         drop(self.heart.lock().ok().and_then(|mut heart| heart.take()));
         let done = self.progress.lock().map_or_else(|poisoned| *poisoned.into_inner(), |progress| *progress);
         let now = context.clock.now();
