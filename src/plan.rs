@@ -36,7 +36,7 @@ impl Plan {
     pub async fn make(context: &Context, tx: &mut Tx, job: &Job, operator: &Operator, request: &Request, before: &Found) -> Result<Self> {
         tx.begin_reading().await?;
         let states = tx.windows(&job.name).await?;
-        check_timezone(context, tx, job, &states, request).await?;
+        check_timezone(context, tx, job, request).await?;
         let definition = operator.definitions(job)?;
         let mut look = Look { context, tx: &mut *tx, job, states: &states, definition: &definition, request };
         let due = operator.due(&mut look, before).await?;
@@ -60,25 +60,17 @@ impl Plan {
     }
 }
 
-async fn check_timezone(
-    context: &Context,
-    tx: &mut Tx,
-    job: &Job,
-    states: &BTreeMap<Window, WindowRecord>,
-    request: &Request,
-) -> Result<()> {
+async fn check_timezone(context: &Context, tx: &mut Tx, job: &Job, request: &Request) -> Result<()> {
     if request.rebuild {
         return Ok(());
     }
     let timezone = context.config.reporting.timezone.name();
     // A summary's own windows are rewritten once what they read is: only that counts.
-    let mut written: Vec<String> = Vec::new();
-    for upstream in context.jobs.upstream_of(job) {
-        written.extend(tx.windows(&upstream.name).await?.into_values().map(|state| state.timezone));
-    }
+    let mut read: Vec<&str> = context.jobs.upstream_of(job).into_iter().map(|upstream| upstream.name.as_str()).collect();
     if job.operator == OperatorKind::UsageRollup {
-        written.extend(states.values().map(|state| state.timezone.clone()));
+        read.push(&job.name);
     }
+    let written = tx.timezones_of(&read).await?;
     match written.into_iter().find(|zone| zone != timezone) {
         Some(zone) => Err(Failure::config(format!(
             "The windows of job `{}` were written with `reporting.timezone` = `{zone}`, and it is `{timezone}` now",

@@ -33,6 +33,7 @@ pub struct Source {
     /// The SQL file, as an error should name it.
     pub origin: String,
     text: String,
+    is_built_in: bool,
     statements: BTreeMap<String, String>,
     is_postgres: bool,
 }
@@ -71,6 +72,7 @@ impl Source {
         };
         let source = Self {
             name: name.to_owned(),
+            is_built_in: file.is_built_in(),
             origin: file.origin,
             statements: sql_text::statements(&file.text),
             text: file.text,
@@ -149,9 +151,8 @@ impl Source {
 
     async fn prove(&self, store: &Store, name: &str, statement: Numbered) -> Result<Vec<String>> {
         let statement = Numbered { line: text_file::line_of(&self.text, self.statement(name)?), ..statement };
-        let proved =
-            store.prove_select(&statement, None).await.with_context(|| format!("The statement `{name}` does not fit the database"));
-        proved.map_err(|error| self.explain(error))
+        let given = store.columns_given(&statement, self.is_built_in).await;
+        given.with_context(|| format!("The statement `{name}` does not fit the database")).map_err(|error| self.explain(error))
     }
 
     /// Reads the events of `[start, end)` in batches of at most `batch_rows` rows; a few are read ahead.

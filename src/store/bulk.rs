@@ -235,15 +235,29 @@ impl Reader<'_> {
             return Ok(());
         }
         match &self.cells {
-            Cells::Int(values) => put(buffer, &values[row].to_be_bytes()),
+            Cells::Int(values) => {
+                put_eight(buffer, values[row]);
+                Ok(())
+            }
             Cells::ShortInt(values) => put(buffer, &values[row].to_be_bytes()),
             Cells::Bool(values) => put(buffer, &[values.value(row).into()]),
             Cells::PlainText(values) => put(buffer, values.value(row).as_bytes()),
             Cells::Date(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_DAYS).to_be_bytes()),
-            Cells::Instant(values) => put(buffer, &(values[row] - POSTGRES_EPOCH_MICROS).to_be_bytes()),
+            Cells::Instant(values) => {
+                put_eight(buffer, values[row] - POSTGRES_EPOCH_MICROS);
+                Ok(())
+            }
             Cells::Text { keys, values } => put(buffer, values[keys[row] as usize].as_bytes()),
         }
     }
+}
+
+/// Most fields are of eight bytes: length and value at once.
+#[inline]
+fn put_eight(buffer: &mut Vec<u8>, value: i64) {
+    let mut field = [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    field[4..].copy_from_slice(&value.to_be_bytes());
+    buffer.extend_from_slice(&field);
 }
 
 #[inline]

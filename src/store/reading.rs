@@ -15,7 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
-use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
+use sqlx::postgres::{PgConnection, PgDatabaseError, PgErrorPosition};
 use sqlx::{AssertSqlSafe, Column, Connection as _, Executor, SqlSafeStr, Statement, TypeInfo};
 
 use super::sqlite::BUSY_TIMEOUT;
@@ -44,6 +44,17 @@ impl Store {
         }
     }
 
+    /// As [`Self::prove_select`]; a statement of this program need not be proved, only fit the database.
+    ///
+    /// # Errors
+    /// As [`Self::prove_select`].
+    pub async fn columns_given(&self, statement: &Numbered, is_built_in: bool) -> Result<Vec<String>> {
+        match self {
+            Self::Postgres { pool, .. } if is_built_in => columns_in_postgres(&mut *postgres::acquire(pool).await?, statement).await,
+            _ => self.prove_select(statement, None).await,
+        }
+    }
+
     /// As [`Tx::read`], in a transaction of its own.
     ///
     /// # Errors
@@ -61,16 +72,11 @@ impl Store {
         }
         tx.execute("SET TRANSACTION READ ONLY", &[]).await?;
         let Tx::Postgres(connection) = &mut tx else { return Ok(Vec::new()) };
-        let no_select = |error: sqlx::Error| match position_in(&statement.sql, &error) {
-            Some(at) => at_line(statement, at, no_select(error)),
-            None => no_select(error),
-        };
-        let prepared = connection.prepare(AssertSqlSafe(statement.sql.clone()).into_sql_str()).await.map_err(no_select)?;
-        let columns = prepared.columns().iter().map(|column| column.name().to_owned()).collect();
+        let columns = columns_in_postgres(connection, statement).await?;
         let nulls = vec![Value::Null; statement.names.len()];
         postgres::query(&mut **connection, &format!("SELECT * FROM (\n{}\n) AS result LIMIT 0", statement.sql), &nulls)
             .await
-            .map_err(self::no_select)?;
+            .map_err(no_select)?;
         Ok(columns)
     }
 }
@@ -209,6 +215,15 @@ fn no_select(error: sqlx::Error) -> anyhow::Error {
     let is_write = is_read_only(&error);
     let classified = classify(error);
     if is_write || failure::find(&classified).is_none() { writes(anyhow::anyhow!(said)) } else { classified }
+}
+
+async fn columns_in_postgres(connection: &mut PgConnection, statement: &Numbered) -> Result<Vec<String>> {
+    let prepared = connection.prepare(AssertSqlSafe(statement.sql.clone()).into_sql_str()).await;
+    let prepared = prepared.map_err(|error| match position_in(&statement.sql, &error) {
+        Some(at) => at_line(statement, at, no_select(error)),
+        None => no_select(error),
+    })?;
+    Ok(prepared.columns().iter().map(|column| column.name().to_owned()).collect())
 }
 
 /// Names the line of its file where the database stumbled over a statement.

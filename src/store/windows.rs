@@ -107,6 +107,20 @@ impl Tx {
         windows_of(&self.query(&windows_sql(), &[job.into()]).await?)
     }
 
+    /// The time zones that windows of some jobs were written in.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn timezones_of(&mut self, jobs: &[&str]) -> Result<Vec<String>> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places: Vec<String> = (1..=jobs.len()).map(|place| format!("${place}")).collect();
+        let sql = format!("SELECT DISTINCT timezone FROM job_window WHERE job IN ({}) ORDER BY timezone", places.join(", "));
+        let jobs: Vec<Value> = jobs.iter().map(|job| (*job).into()).collect();
+        self.query(&sql, &jobs).await?.iter().map(|row| row.text("timezone")).collect()
+    }
+
     /// The windows of a job that share a day with `window`, and a few beside it.
     ///
     /// # Errors
