@@ -73,7 +73,7 @@ psql -q -v ON_ERROR_STOP=1 -f "$work/day.sql" >/dev/null
 plain_day_s=$(since "$start")
 
 echo "== SQLite, 2,000,000 rows at most"
-python3 benches/sqlite.py "$tallyroll" $((rows < 2000000 ? rows : 2000000)) | tee "$work/sqlite"
+env -u TALLYROLL__OUTPUT__URL python3 benches/sqlite.py "$tallyroll" $((rows < 2000000 ? rows : 2000000)) | tee "$work/sqlite"
 
 echo
 echo "Tallyroll, everything         $tallyroll_s s ($(awk -v r="$rows" -v s="$tallyroll_s" 'BEGIN { printf "%.0f", r / s }') rows/s, $cpu_s s of its own CPU), peak memory $memory_mb MB"

@@ -1,6 +1,6 @@
 //! Rows of a file on their way into the database, some at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -102,12 +102,9 @@ impl Writer {
         let columns: Vec<&str> = SEATS.fields[1..].iter().map(|field| field.column).collect();
         let columns = columns.join(", ");
         let orgs: BTreeSet<Option<String>> = chunk.rows.iter().map(|row| row[ORG].to_text()).collect();
-        let instants: BTreeSet<Option<String>> = chunk.rows.iter().map(|row| row[OCCURRED_AT].to_text()).collect();
-        let instants = chunk.rows.iter().map(|row| &row[OCCURRED_AT]).filter({
-            let mut left = instants;
-            move |value| left.remove(&value.to_text())
-        });
-        let parameters: Vec<Value> = orgs.iter().cloned().map(Value::from).chain(instants.cloned()).collect();
+        let instants: BTreeMap<Option<String>, &Value> =
+            chunk.rows.iter().map(|row| (row[OCCURRED_AT].to_text(), &row[OCCURRED_AT])).collect();
+        let parameters: Vec<Value> = orgs.iter().cloned().map(Value::from).chain(instants.into_values().cloned()).collect();
         if parameters.is_empty() {
             return Ok(());
         }

@@ -115,24 +115,6 @@ impl UsageRollup {
         Ok(self.fingerprint(window, self.prices.fingerprint(start, end), self.sources.iter()))
     }
 
-    /// What [`Self::rules_fingerprint`] was while a price was of a model alone.
-    ///
-    /// # Errors
-    /// As [`Self::rules_fingerprint`].
-    pub fn second_rules_fingerprint(&self, window: Window) -> Result<String> {
-        let (start, end) = window.instants(self.timezone)?;
-        Ok(self.fingerprint(window, self.prices.first_fingerprint(start, end), self.sources.iter()))
-    }
-
-    /// What [`Self::rules_fingerprint`] was before there was the source `usage_event`.
-    ///
-    /// # Errors
-    /// As [`Self::rules_fingerprint`].
-    pub fn first_rules_fingerprint(&self, window: Window) -> Result<String> {
-        let (start, end) = window.instants(self.timezone)?;
-        Ok(self.fingerprint(window, self.prices.first_fingerprint(start, end), self.first_sources()))
-    }
-
     /// The sources but for `usage_event`.
     pub fn first_sources(&self) -> impl Iterator<Item = &Source> {
         self.sources.iter().filter(|source| source.name != USAGE_EVENT)

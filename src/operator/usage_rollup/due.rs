@@ -109,10 +109,13 @@ impl UsageRollup {
     /// Whether sources, pricing or the prices in force are others than those that the window was written by.
     fn have_rules_changed(&self, state: &WindowRecord) -> Result<bool> {
         let Some(known) = state.input_fingerprint.as_deref() else { return Ok(true) };
+        let (window, (start, end)) = (state.window, state.window.instants(self.timezone)?);
+        // While a price was of a model alone.
+        let prices = || self.prices.first_fingerprint(start, end);
         Ok(match (known.strip_prefix(FIRST), known.strip_prefix(SECOND)) {
-            (Some(known), _) => known != self.first_rules_fingerprint(state.window)?,
-            (None, Some(known)) => known != self.second_rules_fingerprint(state.window)?,
-            (None, None) => known != self.rules_fingerprint(state.window)?,
+            (Some(known), _) => known != self.fingerprint(window, prices(), self.first_sources()),
+            (None, Some(known)) => known != self.fingerprint(window, prices(), self.sources.iter()),
+            (None, None) => known != self.rules_fingerprint(window)?,
         })
     }
 
