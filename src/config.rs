@@ -6,7 +6,7 @@ mod settings;
 mod tests;
 mod wrong_value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use anyhow::{Context, Result};
@@ -134,6 +134,11 @@ impl Config {
                 .hint("write the price book there, or set `usage.price_book` to its path")
                 .into());
         }
+        if self.usage.price_book != DEFAULT_PRICE_BOOK && !path.exists() {
+            return Err(Failure::config(format!("`usage.price_book` names `{}`, and there is no such file", self.usage.price_book))
+                .hint("without it every event that it prices would be unpriced: write it there, or fix the path")
+                .into());
+        }
         self.price_book_or_none(project)
     }
 
@@ -145,6 +150,13 @@ impl Config {
         let path = project.dir.join(&self.usage.price_book);
         read_text(&path)?.map_or_else(|| Ok(PriceBook::default()), |text| price_file::parse(&text, &path.display().to_string()))
     }
+}
+
+/// `usage.price_book` unless set: a file that need not be there.
+const DEFAULT_PRICE_BOOK: &str = "prices.toml";
+
+fn has_twice<T: Ord>(values: &[T]) -> bool {
+    values.iter().collect::<BTreeSet<_>>().len() < values.len()
 }
 
 fn defaults() -> Result<String> {
@@ -256,6 +268,8 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
         ("history.keep_days", !(1..=36_500).contains(&config.history.keep_days), "must lie between 1 and 36500"),
         ("serve.grace_seconds", config.serve.grace_seconds > 3_600, "must be at most 3600"),
         ("usage.sources", config.usage.sources.is_empty(), "must name at least one source"),
+        ("usage.sources", has_twice(&config.usage.sources), "must name each source once: its events would be counted twice"),
+        ("dashboard.days", has_twice(&config.dashboard.days), "must name each number of days once"),
         ("usage.sources", config.usage.sources.iter().any(|source| source.contains(['/', '\\'])), "must each be a name, not a path"),
         ("usage.earliest_date", !(1..=9_000).contains(&config.usage.earliest_date.year()), "must lie in the years 1 to 9000"),
         ("usage.lookback_days", config.usage.lookback_days > 3_660, "must be at most 3660"),

@@ -46,6 +46,9 @@ use crate::failure::Failure;
 use crate::price::book::PriceBook;
 use crate::store::Store;
 
+/// How long an import waits for rows that another transaction holds.
+const MOST_SECONDS_WAITED: u32 = 60;
+
 /// Chunks of rows read ahead of their insertion.
 const CHUNKS_AHEAD: usize = 2;
 
@@ -73,6 +76,7 @@ pub async fn import_file(
     let mut bad = BadRows::default();
     let mut report = ImportReport::default();
     let mut tx = store.begin().await?;
+    tx.wait_at_most(MOST_SECONDS_WAITED).await?;
     if let Some(replaced) = replace {
         report.replaced_count = Some(undo(&mut tx, replaced, import_id.as_deref(), config.reporting.timezone, clock.now()).await?.1);
     }

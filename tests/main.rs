@@ -52,6 +52,7 @@ mod scheduling;
 mod secrets;
 mod serving;
 mod sessions;
+mod source_mistakes;
 mod sql_functions;
 mod style;
 mod text_ids;

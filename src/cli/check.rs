@@ -12,6 +12,7 @@ use super::session::{Global, Session};
 use super::{list_jobs, output};
 use crate::clock::Clock;
 use crate::failure::{self, Failure};
+use crate::import::Format;
 use crate::jobs::Jobs;
 use crate::operator::{self, Operator};
 use crate::project::Project;
@@ -41,6 +42,7 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<()> {
         problems.push(explained(&error));
     }
     problems.extend(unusable(&session.loaded, &session.project));
+    problems.extend(Format::problems(&session.project)?);
     if let Err(error) = token::check_all(&session.loaded.config.serve) {
         problems.push(explained(&error.into()));
     }

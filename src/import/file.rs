@@ -84,8 +84,9 @@ impl Record {
         identity
     }
 
-    pub(super) fn to_json(&self) -> String {
-        let cells = self.headers.iter().zip(&self.cells);
+    /// The cells of these headers alone.
+    pub(super) fn to_json(&self, is_kept: impl Fn(&str) -> bool) -> String {
+        let cells = self.headers.iter().zip(&self.cells).filter(|(header, _)| is_kept(header));
         let object: serde_json::Map<String, Value> =
             cells.map(|(header, cell)| (header.clone(), cell.clone().map_or(Value::Null, Value::String))).collect();
         Value::Object(object).to_string()

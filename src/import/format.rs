@@ -1,6 +1,6 @@
 //! What the exports of other tools look like: `formats/<name>.toml`, built in or the project's own (`docs/interface.md`, "Formats").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -131,13 +131,41 @@ impl Format {
                 return Err(refused(format!("the {field} `{word}` has two meanings")).into());
             }
         }
-        if let Some((field, _)) = format.adds.iter().find(|(field, parts)| parts.contains(field)) {
-            return Err(refused(format!("`adds` adds `{field}` to itself")).into());
-        }
+        format.check_sums().map_err(refused)?;
         if format.recognised_by.is_empty() {
             return Err(refused("`recognised_by` names no header".to_owned()).into());
         }
         Ok(format)
+    }
+
+    /// What adds up has to be of one kind, and to be added once.
+    fn check_sums(&self) -> Result<(), String> {
+        for (whole, parts) in &self.adds {
+            let mut fields = std::iter::once(whole).chain(parts);
+            if let Some(field) = fields.clone().find(|field| !field.ends_with("_tokens")) {
+                return Err(format!("`adds` adds `{field}`, which is no field of tokens"));
+            }
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = fields.find(|field| !seen.insert(*field)) {
+                return Err(format!("`adds` adds `{twice}` to `{whole}` more than once"));
+            }
+            if let Some(part) = parts.iter().find(|part| self.adds.contains_key(*part)) {
+                return Err(format!("`adds` adds `{part}`, to which it adds others"));
+            }
+        }
+        match self.seconds.iter().find(|field| *field != "latency_ms") {
+            Some(field) => Err(format!("`seconds` names `{field}`, which is no duration")),
+            None => Ok(()),
+        }
+    }
+
+    /// Why formats of a project cannot be used.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn problems(project: &Project) -> Result<Vec<String>> {
+        let read = |(name, file): (String, Result<ProjectFile>)| Self::parse(&name, &file?);
+        Ok(project.read_all("formats", "toml")?.into_iter().filter_map(|format| Some(format!("{:#}", read(format).err()?))).collect())
     }
 
     fn usable(self, file: &Path) -> Result<Self> {
@@ -169,6 +197,9 @@ impl Format {
     /// How many requests a row is the sum of; `None` while more may come.
     pub(super) fn request_count(&self, record: &Record, now: DateTime<Utc>) -> Result<Option<i64>> {
         let Some(Sums { requests, until }) = &self.sums else { return Ok(Some(1)) };
+        if let Some(missing) = [requests, until].into_iter().find(|header| !record.has(header)) {
+            bail!("it has no `{missing}`, which says what it is the sum of");
+        }
         let given = |header: &str| record.find(header).filter(|text| !text.is_empty());
         let count = given(requests).map_or(Ok(0), |text| whole(&text)).with_context(|| format!("`{requests}`"))?;
         if !(0..=MOST_REQUESTS).contains(&count) {

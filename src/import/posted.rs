@@ -100,6 +100,8 @@ pub async fn record_events(
         return Ok(posted.without_others());
     }
     let mut tx = store.begin().await?;
+    // Another writer's open transaction may hold an id for ever, and so would this request its place.
+    tx.wait_at_most(MOST_SECONDS_WAITED).await?;
     for events in good.chunks(AT_ONCE) {
         posted.recorded_count += insert(&mut tx, events).await?;
         let known = stored(&mut tx, events).await?;
@@ -209,6 +211,9 @@ async fn insert(tx: &mut Tx, events: &[Good]) -> Result<u64> {
     let rows: Vec<Vec<Value>> = events.iter().map(|event| event.values.clone()).collect();
     tx.insert_rows(USAGE.table, &columns, &rows, &USAGE.on_conflict(&[])).await
 }
+
+/// How long a request waits for a row that another transaction holds.
+const MOST_SECONDS_WAITED: u32 = 10;
 
 /// The rows that are stored under the ids of some events.
 async fn stored(tx: &mut Tx, events: &[Good]) -> Result<BTreeMap<(Option<String>, Option<String>), Vec<Value>>> {

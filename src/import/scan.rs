@@ -120,7 +120,11 @@ impl Scan {
             match self.shares_of(&record, line) {
                 Ok(Some(shares)) => self.shares = Some(shares),
                 Ok(None) => self.report.skipped_count += 1,
-                Err(reason) => self.bad.push(line, format!("{reason:#}"), &record.to_json()),
+                Err(reason) => {
+                    // Prompts, answers and keys are no field, and whoever reads results reads this.
+                    let unused = self.mapping.ignored(&record.headers);
+                    self.bad.push(line, format!("{reason:#}"), &record.to_json(|header| unused.iter().all(|name| name != header)));
+                }
             }
         }
     }

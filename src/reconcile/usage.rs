@@ -41,6 +41,13 @@ pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Ut
         let unwritten = logged.into_iter().filter(|window| !plan.states.contains_key(window) && !due.contains(window));
         for window in written.map(|(window, _)| *window).chain(unwritten) {
             let computed = rollup.compute(&context.store, window, as_of, &context.stop).await?;
+            for source in &rollup.sources {
+                let (events, ids) = rollup.count_ids(&context.store, source, window).await?;
+                let subject = format!("events of `{}`, each with an id of its own", source.name);
+                findings.compare("raw_log", &window.to_string(), &subject, &events, &ids, || {
+                    format!("`{}` gives an event more than once: look at its JOINs", source.origin)
+                });
+            }
             let day = window.start_date;
             let is_written = plan.states.contains_key(&window);
             if !due.contains(&window) {

@@ -3,6 +3,8 @@
 mod few;
 mod stream;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -107,7 +109,7 @@ impl SeatSource {
     /// Every subscription that can be billed as of `now`, by org and id in byte order; and those that cannot.
     ///
     /// # Errors
-    /// What the database says.
+    /// What the database says; [`Failure`] of kind bad-data for an id that is given twice.
     pub async fn subscriptions(&self, tx: &mut Tx, now: DateTime<Utc>) -> Result<(Vec<Subscription>, Vec<BadSubscription>)> {
         let (mut subscriptions, mut bad) = (Vec::new(), Vec::new());
         for read in self.read_subscriptions(tx, "", &[], now).await? {
@@ -115,6 +117,12 @@ impl SeatSource {
                 Ok(subscription) => subscriptions.push(subscription),
                 Err(row) => bad.push(row),
             }
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = subscriptions.iter().find(|subscription| !seen.insert(&subscription.id)) {
+            return Err(Failure::bad_data(format!("`{}` gives subscription `{}` twice", self.subscription.origin, shortened(&twice.id)))
+                .hint("it would be billed twice: the statement must give one row for each id (a JOIN may give more)")
+                .into());
         }
         subscriptions.sort_unstable_by(|left, right| (&left.org_id, &left.id).cmp(&(&right.org_id, &right.id)));
         bad.sort_unstable();

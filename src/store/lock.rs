@@ -140,6 +140,29 @@ impl Tx {
         }
         Ok(())
     }
+
+    /// Waits until nobody else does what is called so, and keeps others from it until the transaction ends. On SQLite one writes at a
+    /// time anyway.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn wait_for_others_who(&mut self, what: &str) -> Result<()> {
+        if let Self::Postgres(_) = self {
+            self.query("SELECT pg_advisory_xact_lock(hashtextextended('tallyroll ' || $1, 0))::TEXT", &[what.into()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up waiting for what another transaction holds after so many seconds, with an error of kind try-again.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn wait_at_most(&mut self, seconds: u32) -> Result<()> {
+        if let Self::Postgres(_) = self {
+            self.execute(&format!("SET LOCAL lock_timeout = '{seconds}s'"), &[]).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Who works on a job.

@@ -1,11 +1,12 @@
 //! Events into groups, batch by batch.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use anyhow::Result;
 use arrow::array::{Array, AsArray, DictionaryArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt32Type;
+use chrono::DateTime;
 
 use super::event_values::{EventPrices, Status, values};
 use super::quarantine::{self, QuarantinedEvent};
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 use crate::fold::groups::Groups;
 use crate::fold::intern::{Codes, NULL_CODE};
 use crate::source::EventColumns;
+use crate::store::format_instant;
 
 /// Most quarantined events that one window records, and most bytes of them: past either the window fails, whatever its ratio.
 const MAX_QUARANTINED: usize = 200_000;
@@ -24,6 +26,8 @@ pub(super) struct Accumulator {
     rollup: Arc<UsageRollup>,
     /// The instants, in microseconds, that an event may be of.
     plausible: RangeInclusive<i64>,
+    /// The instants, in microseconds, of the window.
+    within: Range<i64>,
     codes: Codes,
     groups: Groups,
     rows_in_by_source: Vec<(String, i64)>,
@@ -32,10 +36,11 @@ pub(super) struct Accumulator {
 }
 
 impl Accumulator {
-    pub(super) fn new(rollup: &Arc<UsageRollup>, plausible: RangeInclusive<i64>) -> Self {
+    pub(super) fn new(rollup: &Arc<UsageRollup>, plausible: RangeInclusive<i64>, within: Range<i64>) -> Self {
         Self {
             rollup: Arc::clone(rollup),
             plausible,
+            within,
             codes: Codes::default(),
             groups: Groups::default(),
             rows_in_by_source: Vec::new(),
@@ -81,6 +86,9 @@ impl Accumulator {
         let rules = self.rollup.cost_rules;
 
         for row in 0..batch.num_rows() {
+            if events.occurred_at.is_valid(row) && !self.within.contains(&events.occurred_at.value(row)) {
+                return Err(outside(&source, events.occurred_at.value(row)));
+            }
             let user_id = if users[row] == NULL_CODE { "" } else { codes.users.text(users[row]) };
             let status = if status_keys.is_valid(row) { statuses[status_keys.value(row) as usize] } else { Status::Other };
             let measured = match quarantine::reason(&events, row, user_id, &self.plausible) {
@@ -114,6 +122,14 @@ impl Accumulator {
         }
         Ok(self)
     }
+}
+
+/// Taken in, it would be counted in its own window, too.
+fn outside(source: &str, occurred_micros: i64) -> anyhow::Error {
+    let at = DateTime::from_timestamp_micros(occurred_micros).map(format_instant).unwrap_or_default();
+    Failure::bad_data(format!("The `events` statement of source `{source}` gives an event of {at}, which is of another window"))
+        .hint("it must give the rows of one window: those at or after `:window_start` and before `:window_end`")
+        .into()
 }
 
 fn too_many(count: usize) -> anyhow::Error {

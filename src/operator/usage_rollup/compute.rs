@@ -29,7 +29,7 @@ impl UsageRollup {
         let (start, end) = window.instants(self.timezone)?;
         let earliest_micros = start_of_day(self.earliest_date, self.timezone)?.timestamp_micros();
         let plausible = earliest_micros..=quarantine::latest_occurred_at(as_of).timestamp_micros();
-        let mut state = Accumulator::new(self, plausible);
+        let mut state = Accumulator::new(self, plausible, start.timestamp_micros()..end.timestamp_micros());
         for source in &self.sources {
             state.begin_source(&source.name);
             let mut batches = source.read(store, start, end, self.batch_rows);

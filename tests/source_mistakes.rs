@@ -1,0 +1,148 @@
+//! The usual mistakes in what a project says of its sources, and what a writer may leave behind: told, or without effect; never billed.
+
+use crate::on_both_databases;
+use crate::support::{Engine, Finished, Fixture};
+
+on_both_databases!(
+    a_source_is_named_once,
+    an_event_of_another_window_fails_the_day,
+    an_event_that_is_given_twice_is_found,
+    a_subscription_that_is_given_twice_is_not_billed,
+    a_price_book_that_is_named_is_there,
+    what_is_no_field_of_a_bad_row_is_not_kept,
+    formats_that_add_up_wrongly_are_refused
+);
+
+const RUN: [&str; 4] = ["run-job", "usage_daily", "--as-of", "2026-04-15T00:00:00Z"];
+
+async fn fixture(engine: Engine) -> Fixture {
+    let fixture = Fixture::new(engine).await;
+    fixture.log("2026-03-01T10:00:00.000000Z", &[]).await;
+    fixture.log("2026-03-02T00:00:00.000000Z", &[]).await;
+    fixture
+}
+
+/// Writes the project's own copy of a built-in file of SQL, changed.
+fn edit(fixture: &Fixture, engine: Engine, stem: &str, change: impl Fn(&str) -> String) {
+    let engine = if engine == Engine::Postgres { "postgres" } else { "sqlite" };
+    let file = format!("sql/sources/{stem}.{engine}.sql");
+    let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let changed = change(&text);
+    assert_ne!(changed, text);
+    fixture.write(&file, &changed);
+}
+
+async fn a_source_is_named_once(engine: Engine) {
+    let fixture = fixture(engine).await;
+    for command in [&["check"][..], &RUN] {
+        let sources = "ai_usage_log,usage_event,ai_usage_log";
+        let refused = Finished::of(&fixture.command(command).env("TALLYROLL__USAGE__SOURCES", sources).output().unwrap());
+        assert!(refused.code == Some(78) && refused.stderr.contains("must name each source once"), "{refused:?}");
+    }
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_daily").await, 0);
+}
+
+async fn an_event_of_another_window_fails_the_day(engine: Engine) {
+    let fixture = fixture(engine).await;
+    edit(&fixture, engine, "ai_usage_log", |text| text.replace("created_at < :window_end", "created_at <= :window_end"));
+    let failed = fixture.run(&RUN);
+    assert_eq!(failed.code, Some(65), "{failed:?}");
+    let said = "source `ai_usage_log` gives an event of 2026-03-02T00:00:00.000000Z, which is of another window";
+    assert!(failed.stderr.contains(said), "{}", failed.stderr);
+    let rows = "SELECT usage_date, SUM(request_count) FROM usage_daily GROUP BY usage_date";
+    assert_eq!(fixture.rows(rows).await, ["2026-03-02|1"]);
+}
+
+async fn an_event_that_is_given_twice_is_found(engine: Engine) {
+    let fixture = fixture(engine).await;
+    edit(&fixture, engine, "ai_usage_log", |text| {
+        text.replacen("FROM ai_usage_log\n", "FROM ai_usage_log CROSS JOIN (SELECT 1 AS one UNION ALL SELECT 2) AS twice\n", 1)
+    });
+    fixture.run_well(&RUN);
+    let found = fixture.run(&["reconcile", "--as-of", "2026-04-15T00:00:00Z"]);
+    assert_eq!(found.code, Some(65), "{found:?}");
+    let all = format!("{}{}", found.stdout, found.stderr);
+    assert!(all.contains("events of `ai_usage_log`, each with an id of its own"), "{all}");
+}
+
+async fn a_subscription_that_is_given_twice_is_not_billed(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("subscriptions.csv", "id,org_id,start_at\ns1,7,2026-01-01T00:00:00Z\n");
+    fixture.write("seats.csv", "org_id,seats,occurred_at\n7,5,2026-01-01T00:00:00Z\n");
+    fixture.run_well(&["import", "subscriptions", "subscriptions.csv"]);
+    fixture.run_well(&["import", "seats", "seats.csv"]);
+    edit(&fixture, engine, "subscription", |text| {
+        let select = text.trim_end().trim_end_matches(';');
+        format!("{select}\nUNION ALL SELECT id, org_id, plan, committed_seats, start_at, end_at, license_id FROM subscription\n")
+    });
+    for command in [&["check"][..], &["run-job", "peak_seats", "--as-of", "2026-04-15T00:00:00Z"]] {
+        let refused = fixture.run(command);
+        assert!(matches!(refused.code, Some(65 | 78)) && refused.stderr.contains("gives subscription `s1` twice"), "{refused:?}");
+    }
+    assert!(!fixture.path().join("out/final").exists(), "nothing is sealed");
+}
+
+async fn a_price_book_that_is_named_is_there(engine: Engine) {
+    let fixture = fixture(engine).await;
+    let refused = Finished::of(&fixture.command(&RUN).env("TALLYROLL__USAGE__PRICE_BOOK", "pricse.toml").output().unwrap());
+    assert!(refused.code == Some(78) && refused.stderr.contains("`usage.price_book` names `pricse.toml`"), "{refused:?}");
+    fixture.run_well(&RUN);
+}
+
+async fn what_is_no_field_of_a_bad_row_is_not_kept(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("tallyroll.toml", "[quarantine]\nmax_ratio = 1.0\n");
+    fixture.write("log.csv", "occurred_at,user_id,input_tokens,messages,api_key\nyesterday,ann,5,my secret prompt,sk-secret\n");
+    fixture.run_well(&["import", "usage", "log.csv"]);
+    let kept = fixture.rows("SELECT payload FROM quarantined_event").await.join("");
+    assert!(kept.contains("yesterday") && kept.contains("ann") && !kept.contains("secret"), "{kept}");
+}
+
+async fn formats_that_add_up_wrongly_are_refused(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("log.csv", "when,who,a\n2026-03-10,ann,1\n");
+    let head = "description = \"d\"\nrecognised_by = [\"when\"]\n";
+    let columns = "[columns]\noccurred_at = \"when\"\nuser_id = \"who\"\ninput_tokens = \"a\"\n";
+    for (before, after, said) in [
+        ("", "[adds]\ntotal_cost_usd = [\"input_tokens\"]\n", "which is no field of tokens"),
+        ("", "[adds]\ninput_tokens = [\"cached_input_tokens\", \"cached_input_tokens\"]\n", "more than once"),
+        ("", "[adds]\ninput_tokens = [\"output_tokens\"]\noutput_tokens = [\"input_tokens\"]\n", "to which it adds others"),
+        ("seconds = [\"input_tokens\"]\n", "", "which is no duration"),
+    ] {
+        fixture.write("formats/own.toml", &format!("{head}{before}{columns}{after}"));
+        for command in [&["check"][..], &["import", "usage", "--format", "own", "log.csv"]] {
+            let refused = fixture.run(command);
+            assert!(refused.code == Some(78) && refused.stderr.contains(said), "{said}: {refused:?}");
+        }
+    }
+    // A sum that does not say of how many requests.
+    fixture.write("formats/own.toml", &format!("{head}{columns}[sums]\nrequests = \"n\"\nuntil = \"end\"\n"));
+    let refused = fixture.run(&["import", "usage", "--format", "own", "log.csv"]);
+    assert!(refused.code == Some(65) && refused.stderr.contains("it has no `n`, which says what it is the sum of"), "{refused:?}");
+}
+
+/// What lies past every calendar can be deleted again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_past_the_calendar_can_go() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    fixture
+        .execute("INSERT INTO usage_event (user_id, occurred_at) VALUES ('z', '294276-12-31 23:59:59.999999Z'), ('a', '2026-03-01')")
+        .await;
+    fixture.execute("UPDATE usage_event SET input_tokens = 1").await;
+    assert_eq!(fixture.execute("DELETE FROM usage_event").await, 2);
+    assert_eq!(fixture.number("SELECT COUNT(DISTINCT slot_start) FROM usage_dirty_day").await, 1);
+}
+
+/// Two imports of one file at once bring its rows once.
+#[tokio::test(flavor = "multi_thread")]
+async fn seats_imported_twice_at_once_are_there_once() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let rows: String = (0..3_000).map(|row| format!("{},{},2026-01-01T00:00:{:02}Z\n", row % 7, row % 90, row % 60)).collect();
+    fixture.write("seats.csv", &format!("org_id,seats,occurred_at\n{rows}"));
+    let imports: Vec<_> = (0..2).map(|_| fixture.command(&["import", "seats", "seats.csv"]).spawn().unwrap()).collect();
+    for import in imports {
+        let finished = import.wait_with_output().unwrap();
+        assert!(finished.status.success(), "{}", String::from_utf8_lossy(&finished.stderr));
+    }
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM seat_usage_event").await, 3_000);
+}
