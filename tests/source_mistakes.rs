@@ -137,8 +137,8 @@ async fn a_row_past_the_calendar_can_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn seats_imported_twice_at_once_are_there_once() {
     let fixture = Fixture::new(Engine::Postgres).await;
-    let rows: String = (0..3_000).map(|row| format!("{},{},2026-01-01T00:00:{:02}Z\n", row % 7, row % 90, row % 60)).collect();
-    fixture.write("seats.csv", &format!("org_id,seats,occurred_at\n{rows}"));
+    let rows: Vec<String> = (0..3_000).map(|row| format!("{},{},2026-01-01T00:00:{:02}Z", row % 7, row % 90, row % 60)).collect();
+    fixture.write("seats.csv", &format!("org_id,seats,occurred_at\n{}\n", rows.join("\n")));
     let imports: Vec<_> = (0..2).map(|_| fixture.command(&["import", "seats", "seats.csv"]).spawn().unwrap()).collect();
     for import in imports {
         let finished = import.wait_with_output().unwrap();
