@@ -77,6 +77,10 @@ pub async fn import_file(
     let mut report = ImportReport::default();
     let mut tx = store.begin().await?;
     tx.wait_at_most(MOST_SECONDS_WAITED).await?;
+    if mapping.target.table == SEATS.table {
+        // Two imports of one file would each find that the other has brought nothing yet.
+        tx.wait_for_others_who("import seats").await?;
+    }
     if let Some(replaced) = replace {
         report.replaced_count = Some(undo(&mut tx, replaced, import_id.as_deref(), config.reporting.timezone, clock.now()).await?.1);
     }

@@ -165,7 +165,7 @@ fn replace(path: &Path, text: &str) -> Result<()> {
         ensure!(start == FIRST_WORDS, "`{}` is no file of metrics, and stays as it is", path.display());
     }
     // node_exporter runs as another user.
-    text_file::replace(path, text)
+    text_file::replace(path, text, Some(0o644))
 }
 
 fn family(registry: &mut Registry, name: &str, help: &str) -> Gauges {

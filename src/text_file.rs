@@ -31,18 +31,18 @@ pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
     Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)))
 }
 
-/// Puts a text in the place of a file at once, or where there is none yet. A link leads to the file that is meant; its mode stays.
+/// Puts a text in the place of a file at once, or where there is none yet. A link leads to the file that is meant; its mode stays unless one is given.
 ///
 /// # Errors
 /// What writing says.
-pub fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+pub fn replace(path: &Path, text: &str, mode: Option<u32>) -> anyhow::Result<()> {
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let write = || -> anyhow::Result<()> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new().prefix(".tallyroll").tempfile_in(folder)?;
         file.write_all(text.as_bytes())?;
-        let permissions = fs::metadata(path).map(|metadata| metadata.permissions());
-        file.as_file().set_permissions(permissions.unwrap_or_else(|_| Permissions::from_mode(0o644)))?;
+        let there = || fs::metadata(path).map(|metadata| metadata.permissions().mode());
+        file.as_file().set_permissions(Permissions::from_mode(mode.or_else(|| there().ok()).unwrap_or(0o644)))?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         Ok(())

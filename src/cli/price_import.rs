@@ -113,5 +113,5 @@ fn append(path: &Path, new: &[(PriceKey, Price)]) -> Result<()> {
             .hint("name the models that you use with `--model`")
             .into());
     }
-    text_file::replace(path, &text)
+    text_file::replace(path, &text, None)
 }

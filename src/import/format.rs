@@ -145,6 +145,9 @@ impl Format {
             if let Some(field) = fields.clone().find(|field| !field.ends_with("_tokens")) {
                 return Err(format!("`adds` adds `{field}`, which is no field of tokens"));
             }
+            if parts.contains(whole) {
+                return Err(format!("`adds` adds `{whole}` to itself"));
+            }
             let mut seen = BTreeSet::new();
             if let Some(twice) = fields.find(|field| !seen.insert(*field)) {
                 return Err(format!("`adds` adds `{twice}` to `{whole}` more than once"));

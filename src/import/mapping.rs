@@ -177,6 +177,11 @@ impl Mapping {
         self.target.fields.iter().filter(is_given).map(|field| field.column).collect()
     }
 
+    /// Whether a field may be a whole cell of this header.
+    pub(super) fn takes(&self, header: &str) -> bool {
+        self.target.fields.iter().any(|field| self.headers_of(field).contains(&header))
+    }
+
     pub(super) fn ignored(&self, headers: &[String]) -> Vec<String> {
         let used = |header: &String| {
             self.target.fields.iter().any(|field| self.headers_of(field).iter().any(|used| used == header || root(used) == header))

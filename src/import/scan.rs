@@ -13,7 +13,7 @@ use super::bad_rows::BadRows;
 use super::chunk::{Chunk, Good};
 use super::mapping::Mapping;
 use super::report::ImportReport;
-use super::sums::Shares;
+use super::sums::{self, Shares};
 use super::{file, row};
 use crate::config::Config;
 use crate::engine::stop::check_stop;
@@ -122,8 +122,7 @@ impl Scan {
                 Ok(None) => self.report.skipped_count += 1,
                 Err(reason) => {
                     // Prompts, answers and keys are no field, and whoever reads results reads this.
-                    let unused = self.mapping.ignored(&record.headers);
-                    self.bad.push(line, format!("{reason:#}"), &record.to_json(|header| unused.iter().all(|name| name != header)));
+                    self.bad.push(line, format!("{reason:#}"), &record.to_json(|header| self.mapping.takes(header)));
                 }
             }
         }
@@ -136,7 +135,14 @@ impl Scan {
             return Ok(None);
         }
         let count = match format.map_or(Ok(Some(1)), |format| format.request_count(record, self.now))? {
-            Some(0) => return Ok(None),
+            Some(0) => {
+                let row = row::row(&self.mapping, record, &mut self.seen, self.earliest_at, self.now);
+                // A span without requests lacks what an event needs.
+                if row.is_ok_and(|values| sums::has_figures(self.mapping.target, &values)) {
+                    anyhow::bail!("it has tokens or a cost, and no request");
+                }
+                return Ok(None);
+            }
             Some(count) => count,
             None => {
                 self.report.unfinished_count += 1;

@@ -13,6 +13,12 @@ const WHOLES: [(&str, &[&str]); 2] =
 /// An id has room for which share it is.
 const LONGEST_ID_BYTES: usize = 780;
 
+/// Whether a row has a token or a cost.
+pub(super) fn has_figures(target: &Target, values: &[Value]) -> bool {
+    let is_figure = |name: &str| target.figures.contains(&name) || name.ends_with("_tokens");
+    target.fields.iter().zip(values).any(|(field, value)| is_figure(field.column) && matches!(value, Value::Int(1..) | Value::Nanos(1..)))
+}
+
 /// The events that a row stands for.
 pub(super) struct Shares {
     row: Good,
@@ -30,6 +36,9 @@ impl Shares {
             && shares.place("event_id").is_some_and(|id| shares.row.values[id].to_text().is_some_and(|id| id.len() > LONGEST_ID_BYTES))
         {
             bail!("`event_id` is longer than {LONGEST_ID_BYTES} bytes, of a row of many requests");
+        }
+        if count > 1 && WHOLES.iter().flat_map(|(whole, parts)| parts.iter().chain([whole])).any(|field| shares.tokens(field) < 0) {
+            bail!("it has a negative number of tokens");
         }
         Ok(shares)
     }
@@ -56,7 +65,9 @@ impl Iterator for Shares {
         if self.made == self.count {
             return None;
         }
-        let mut good = self.row.clone();
+        // Nearly every row is one request, and the last share needs no copy.
+        let mut good =
+            if self.count == 1 { Good { values: std::mem::take(&mut self.row.values), ..self.row.clone() } } else { self.row.clone() };
         if self.count > 1 {
             for (whole, parts) in WHOLES {
                 let of_parts = parts.iter().map(|part| (*part, self.tokens(part)));
@@ -72,10 +83,24 @@ impl Iterator for Shares {
                     good.values[place] = sum.into();
                 }
             }
-            for field in ["total_tokens", "total_cost_usd"] {
+            let whole_total = self.tokens("input_tokens").checked_add(self.tokens("output_tokens"));
+            for field in ["total_tokens", "total_cost_usd", "tool_turns"] {
                 if let Some(Value::Int(sum) | Value::Nanos(sum)) = self.place(field).map(|place| &mut good.values[place]) {
                     *sum = self.share(*sum);
                 }
+            }
+            // Where a total is that of the parts, so is its share.
+            if whole_total == Some(self.tokens("total_tokens"))
+                && let [Some(total), Some(input), Some(output)] =
+                    ["total_tokens", "input_tokens", "output_tokens"].map(|field| self.place(field))
+                && let (Value::Int(_), Value::Int(input), Value::Int(output)) =
+                    (&good.values[total], &good.values[input], &good.values[output])
+            {
+                good.values[total] = (input + output).into();
+            }
+            // Of no single request.
+            for place in ["latency_ms", "rating"].iter().filter_map(|field| self.place(field)) {
+                good.values[place] = Value::Null;
             }
             if let Some(place) = self.place("event_id") {
                 good.values[place] = format!("{}#{}", good.values[place].to_text().unwrap_or_default(), self.made + 1).into();

@@ -119,8 +119,9 @@ impl SeatSource {
             }
         }
         let mut seen = BTreeSet::new();
-        if let Some(twice) = subscriptions.iter().find(|subscription| !seen.insert(&subscription.id)) {
-            return Err(Failure::bad_data(format!("`{}` gives subscription `{}` twice", self.subscription.origin, shortened(&twice.id)))
+        let mut ids = subscriptions.iter().map(|subscription| &subscription.id).chain(bad.iter().map(|bad| &bad.id));
+        if let Some(twice) = ids.find(|id| !seen.insert(*id)) {
+            return Err(Failure::bad_data(format!("`{}` gives subscription `{}` twice", self.subscription.origin, shortened(twice)))
                 .hint("it would be billed twice: the statement must give one row for each id (a JOIN may give more)")
                 .into());
         }

@@ -78,7 +78,8 @@ impl Tx {
         let Self::Postgres(tx) = self else { return self.insert_rows(table, columns, rows, suffix).await };
         let names = columns.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ");
         let table = quote_identifier(table);
-        let make = format!("CREATE TEMP TABLE tallyroll_incoming_rows AS SELECT {names} FROM {table} WITH NO DATA");
+        // Once for a session: each table that is made and dropped keeps its locks until the end.
+        let make = format!("CREATE TEMP TABLE IF NOT EXISTS tallyroll_incoming_rows AS SELECT {names} FROM {table} WITH NO DATA");
         postgres::execute(&mut **tx, &make, &[]).await.map_err(classify)?;
         let mut copy = tx.copy_in_raw(&format!("COPY {INCOMING} ({names}) FROM STDIN")).await.map_err(classify)?;
         let mut buffer = Vec::with_capacity(COPY_CHUNK_BYTES + 4_096);
@@ -93,7 +94,7 @@ impl Tx {
         copy.finish().await.map_err(classify)?;
         let insert = format!("INSERT INTO {table} ({names}) SELECT {names} FROM {INCOMING} {suffix}");
         let inserted = postgres::execute(&mut **tx, &insert, &[]).await.map_err(classify)?;
-        postgres::execute(&mut **tx, "DROP TABLE pg_temp.tallyroll_incoming_rows", &[]).await.map_err(classify)?;
+        postgres::execute(&mut **tx, "TRUNCATE pg_temp.tallyroll_incoming_rows", &[]).await.map_err(classify)?;
         Ok(inserted)
     }
 }
