@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use self::bad_rows::{BadRows, quarantine};
-use self::chunk::Writer;
+use self::chunk::Inserter;
 pub use self::format::{AUTO, Format};
 pub use self::history::{Import, imports, undo};
 pub use self::instant::parse_instant;
@@ -72,7 +72,7 @@ pub async fn import_file(
     // Before there are rows, nothing is locked.
     let mut next = chunks.recv().await;
     let import_id = (mapping.target.table == USAGE.table).then(new_id);
-    let mut writer = Writer::new(mapping.target, import_id.clone());
+    let mut inserter = Inserter::new(mapping.target, import_id.clone());
     let mut bad = BadRows::default();
     let mut report = ImportReport::default();
     let mut tx = store.begin().await?;
@@ -85,7 +85,7 @@ pub async fn import_file(
         report.replaced_count = Some(undo(&mut tx, replaced, import_id.as_deref(), config.reporting.timezone, clock.now()).await?.1);
     }
     while let Some(chunk) = next {
-        report.inserted_count += writer.insert(&mut tx, chunk, &mut bad).await?;
+        report.inserted_count += inserter.insert(&mut tx, chunk, &mut bad).await?;
         abort::point("import_batch");
         next = if bad.are_too_many() { None } else { chunks.recv().await };
     }

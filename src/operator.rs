@@ -62,7 +62,7 @@ pub struct Due {
 pub enum Found {
     #[default]
     Nothing,
-    Seats(Arc<peak_seats::Found>),
+    Seats(Arc<peak_seats::FoundLedger>),
 }
 
 impl Found {
@@ -70,7 +70,7 @@ impl Found {
     ///
     /// # Errors
     /// When nobody looked at it.
-    pub fn seats(&self) -> Result<&Arc<peak_seats::Found>> {
+    pub fn seats(&self) -> Result<&Arc<peak_seats::FoundLedger>> {
         match self {
             Self::Seats(found) => Ok(found),
             Self::Nothing => bail!("The ledger was not folded"),

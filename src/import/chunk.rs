@@ -28,7 +28,7 @@ fn said(values: &[Value]) -> Uuid {
 
 /// A row that can be taken in, the columns that its file gives, and its line.
 #[derive(Clone)]
-pub(super) struct Good {
+pub(super) struct GoodRow {
     pub(super) given: Arc<[&'static str]>,
     pub(super) line: u64,
     pub(super) values: Vec<Value>,
@@ -55,7 +55,7 @@ impl Chunk {
         is_large || (!self.rows.is_empty() && depends && self.given != *given)
     }
 
-    pub(super) fn push(&mut self, Good { given, line, values }: Good) {
+    pub(super) fn push(&mut self, GoodRow { given, line, values }: GoodRow) {
         self.given = given;
         self.lines.push(line);
         self.text_bytes += values.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum::<usize>();
@@ -64,7 +64,7 @@ impl Chunk {
 }
 
 /// Puts the rows of one file into its table.
-pub(super) struct Writer {
+pub(super) struct Inserter {
     target: &'static Target,
     /// What says which import its rows came by, where the table has a column for it.
     import_id: Option<String>,
@@ -72,7 +72,7 @@ pub(super) struct Writer {
     seen: HashMap<Uuid, u64>,
 }
 
-impl Writer {
+impl Inserter {
     pub(super) fn new(target: &'static Target, import_id: Option<String>) -> Self {
         Self { target, import_id, seen: HashMap::new() }
     }

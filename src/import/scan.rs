@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::bad_rows::BadRows;
-use super::chunk::{Chunk, Good};
+use super::chunk::{Chunk, GoodRow};
 use super::mapping::Mapping;
 use super::report::ImportReport;
 use super::sums::{self, Shares};
@@ -94,7 +94,7 @@ impl Scan {
     }
 
     /// The next good row; `None` at the end, and where too many are bad.
-    pub(super) fn next_row(&mut self) -> Result<Option<Good>> {
+    pub(super) fn next_row(&mut self) -> Result<Option<GoodRow>> {
         loop {
             if let Some(good) = self.shares.as_mut().and_then(Iterator::next) {
                 check_stop(&self.stop)?;
@@ -153,7 +153,7 @@ impl Scan {
         if !Arc::ptr_eq(&self.given.0, &record.headers) {
             self.given = (Arc::clone(&record.headers), self.mapping.given(&record.headers).into());
         }
-        let good = Good { given: Arc::clone(&self.given.1), line, values };
+        let good = GoodRow { given: Arc::clone(&self.given.1), line, values };
         Shares::of(self.mapping.target, good, count).map(Some)
     }
 

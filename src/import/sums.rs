@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::chunk::Good;
+use super::chunk::GoodRow;
 use super::target::Target;
 use crate::store::Value;
 
@@ -21,7 +21,7 @@ pub(super) fn has_figures(target: &Target, values: &[Value]) -> bool {
 
 /// The events that a row stands for.
 pub(super) struct Shares {
-    row: Good,
+    row: GoodRow,
     target: &'static Target,
     count: i64,
     made: i64,
@@ -30,7 +30,7 @@ pub(super) struct Shares {
 impl Shares {
     /// # Errors
     /// For an id that is too long to be told apart by numbers.
-    pub(super) fn of(target: &'static Target, row: Good, count: i64) -> Result<Self> {
+    pub(super) fn of(target: &'static Target, row: GoodRow, count: i64) -> Result<Self> {
         let shares = Self { row, target, count, made: 0 };
         if count > 1
             && shares.place("event_id").is_some_and(|id| shares.row.values[id].to_text().is_some_and(|id| id.len() > LONGEST_ID_BYTES))
@@ -59,15 +59,15 @@ impl Shares {
 }
 
 impl Iterator for Shares {
-    type Item = Good;
+    type Item = GoodRow;
 
-    fn next(&mut self) -> Option<Good> {
+    fn next(&mut self) -> Option<GoodRow> {
         if self.made == self.count {
             return None;
         }
         // Nearly every row is one request, and the last share needs no copy.
         let mut good =
-            if self.count == 1 { Good { values: std::mem::take(&mut self.row.values), ..self.row.clone() } } else { self.row.clone() };
+            if self.count == 1 { GoodRow { values: std::mem::take(&mut self.row.values), ..self.row.clone() } } else { self.row.clone() };
         if self.count > 1 {
             for (whole, parts) in WHOLES {
                 let of_parts = parts.iter().map(|part| (*part, self.tokens(part)));

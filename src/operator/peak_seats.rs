@@ -34,13 +34,13 @@ pub struct PeakSeats {
 
 /// What a look at the ledger found; the look before a run serves the run, too.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundLedger {
     pub folded: Arc<Folded>,
     /// Whether the database had sealed any month before.
     has_sealed: bool,
 }
 
-impl Found {
+impl FoundLedger {
     /// Why subscriptions were left out, if any were: a run that bills the others must not pass for one that bills all.
     #[must_use]
     pub fn left_out(&self) -> Option<Failure> {

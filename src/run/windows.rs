@@ -24,7 +24,7 @@ use crate::store::windows::{WindowRecord, WindowState, Written};
 use crate::window::Window;
 
 /// What the windows of a run are written by.
-struct Writer {
+struct WindowWriter {
     work: Work,
     operator: Operator,
     found: Found,
@@ -68,7 +68,7 @@ pub(super) async fn run(
     tracing::info!(windows = window_count, "Windows are due");
 
     let work = Work { context: Arc::clone(context), under_way: Arc::clone(under_way) };
-    let writer = Arc::new(Writer { work, operator, found: plan.found.clone(), pass: pass.cloned() });
+    let writer = Arc::new(WindowWriter { work, operator, found: plan.found.clone(), pass: pass.cloned() });
     let mut failures = write(&writer, plan).await?;
     let failed_count = failures.len();
     // The one that ended the run, if any did, says most.
@@ -84,7 +84,7 @@ pub(super) async fn run(
 }
 
 /// Writes the windows of a plan; the failures of those that were not written.
-async fn write(writer: &Arc<Writer>, plan: Plan) -> Result<BTreeMap<Window, anyhow::Error>> {
+async fn write(writer: &Arc<WindowWriter>, plan: Plan) -> Result<BTreeMap<Window, anyhow::Error>> {
     let mut states = plan.states;
     let mut waiting = plan.windows.into_iter();
     let mut at_work: JoinSet<(Window, Result<Written>)> = JoinSet::new();
@@ -114,7 +114,7 @@ async fn write(writer: &Arc<Writer>, plan: Plan) -> Result<BTreeMap<Window, anyh
     Ok(failures)
 }
 
-impl Writer {
+impl WindowWriter {
     /// Computes and replaces one window; a failure is recorded with it.
     async fn window(&self, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
         let result = match &self.operator {

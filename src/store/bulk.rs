@@ -71,6 +71,7 @@ impl Tx {
     }
 
     /// As [`Self::insert_rows`], for thousands at once: PostgreSQL takes them in by COPY, beside the table first, for COPY knows no `suffix`.
+    /// In one session always the same columns of the same table.
     ///
     /// # Errors
     /// What the database says.

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::fold::{self, Order};
 use super::folded::{Folded, FoldedMonth, MadeFrom, SEALED_MARK};
-use super::{Found, PeakSeats};
+use super::{FoundLedger, PeakSeats};
 use crate::engine::due::{DueWindows, Look};
 use crate::engine::request::{ASKED_FOR, FORCED, Request};
 use crate::failure::Failure;
@@ -50,7 +50,7 @@ impl PeakSeats {
     ///
     /// # Errors
     /// What the ledger says; [`Failure`] of kind usage for a month that is asked for and cannot be written.
-    pub async fn due(&self, look: &mut Look<'_>, before: Option<&Arc<Found>>) -> Result<(DueWindows, Arc<Found>)> {
+    pub async fn due(&self, look: &mut Look<'_>, before: Option<&Arc<FoundLedger>>) -> Result<(DueWindows, Arc<FoundLedger>)> {
         let (store, states, request, now) = (&look.context.store, look.states, look.request, look.context.clock.now());
         owner::check(&self.storage, store).await?;
         let published = self.published(store, now).await?;
@@ -85,7 +85,7 @@ impl PeakSeats {
                 .hint("name a billing month that holds the last day of a subscription month, up to the one that `--as-of` lies in")
                 .into());
         }
-        Ok((due, Arc::new(Found { folded, has_sealed })))
+        Ok((due, Arc::new(FoundLedger { folded, has_sealed })))
     }
 
     /// What every billing month says; made once for a plan and its run.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Folded, Found, PeakSeats};
+use super::{Folded, FoundLedger, PeakSeats};
 use crate::abort;
 use crate::engine::work::{RawRowsGone, Work};
 use crate::failure::Failure;
@@ -39,7 +39,7 @@ impl PeakSeats {
     pub(in crate::operator) async fn write(
         &self,
         work: &Work,
-        found: &Found,
+        found: &FoundLedger,
         window: Window,
         before: Option<&WindowRecord>,
     ) -> Result<Written> {
@@ -112,7 +112,7 @@ impl PeakSeats {
     ///
     /// # Errors
     /// As [`seal::seal`].
-    async fn seal(&self, found: &Found, window: Window, store: &Store, lock: &JobLock, takes_agreement: bool) -> Result<Billed> {
+    async fn seal(&self, found: &FoundLedger, window: Window, store: &Store, lock: &JobLock, takes_agreement: bool) -> Result<Billed> {
         let folded = &found.folded;
         let month = folded.month(window)?;
         let billing_month = BillingMonth::of(window.start_date);

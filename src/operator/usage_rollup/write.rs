@@ -16,7 +16,7 @@ use crate::store::windows::{WindowRecord, WindowState, Written};
 use crate::window::Window;
 
 /// A day on its way into its table.
-struct Day<'a> {
+struct DayWork<'a> {
     work: &'a Work,
     pass: Option<&'a Arc<Pass>>,
     rollup: &'a Arc<UsageRollup>,
@@ -34,10 +34,10 @@ pub(in crate::operator) async fn write(
     window: Window,
     before: Option<&WindowRecord>,
 ) -> Result<Written> {
-    Day { work, pass, rollup, window }.write(before).await
+    DayWork { work, pass, rollup, window }.write(before).await
 }
 
-impl Day<'_> {
+impl DayWork<'_> {
     async fn write(&self, before: Option<&WindowRecord>) -> Result<Written> {
         let Self { work, rollup, window, .. } = *self;
         let store = &work.context.store;
