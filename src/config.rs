@@ -267,6 +267,7 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
         ("dashboard.days", config.dashboard.days.iter().any(|days| *days > 3_660), "must each be at most 3660"),
         ("history.keep_days", !(1..=36_500).contains(&config.history.keep_days), "must lie between 1 and 36500"),
         ("serve.grace_seconds", config.serve.grace_seconds > 3_600, "must be at most 3600"),
+        ("billing.grace_hours", config.billing.grace_hours > 8_760, "must be at most 8760, a year"),
         ("usage.sources", config.usage.sources.is_empty(), "must name at least one source"),
         ("usage.sources", has_twice(&config.usage.sources), "must name each source once: its events would be counted twice"),
         ("dashboard.days", has_twice(&config.dashboard.days), "must name each number of days once"),

@@ -7,6 +7,7 @@ mod file;
 mod format;
 mod history;
 pub mod instant;
+mod known;
 mod license;
 mod mapping;
 mod number;
@@ -105,6 +106,7 @@ pub async fn import_file(
         tx.pass_ledger_ids().await?;
     }
     report.bad_count = u64::try_from(bad.rows.len())?;
+    (report.differing_count, report.first_differing_line) = (inserter.differing.count, inserter.differing.first_line);
     if let Some(import_id) = import_id.filter(|_| report.inserted_count > 0) {
         history::record(&mut tx, &import_id, &report, file::sha256(path)?, mapping, clock.now()).await?;
         report.import_id = Some(import_id);

@@ -71,6 +71,16 @@ pub enum OperatorKind {
     UsageDashboard,
 }
 
+impl Job {
+    /// Whether it can be in the place of a built-in job: what reads that one's table finds the same in it.
+    #[must_use]
+    pub fn stands_for(&self, built_in: &Self) -> bool {
+        let rows = |job: &Self| (job.operator, job.window, job.writes.clone());
+        let summary = |job: &Self| (job.reads.clone(), job.grain.clone(), job.labels.clone(), job.unique.clone());
+        rows(self) == rows(built_in) && (self.operator != OperatorKind::Rollup || summary(self) == summary(built_in))
+    }
+}
+
 impl OperatorKind {
     #[must_use]
     pub fn name(self) -> &'static str {

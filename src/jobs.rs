@@ -63,11 +63,8 @@ impl Jobs {
                     if job.window_column.is_empty() {
                         job.window_column = job.grain.first().cloned().unwrap_or_default();
                     }
-                    // In the place of a built-in job, and of its kind: another would empty what that one has written.
-                    job.has_table_of_the_schema = built_in(&name).is_some_and(|known| {
-                        let own_select = known.operator == OperatorKind::Rollup && job.operator == OperatorKind::Sql;
-                        (known.operator == job.operator || own_select) && (&known.writes, known.window) == (&job.writes, job.window)
-                    });
+                    // Of its kind: another would empty what that one has written, or say otherwise what its columns mean.
+                    job.has_table_of_the_schema = built_in(&name).is_some_and(|known| job.stands_for(&known));
                     problems.extend(job::problems::of(&job, &own_tables));
                     jobs.insert(name, job);
                 }
@@ -183,6 +180,14 @@ impl Jobs {
         let mut problems = Vec::new();
         for read in job.reads.iter().filter(|read| tables().all(|table| table != *read)) {
             problems.push(format!("it reads `{read}`, which no job writes and no source is called{}", did_you_mean(read, tables())));
+        }
+        if job.operator == OperatorKind::Sql && job.follows.is_none() {
+            for read in job.reads.iter().filter(|read| sources.contains(*read)) {
+                problems.push(format!(
+                    "it reads the source `{read}`, which makes no `sql` job due: read a table that a job writes, such as `usage_daily`, \
+                     or, over everything, say in `follows` which rows it follows from"
+                ));
+            }
         }
         let Some(upstream) = job.reads.first().and_then(|table| self.writer_of(table)) else { return problems };
         if job.operator != OperatorKind::Rollup {

@@ -232,6 +232,7 @@ pub async fn load(project: &Project, config: &Config, store: &Store, storage: &S
                 earliest_date: config.usage.earliest_date,
                 max_quarantined_ratio: config.quarantine.max_ratio,
                 batch_rows: usize::try_from(config.engine.batch_rows)?,
+                proves_ids: false,
             })))
         }
         OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, jobs, job, config.reporting.timezone).await?))),

@@ -33,7 +33,7 @@ pub struct Source {
     /// The SQL file, as an error should name it.
     pub origin: String,
     text: String,
-    is_built_in: bool,
+    pub is_built_in: bool,
     statements: BTreeMap<String, String>,
     is_postgres: bool,
 }

@@ -16,6 +16,7 @@ pub mod result_table;
 mod run_history;
 pub mod runs;
 mod sqlite;
+mod tables_read;
 mod trust;
 pub(crate) mod url;
 pub mod value;

@@ -17,6 +17,7 @@ on_both_databases!(
     every_format_gives_the_same_events,
     hostile_texts_go_in_as_texts,
     mistakes_on_the_command_line_are_explained,
+    what_is_there_already_and_says_something_else_is_told,
 );
 
 const USER: &str = "user_id=00000000-0000-4000-8000-000000000001";
@@ -60,6 +61,26 @@ async fn a_trace_with_its_own_headers_goes_in_once(engine: Engine) {
     assert_eq!(fixture.rows(read).await, ["2023-11-16|4|11169|27|28192500|gpt-4o"]);
     fixture.run_well(&import);
     assert!(fixture.run_well(RUN).starts_with("Nothing is due"));
+}
+
+/// An id is an event's for good: a file that says something else of it is told so.
+async fn what_is_there_already_and_says_something_else_is_told(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let file = |tokens: u32| {
+        let rows = (0..1_500).map(|row| format!("e{row},2026-03-01T10:00:00Z,ann,m,{},5", if row % 500 == 7 { tokens } else { 10 }));
+        format!("event_id,occurred_at,user_id,model,input_tokens,output_tokens\n{}\n", rows.collect::<Vec<_>>().join("\n"))
+    };
+    fixture.write("log.csv", &file(10));
+    let import = ["import", "usage", "log.csv"];
+    assert!(!fixture.run_well(&import).contains("something else"));
+    assert!(!fixture.run_well(&import).contains("something else"));
+    fixture.write("log.csv", &file(11));
+    let said = "3 events of log.csv were there already and say something else there, the first in line 9; that stays";
+    let told = fixture.run_well(&import);
+    assert!(told.contains(said), "{told}");
+    let report: serde_json::Value = serde_json::from_str(&fixture.run_well(&[&import[..], &["--json"]].concat())).unwrap();
+    assert_eq!((&report["differing_count"], &report["first_differing_line"]), (&3.into(), &9.into()), "{report}");
+    assert_eq!(fixture.number("SELECT SUM(input_tokens) FROM usage_event").await, 15_000);
 }
 
 async fn ids_costs_and_nulls_are_kept(engine: Engine) {

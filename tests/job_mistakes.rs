@@ -7,7 +7,8 @@ use crate::support::Engine;
 on_both_databases!(
     a_row_of_another_window_fails_its_window,
     a_check_of_a_column_that_is_not_there_is_refused,
-    a_mistake_in_sql_is_told_with_its_line
+    a_mistake_in_sql_is_told_with_its_line,
+    what_sql_reads_is_named,
 );
 
 const DAILY: &str =
@@ -72,4 +73,40 @@ async fn a_mistake_in_sql_is_told_with_its_line(engine: Engine) {
     assert_eq!(refused.code, Some(78), "{refused:?}");
     let line = 1 + text[..place].matches('\n').count();
     assert!(refused.stderr.contains(&source) && refused.stderr.contains(&format!("line {line}: ")), "{line} in {}", refused.stderr);
+}
+
+/// What is not named makes no job due, and a job's own rows are what it made of others.
+async fn what_sql_reads_is_named(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.run_well(&["run-job", "usage_daily", "--downstream", "--as-of", AS_OF]);
+    fixture.execute("CREATE TABLE team (user_id TEXT, name TEXT)").await;
+    let select = |from: &str| format!("SELECT usage_date, customer_id, request_count AS n FROM {from}");
+    let window = "usage_date >= :window_start AND usage_date < :window_end";
+    fixture.write("jobs/daily.toml", DAILY);
+    for (from, unnamed) in [
+        (format!("usage_daily_customer WHERE {window}"), "usage_daily_customer"),
+        (format!("usage_daily WHERE {window} AND user_id IN (SELECT user_id FROM usage_monthly_user)"), "usage_monthly_user"),
+        (format!("usage_daily WHERE {window} AND EXISTS (SELECT 1 FROM ai_usage_summary)"), "usage_monthly_user"),
+    ] {
+        fixture.write("sql/daily.sql", &select(&from));
+        let said = fixture.assert_refused("daily", &from).await;
+        assert!(said.contains(&format!("reads `{unnamed}`, which `reads` of")), "{said}");
+    }
+    // A table that no job writes is no matter.
+    fixture.write("sql/daily.sql", &select(&format!("usage_daily WHERE {window} AND user_id NOT IN (SELECT user_id FROM team)")));
+    fixture.run_well(&["migrate"]);
+    fixture.run_well(&["run-job", "daily", "--as-of", AS_OF]);
+    assert_eq!(fixture.rows("SELECT n FROM daily").await, ["1"]);
+    fixture.write(
+        "sql/daily.sql",
+        &select(&format!("usage_daily WHERE {window} UNION ALL SELECT usage_date, customer_id, n FROM daily WHERE {window}")),
+    );
+    let said = fixture.assert_refused("daily", "itself").await;
+    assert!(said.contains("reads `daily`, the table that it writes"), "{said}");
+    assert_eq!(fixture.rows("SELECT n FROM daily").await, ["1"]);
+    // A source makes nothing due.
+    fixture.write("jobs/daily.toml", &DAILY.replace("usage_daily", "usage_event"));
+    fixture.write("sql/daily.sql", "SELECT CAST(occurred_at AS DATE) AS usage_date, customer_id, 1 AS n FROM usage_event");
+    let said = fixture.assert_refused("daily", "a source").await;
+    assert!(said.contains("the source `usage_event`, which makes no `sql` job due"), "{said}");
 }

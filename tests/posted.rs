@@ -351,3 +351,24 @@ async fn the_writers_token_is_checked_as_the_other_is() {
     let shown = fixture.run_well(&["check", "--show"]);
     assert!(shown.contains("serve.writer_token") && !shown.contains(WRITER_TOKEN), "{shown}");
 }
+
+/// Two requests that hold the same events, each in its own order, wait for one another in one order.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_opposite_orders_do_not_block_each_other() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let site = writer(&fixture).await;
+    for round in 0..10 {
+        let mut events: Vec<Value> = (0..300)
+            .map(|event| json!({ "event_id": format!("{round}/{event}"), "occurred_at": NOW, "user_id": "ann", "input_tokens": 1, "output_tokens": 1 }))
+            .collect();
+        let forwards = Value::from(events.clone()).to_string();
+        events.reverse();
+        let backwards = Value::from(events).to_string();
+        let (one, other) = tokio::join!(
+            site.post("/api/usage-events?atomic=1", "application/json", &forwards),
+            site.post("/api/usage-events?atomic=1", "application/json", &backwards)
+        );
+        assert_eq!((one.status, other.status), (200, 200), "{} {}", one.text(), other.text());
+    }
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_event").await, 3_000);
+}

@@ -73,6 +73,14 @@ async fn exported_files_have_csv_twins(engine: Engine) {
     let lines: Vec<&str> = csv.lines().collect();
     assert!(lines[1].starts_with("2026-02-01,,") && lines[2].starts_with("2026-02-01,7,'=A1,"), "{csv}");
     assert!(lines[2].contains("0.009150000"), "{csv}");
+    // What a job has left that publishes no more would be counted with the others.
+    fixture.run_well(&["export", "--to", "finance"]);
+    fixture.write("finance/usage_monthly/usage_month=2026-02/usage_by_team.parquet", "PAR1");
+    let refused = fixture.run(&["export", "--to", "finance"]);
+    assert!(
+        refused.code == Some(2) && refused.stderr.contains("usage_by_team.parquet` is none of the files that are exported"),
+        "{refused:?}"
+    );
     let nothing = Fixture::new(engine).await;
     let refused = nothing.run(&["export", "--to", "finance"]);
     assert_eq!(refused.code, Some(2));

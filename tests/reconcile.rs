@@ -132,6 +132,12 @@ async fn whatever_was_touched_is_found_with_both_numbers(engine: Engine) {
     fixture.execute("DELETE FROM subscription_seat_assignments WHERE user_id = 2").await;
     assert_eq!(differences(&fixture), ["seat_drift|now|seats of org 42|1|2"]);
     fixture.run_well(&["record", "seat-change", "--org", "42"]);
+    // An org whose ledger was imported uses AI: nobody counts its assignments.
+    let imported = "INSERT INTO seat_usage_event (org_id, seat_type, seats, occurred_at, reason) \
+         VALUES ('imported', 'total', 50, '2026-02-01T00:00:00.000000Z', 'import')";
+    fixture.execute(imported).await;
+    fixture.run_well(&["record", "ai-use", "--user", "00000000-0000-4000-8000-000000000001", "--org", "imported", "--event-type", "chat"]);
+    assert!(differences(&fixture).iter().all(|difference| !difference.starts_with("seat_drift")));
     // A sealed file that was changed.
     std::fs::write(&file, b"changed").unwrap();
     let found = differences(&fixture);

@@ -10,6 +10,7 @@ on_both_databases!(
     a_rollup_of_a_rollup,
     what_does_not_fit_is_named,
     checks_have_names,
+    a_built_in_summary_keeps_its_meaning,
 );
 
 /// The six summaries as plain SQL gave them: `tests/fixtures/rollups/`.
@@ -44,12 +45,15 @@ async fn alone_or_in_one_pass_the_rows_are_those_of_plain_sql(engine: Engine) {
         for (name, grain, window, select) in PLAIN {
             let reads = if name == "usage_daily_total" { r#"["usage_daily_customer", "usage_daily_user"]"# } else { r#"["usage_daily"]"# };
             let job = format!("description = \"d\"\noperator = \"sql\"\nreads = {reads}\ngrain = {grain}\nwindow = \"{window}\"\n");
-            fixture.write(&format!("jobs/{name}.toml"), &job);
-            fixture.write(&format!("sql/{name}.sql"), select);
-            fixture.execute(&format!("DELETE FROM {name}")).await;
-            fixture.run_well(&[&["run-job", name, "--force"], &AS_OF[..]].concat());
+            let plain = format!("plain_{name}");
+            fixture.write(&format!("jobs/{plain}.toml"), &job);
+            fixture.write(&format!("sql/{plain}.sql"), select);
+            fixture.run_well(&[&["run-job", &plain], &AS_OF[..]].concat());
+            let columns = fixture.store.table_columns(&plain).await.unwrap().join(", ");
+            let all = |table: &str| format!("SELECT {columns} FROM {table} ORDER BY {}", grain.trim_matches(['[', ']']).replace('"', ""));
+            let (rows, plain) = (fixture.rows(&all(name)).await, fixture.rows(&all(&plain)).await);
+            assert!(!rows.is_empty() && rows == plain, "{name}, {timezone}\n{rows:#?}\n{plain:#?}");
         }
-        assert_eq!(summaries(&fixture).await, in_one_pass, "plain SQL, {timezone}");
     }
 }
 
@@ -146,4 +150,41 @@ async fn checks_have_names(engine: Engine) {
     let failed = fixture.run(&["run-job", "models", "--as-of", "2026-04-15T00:00:00Z"]);
     assert_eq!(failed.code, Some(65), "{failed:?}");
     assert!(failed.stderr.contains("request_count = 1, request_count of usage_daily = 4"), "{}", failed.stderr);
+}
+
+/// Dashboards, reports and finance files read these tables: a project may change when they are made, and what is checked, alone.
+async fn a_built_in_summary_keeps_its_meaning(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    log_three(&fixture).await;
+    fixture.run_well(RUN);
+    let before = summaries(&fixture).await;
+    let built_in = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/jobs/usage_monthly_user.toml")).unwrap();
+    // Books everything to one user: each month's sums are right.
+    fixture.write(
+        "sql/usage_monthly_user.sql",
+        &PLAIN[5].3.replace("GROUP BY user_id", "GROUP BY usage_month").replace("    user_id,", "    'mallory' AS user_id,"),
+    );
+    for (from, to) in [
+        ("operator = \"rollup\"", "operator = \"sql\""),
+        ("[\"usage_month\", \"user_id\"]", "[\"usage_month\", \"customer_id\"]"),
+        ("= \"customer_id\"", "= \"model\""),
+        ("labels = [\"user_email\"]\n", ""),
+        ("[\"usage_daily\"]", "[\"usage_daily_user\"]"),
+    ] {
+        let changed = built_in.replace(from, to);
+        assert_ne!(changed, built_in, "{from}");
+        let changed = if to.contains("sql") {
+            changed.replace("unique = { unique_customers = \"customer_id\" }\n", "").replace("labels = [\"user_email\"]\n", "")
+        } else {
+            changed
+        };
+        fixture.write("jobs/usage_monthly_user.toml", &changed);
+        for command in [&["check"][..], &["run-job", "usage_monthly_user", "--force", "--as-of", "2026-04-15T00:00:00Z"]] {
+            let refused = fixture.run(command);
+            assert!(refused.code == Some(78) && refused.stderr.contains("A job in the place of a built-in one keeps"), "{to}: {refused:?}");
+        }
+    }
+    assert_eq!(summaries(&fixture).await, before);
+    fixture.write("jobs/usage_monthly_user.toml", &format!("{built_in}\n[checks]\nnot_null = [\"request_count\"]\n"));
+    fixture.run_well(&["check"]);
 }

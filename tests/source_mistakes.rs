@@ -8,6 +8,9 @@ on_both_databases!(
     an_event_of_another_window_fails_the_day,
     an_event_that_is_given_twice_is_found,
     a_subscription_that_is_given_twice_is_not_billed,
+    a_ledger_row_that_is_given_twice_is_not_billed,
+    no_setting_empties_written_days,
+    a_row_without_what_tells_requests_is_bad,
     a_price_book_that_is_named_is_there,
     what_is_no_field_of_a_bad_row_is_not_kept,
     formats_that_add_up_wrongly_are_refused
@@ -58,11 +61,14 @@ async fn an_event_that_is_given_twice_is_found(engine: Engine) {
     edit(&fixture, engine, "ai_usage_log", |text| {
         text.replacen("FROM ai_usage_log\n", "FROM ai_usage_log CROSS JOIN (SELECT 1 AS one UNION ALL SELECT 2) AS twice\n", 1)
     });
+    let failed = fixture.run(&RUN);
+    assert_eq!(failed.code, Some(65), "{failed:?}");
+    assert!(failed.stderr.contains("gives 1 event of 2026-03-01 again, the first with the id `"), "{}", failed.stderr);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_daily").await, 0);
+    let own = format!("sql/sources/ai_usage_log.{}.sql", fixture.store.engine());
+    std::fs::remove_file(fixture.path().join(own)).unwrap();
     fixture.run_well(&RUN);
-    let found = fixture.run(&["reconcile", "--as-of", "2026-04-15T00:00:00Z"]);
-    assert_eq!(found.code, Some(65), "{found:?}");
-    let all = format!("{}{}", found.stdout, found.stderr);
-    assert!(all.contains("events of `ai_usage_log`, each with an id of its own"), "{all}");
+    fixture.run_well(&["reconcile", "--as-of", "2026-04-15T00:00:00Z"]);
 }
 
 async fn a_subscription_that_is_given_twice_is_not_billed(engine: Engine) {
@@ -80,6 +86,53 @@ async fn a_subscription_that_is_given_twice_is_not_billed(engine: Engine) {
         assert!(matches!(refused.code, Some(65 | 78)) && refused.stderr.contains("gives subscription `s1` twice"), "{refused:?}");
     }
     assert!(!fixture.path().join("out/final").exists(), "nothing is sealed");
+}
+
+async fn a_ledger_row_that_is_given_twice_is_not_billed(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.three_subscriptions().await;
+    let run = ["run-job", "peak_seats", "--as-of", "2026-04-05T12:00:00Z"];
+    fixture.run_well(&run);
+    let out = fixture.out();
+    edit(&fixture, engine, "seat_usage_event", |text| {
+        let select = text.trim_end().trim_end_matches(';');
+        format!("SELECT ledger.* FROM (\n{select}\n) AS ledger CROSS JOIN (SELECT 1 AS one UNION ALL SELECT 2) AS twice\n")
+    });
+    let refused = fixture.run(&run);
+    assert!(refused.code == Some(65) && refused.stderr.contains("is given twice"), "{refused:?}");
+    assert!(fixture.out() == out, "nothing is corrected");
+}
+
+/// A later `usage.earliest_date` allows less; what was counted stays until somebody gives it up.
+async fn no_setting_empties_written_days(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.run_well(&[&RUN[..], &["--downstream"]].concat());
+    let before = fixture.rows("SELECT * FROM usage_daily_total ORDER BY usage_date").await;
+    fixture.write("tallyroll.toml", "[usage]\nearliest_date = \"2026-03-02\"\n");
+    for _ in 0..2 {
+        let failed = fixture.run(&[&RUN[..], &["--downstream"]].concat());
+        assert_eq!(failed.code, Some(65), "{failed:?}");
+        let said = "`usage.earliest_date` = 2026-03-02 would empty 2026-03-01, which was written from 1 event; its old result stays";
+        assert!(failed.stderr.contains(said), "{}", failed.stderr);
+        assert_eq!(fixture.rows("SELECT * FROM usage_daily_total ORDER BY usage_date").await, before);
+    }
+    fixture.run_well(&["run-job", "usage_daily", "--day", "2026-03-01", "--force", "--downstream", "--as-of", "2026-04-15T00:00:00Z"]);
+    assert_eq!(fixture.rows("SELECT usage_date FROM usage_daily_total").await, ["2026-03-02"]);
+    fixture.run_well(&RUN);
+    fixture.run_well(&["reconcile", "--as-of", "2026-04-15T00:00:00Z"]);
+}
+
+async fn a_row_without_what_tells_requests_is_bad(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.write("log.csv", "when,who,a,kind\n2026-03-10,ann,1,call\n2026-03-10,ann,1,ping\n");
+    let format = "description = \"d\"\nrecognised_by = [\"when\"]\n[columns]\noccurred_at = \"when\"\nuser_id = \"who\"\ninput_tokens = \"a\"\n[only]\nkind = [\"call\"]\n";
+    fixture.write("formats/own.toml", format);
+    let import = ["import", "usage", "--format", "own", "log.csv"];
+    fixture.run_well(&import);
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_event").await, 1);
+    fixture.write("formats/own.toml", &format.replace("kind", "knid"));
+    let refused = fixture.run(&import);
+    assert!(refused.code == Some(65) && refused.stderr.contains("it has no `knid`, which says whether it is a request"), "{refused:?}");
 }
 
 async fn a_price_book_that_is_named_is_there(engine: Engine) {

@@ -206,6 +206,16 @@ async fn files(
         session.tell(&format!("Left out of {file}, as sums of spans that are not over: {unfinished}; export them again later"))?;
     }
     for report in &reports {
+        if let Some(line) = report.first_differing_line {
+            let (differing, file) = (report.differing_count, output::printable(&report.file));
+            let events = crate::show::counted(differing, "event");
+            output::line(&format!(
+                "{events} of {file} {} there already and {} something else there, the first in line {line}; that stays: `--replace` puts a \
+                 file in the place of an import",
+                if differing == 1 { "was" } else { "were" },
+                if differing == 1 { "says" } else { "say" },
+            ))?;
+        }
         if let Some(replaced) = report.replaced_count {
             session.tell(&format!("{} rows of the import before taken out", count(replaced)))?;
         }

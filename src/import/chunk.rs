@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::bad_rows::BadRows;
+use super::known;
 use super::target::{Field, Form, SEATS, Target};
 use crate::store::{Tx, Value};
 
@@ -70,11 +71,19 @@ pub(super) struct Inserter {
     import_id: Option<String>,
     /// Ledger rows so far, by a digest of all that they say but their ids.
     seen: HashMap<Uuid, u64>,
+    pub(super) differing: Differing,
+}
+
+/// Rows whose event the log has otherwise, and the line of the first.
+#[derive(Debug, Default)]
+pub(super) struct Differing {
+    pub(super) count: u64,
+    pub(super) first_line: Option<u64>,
 }
 
 impl Inserter {
     pub(super) fn new(target: &'static Target, import_id: Option<String>) -> Self {
-        Self { target, import_id, seen: HashMap::new() }
+        Self { target, import_id, seen: HashMap::new(), differing: Differing::default() }
     }
 
     pub(super) async fn insert(&mut self, tx: &mut Tx, mut chunk: Chunk, bad: &mut BadRows) -> Result<u64> {
@@ -94,7 +103,25 @@ impl Inserter {
         };
         columns.push("import_id");
         chunk.rows.iter_mut().for_each(|row| row.push(import_id.as_str().into()));
-        tx.insert_many_rows(self.target.table, &columns, &chunk.rows, &on_conflict).await
+        let inserted = tx.insert_many_rows(self.target.table, &columns, &chunk.rows, &on_conflict).await?;
+        if inserted < chunk.rows.len() as u64 {
+            self.note_differing(tx, &chunk).await?;
+        }
+        Ok(inserted)
+    }
+
+    /// Notes the rows whose event was in the log already and says something else there.
+    async fn note_differing(&mut self, tx: &mut Tx, chunk: &Chunk) -> Result<()> {
+        let sent: Vec<&[Value]> = chunk.rows.iter().map(Vec::as_slice).collect();
+        let stored = known::stored(tx, &sent).await?;
+        for (row, line) in chunk.rows.iter().zip(&chunk.lines) {
+            let is_other = stored.get(&known::key_of(row)).is_some_and(|there| !known::says(there, row, |_| false));
+            if is_other {
+                self.differing.count += 1;
+                self.differing.first_line.get_or_insert(*line);
+            }
+        }
+        Ok(())
     }
 
     /// Ledger rows without ids: the n-th of equal rows is there already if the ledger has n.

@@ -193,8 +193,14 @@ impl Format {
     }
 
     /// Whether a row is a request at all.
-    pub(super) fn is_meant(&self, record: &Record) -> bool {
-        self.only.iter().all(|(header, values)| record.find(header).is_some_and(|found| values.iter().any(|value| *value == found)))
+    ///
+    /// # Errors
+    /// Where it does not have what says so.
+    pub(super) fn is_meant(&self, record: &Record) -> Result<bool> {
+        if let Some(missing) = self.only.keys().find(|header| !record.has(header)) {
+            bail!("it has no `{missing}`, which says whether it is a request");
+        }
+        Ok(self.only.iter().all(|(header, values)| record.find(header).is_some_and(|found| values.iter().any(|value| *value == found))))
     }
 
     /// How many requests a row is the sum of; `None` while more may come.

@@ -10,13 +10,14 @@ use uuid::Uuid;
 
 use super::chunk::column;
 use super::file::{Record, json_record};
+use super::known::{EVENT_ID, key_of, says, stored};
 use super::mapping::Mapping;
 use super::row;
-use super::target::{Field, Form, USAGE};
+use super::target::{Form, USAGE};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure;
-use crate::store::{Row, Store, Tx, Value, format_instant};
+use crate::store::{Store, Tx, Value, format_instant};
 use crate::window::start_of_day;
 
 /// What became of one event.
@@ -99,12 +100,15 @@ pub async fn record_events(
     if good.is_empty() || (is_atomic && !is_whole) {
         return Ok(posted.without_others());
     }
+    // Two requests that hold some of the same ids take them in one order, or each would wait for the other.
+    good.sort_by_cached_key(|event| key_of(&event.values));
     let mut tx = store.begin().await?;
     // Another writer's open transaction may hold an id for ever, and so would this request its place.
     tx.wait_at_most(MOST_SECONDS_WAITED).await?;
     for events in good.chunks(AT_ONCE) {
         posted.recorded_count += insert(&mut tx, events).await?;
-        let known = stored(&mut tx, events).await?;
+        let sent: Vec<&[Value]> = events.iter().map(|event| event.values.as_slice()).collect();
+        let known = stored(&mut tx, &sent).await?;
         for event in events {
             let answer = &mut posted.events[event.index];
             if !known.get(&key_of(&event.values)).is_some_and(|known| event.is(known)) {
@@ -167,26 +171,12 @@ impl Good {
     /// Whether the row that is stored under this event's id says what was sent.
     fn is(&self, stored: &[Value]) -> bool {
         // The instant of an event that was sent without one is when it was first sent.
-        USAGE.fields.iter().zip(self.values.iter().zip(stored)).all(|(field, (sent, stored))| {
-            !is_compared(field) || (field.form == Form::Instant && !self.given.contains(field.column)) || sent == stored
-        })
+        says(stored, &self.values, |field| field.form == Form::Instant && !self.given.contains(field.column))
     }
 }
 
 /// Longer than any field's name.
 const NAME_BYTES_MAX: usize = 100;
-
-/// Where the fields of the key stand in a row.
-const EVENT_ID: usize = 1;
-
-fn key_of(values: &[Value]) -> (Option<String>, Option<String>) {
-    (values[0].to_text(), values[EVENT_ID].to_text())
-}
-
-/// A database writes JSON in its own way.
-fn is_compared(field: &Field) -> bool {
-    field.form != Form::Json
-}
 
 fn event_id(idempotency_key: Option<&str>, index: usize) -> String {
     match idempotency_key {
@@ -214,34 +204,3 @@ async fn insert(tx: &mut Tx, events: &[Good]) -> Result<u64> {
 
 /// How long a request waits for a row that another transaction holds.
 const MOST_SECONDS_WAITED: u32 = 10;
-
-/// The rows that are stored under the ids of some events.
-async fn stored(tx: &mut Tx, events: &[Good]) -> Result<BTreeMap<(Option<String>, Option<String>), Vec<Value>>> {
-    let cost = tx.dialect().cost_nanos();
-    let compared = USAGE.fields.iter().filter(|field| is_compared(field));
-    let columns: Vec<&str> = compared.map(|field| if field.form == Form::Usd { cost } else { field.column }).collect();
-    let mut parameters = Vec::with_capacity(2 * events.len());
-    let mut places = Vec::with_capacity(events.len());
-    for event in events {
-        places.push(format!("(${}, ${})", parameters.len() + 1, parameters.len() + 2));
-        parameters.extend_from_slice(&event.values[..=EVENT_ID]);
-    }
-    let sql = format!("SELECT {} FROM usage_event WHERE (source_name, event_id) IN (VALUES {})", columns.join(", "), places.join(", "));
-    let mut rows = BTreeMap::new();
-    for row in tx.query(&sql, &parameters).await? {
-        let values = USAGE.fields.iter().map(|field| of_row(&row, field)).collect::<Result<Vec<_>>>()?;
-        rows.insert(key_of(&values), values);
-    }
-    Ok(rows)
-}
-
-/// A field of a stored row, as it is sent.
-fn of_row(row: &Row, field: &Field) -> Result<Value> {
-    Ok(match field.form {
-        Form::Json => Value::Null,
-        Form::Instant => row.instant(field.column)?.into(),
-        Form::Usd => row.opt_int("cost_nanos")?.map_or(Value::Null, Value::Nanos),
-        Form::Int | Form::LedgerId | Form::Seats => row.opt_int(field.column)?.map_or(Value::Null, Value::Int),
-        Form::Label(_) => row.opt_text(field.column)?.map_or(Value::Null, Value::Text),
-    })
-}

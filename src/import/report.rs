@@ -14,6 +14,10 @@ pub struct ImportReport {
     /// Rows that were there before.
     pub known_count: u64,
     pub bad_count: u64,
+    /// Of those that were there the ones that say something else there; nothing of them was changed.
+    pub differing_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_differing_line: Option<u64>,
     /// Rows that are no requests, by the format.
     pub skipped_count: u64,
     /// Of these the sums of spans that are not over.

@@ -131,7 +131,9 @@ impl Scan {
     /// The events that a row stands for: itself, if it is not the sum of many; none for a row that is no request.
     fn shares_of(&mut self, record: &file::Record, line: u64) -> Result<Option<Shares>> {
         let format = self.mapping.format.as_ref();
-        if format.is_some_and(|format| !format.is_meant(record)) {
+        if let Some(format) = format
+            && !format.is_meant(record)?
+        {
             return Ok(None);
         }
         let count = match format.map_or(Ok(Some(1)), |format| format.request_count(record, self.now))? {

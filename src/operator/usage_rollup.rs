@@ -7,6 +7,7 @@ mod event_values;
 pub mod quarantine;
 pub mod write;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -28,6 +29,7 @@ use crate::job::Job;
 use crate::measure::SUM_COUNT;
 use crate::price::book::PriceBook;
 use crate::price::{CostRules, FailedRequests};
+use crate::show::counted;
 use crate::source::{Source, USAGE_EVENT};
 use crate::store::Tx;
 use crate::window::Window;
@@ -43,6 +45,15 @@ pub struct UsageRollup {
     pub earliest_date: NaiveDate,
     pub max_quarantined_ratio: f64,
     pub batch_rows: usize,
+    /// Whether the ids of built-in sources, whose tables hold each once, are looked at as well.
+    pub proves_ids: bool,
+}
+
+/// Events that a source gives again, and the id of the first of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repeated {
+    pub event_id: String,
+    pub count: i64,
 }
 
 /// What one window comes to, ready to be written.
@@ -54,6 +65,8 @@ pub struct Rollup {
     pub codes: Codes,
     pub rows_in_by_source: Vec<(String, i64)>,
     pub quarantined: Vec<QuarantinedEvent>,
+    /// By source, where it was looked for.
+    pub repeated: BTreeMap<String, Repeated>,
 }
 
 impl Rollup {
@@ -136,6 +149,22 @@ impl UsageRollup {
     #[must_use]
     pub fn is_implausible(&self, window: Window) -> bool {
         window.end_date <= self.earliest_date
+    }
+
+    /// Fails where a source gives an event more than once: it would be counted so often.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind bad-data.
+    fn require_each_once(&self, window: Window, rollup: &Rollup) -> Result<()> {
+        let Some((name, Repeated { event_id, count })) = rollup.repeated.first_key_value() else { return Ok(()) };
+        let origin = self.sources.iter().find(|source| source.name == *name).map_or(name.as_str(), |source| &source.origin);
+        let event_id: String = event_id.chars().take(80).collect();
+        Err(Failure::bad_data(format!(
+            "`{origin}` gives {} of {window} again, the first with the id `{event_id}`; the old result stays",
+            counted(*count, "event")
+        ))
+        .hint("the statement must give one row for each id (a JOIN may give more)")
+        .into())
     }
 
     /// Fails when too many of a window's events are quarantined.

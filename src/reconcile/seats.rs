@@ -102,7 +102,7 @@ pub(super) async fn drift(context: &Context, findings: &mut Findings) -> Result<
                  ORDER BY occurred_at DESC, id DESC LIMIT 1), 0) AS in_ledger, \
              (SELECT COUNT(*) FROM subscription_seat_assignments WHERE CAST(namespace_id AS TEXT) = org.org_id) AS assigned \
          FROM (SELECT CAST(namespace_id AS TEXT) AS org_id FROM subscription_seat_assignments WHERE namespace_id IS NOT NULL \
-             UNION SELECT org_id FROM seat_org) AS org \
+             UNION SELECT org_id FROM seat_org WHERE org_id NOT IN (SELECT org_id FROM ai_seat_state WHERE org_id IS NOT NULL)) AS org \
          ORDER BY org.org_id"
     );
     for row in context.store.query(&sql, &[]).await? {

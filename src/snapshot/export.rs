@@ -48,6 +48,7 @@ pub async fn export(store: &Store, jobs: &Jobs, from: &Storage, to: &Storage) ->
             owner::check_file(to, store, path, &read, project)?;
         }
     }
+    refuse_others(to, &listed).await?;
     let mut exported = Vec::new();
     for paths in listed.values_mut() {
         // What vouches for the others comes after them.
@@ -70,6 +71,23 @@ pub async fn export(store: &Store, jobs: &Jobs, from: &Storage, to: &Storage) ->
         }
     }
     Ok(exported)
+}
+
+/// Fails where the folders that are written to hold other tables: who reads them would count those, too.
+async fn refuse_others(to: &Storage, listed: &BTreeMap<&str, Vec<String>>) -> Result<()> {
+    for (folder, paths) in listed {
+        let is_ours = |path: &str| {
+            paths.iter().any(|ours| ours == path || path.strip_suffix(".csv").is_some_and(|stem| format!("{stem}.parquet") == *ours))
+        };
+        let there = to.list(folder).await?;
+        let mut others = there.iter().filter(|path| is_parquet(path) || path.to_ascii_lowercase().ends_with(".csv"));
+        if let Some(other) = others.find(|path| !is_ours(path)) {
+            return Err(Failure::usage(format!("`{}` is none of the files that are exported, and stands among them", to.shown(other)))
+                .hint("whoever reads the folder would count it: remove it, or export to a folder of its own")
+                .into());
+        }
+    }
+    Ok(())
 }
 
 /// Fails where a file that was published, or the empty one that ends a sealed revision, is not there.

@@ -1,5 +1,6 @@
 //! Events into groups, batch by batch.
 
+use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
@@ -7,14 +8,16 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray, DictionaryArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt32Type;
 use chrono::DateTime;
+use hashbrown::HashSet;
+use uuid::Uuid;
 
 use super::event_values::{EventPrices, Status, values};
 use super::quarantine::{self, QuarantinedEvent};
-use super::{Rollup, UsageRollup};
+use super::{Repeated, Rollup, UsageRollup};
 use crate::failure::Failure;
 use crate::fold::groups::Groups;
 use crate::fold::intern::{Codes, NULL_CODE};
-use crate::source::EventColumns;
+use crate::source::{EventColumns, Source};
 use crate::store::format_instant;
 
 /// Most quarantined events that one window records, and most bytes of them: past either the window fails, whatever its ratio.
@@ -33,6 +36,9 @@ pub(super) struct Accumulator {
     rows_in_by_source: Vec<(String, i64)>,
     quarantined: Vec<QuarantinedEvent>,
     quarantined_bytes: usize,
+    /// Digests of the ids of this source so far, where each is to be given once.
+    seen: Option<HashSet<Uuid>>,
+    repeated: BTreeMap<String, Repeated>,
 }
 
 impl Accumulator {
@@ -46,12 +52,15 @@ impl Accumulator {
             rows_in_by_source: Vec::new(),
             quarantined: Vec::new(),
             quarantined_bytes: 0,
+            seen: None,
+            repeated: BTreeMap::new(),
         }
     }
 
     /// What comes from now on is of this source.
-    pub(super) fn begin_source(&mut self, source: &str) {
-        self.rows_in_by_source.push((source.to_owned(), 0));
+    pub(super) fn begin_source(&mut self, source: &Source) {
+        self.rows_in_by_source.push((source.name.clone(), 0));
+        self.seen = (self.rollup.proves_ids || !source.is_built_in).then(HashSet::new);
     }
 
     pub(super) fn finish(self) -> Rollup {
@@ -61,6 +70,18 @@ impl Accumulator {
             codes: self.codes,
             rows_in_by_source: self.rows_in_by_source,
             quarantined: self.quarantined,
+            repeated: self.repeated,
+        }
+    }
+
+    /// Notes the events whose ids this source has given before.
+    fn note_repeated(&mut self, events: &EventColumns<'_>, row_count: usize, source: &str) {
+        let Some(seen) = &mut self.seen else { return };
+        for row in 0..row_count {
+            let event_id = events.event_id.value(row).to_text();
+            if !seen.insert(Uuid::new_v5(&Uuid::nil(), event_id.as_bytes())) {
+                self.repeated.entry(source.to_owned()).or_insert(Repeated { event_id, count: 0 }).count += 1;
+            }
         }
     }
 
@@ -70,6 +91,7 @@ impl Accumulator {
         let Some((source, rows_in)) = self.rows_in_by_source.last_mut() else { return Ok(self) };
         *rows_in += i64::try_from(batch.num_rows())?;
         let source = source.clone();
+        self.note_repeated(&events, batch.num_rows(), &source);
         let codes = &mut self.codes;
         let source_code = codes.sources.code(&source);
         let unknown_type = codes.request_types.code("unknown");

@@ -31,7 +31,7 @@ impl UsageRollup {
         let plausible = earliest_micros..=quarantine::latest_occurred_at(as_of).timestamp_micros();
         let mut state = Accumulator::new(self, plausible, start.timestamp_micros()..end.timestamp_micros());
         for source in &self.sources {
-            state.begin_source(&source.name);
+            state.begin_source(source);
             let mut batches = source.read(store, start, end, self.batch_rows);
             while let Some(batch) = batches.next().await {
                 check_stop(stop)?;

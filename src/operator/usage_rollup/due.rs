@@ -88,22 +88,6 @@ impl UsageRollup {
         Ok(rows)
     }
 
-    /// The events that a source has in a window, and how many ids they have.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn count_ids(&self, store: &Store, source: &Source, window: Window) -> Result<(i64, i64)> {
-        let (start, end) = window.instants(self.timezone)?;
-        let sql = format!(
-            "SELECT COUNT(*) AS event_count, COUNT(DISTINCT event_id) AS id_count FROM ({}) AS events WHERE event_id IS NOT NULL",
-            source.events_sql(store, start, end)?
-        );
-        match store.read(&sql, &[]).await.map_err(|error| source.explain(error))?.first() {
-            Some(row) => Ok((row.int("event_count")?, row.int("id_count")?)),
-            None => Ok((0, 0)),
-        }
-    }
-
     fn add_left_undone(&self, look: &Look<'_>, due: &mut DueWindows) -> Result<()> {
         for (window, state) in look.states {
             let reason = match state.state {

@@ -11,6 +11,7 @@ use crate::engine::work::{RawRowsGone, Work};
 use crate::failure::Failure;
 use crate::operator::content;
 use crate::operator::pass::{CarriedRows, CarryFailed, Pass};
+use crate::show::counted;
 use crate::sql_text::quote_identifier;
 use crate::store::windows::{WindowRecord, WindowState, Written};
 use crate::window::Window;
@@ -44,6 +45,7 @@ impl DayWork<'_> {
         let as_of = work.under_way.request.as_of;
         let input_fingerprint = rollup.rules_fingerprint(window)?;
         let computed = Arc::new(rollup.compute(store, window, as_of, &work.context.stop).await?);
+        rollup.require_each_once(window, &computed)?;
         abort::point("window_computed");
         // Written once, it is written again: what it counted may have moved.
         let is_new = before.is_none_or(|state| state.write_count == 0);
@@ -107,9 +109,26 @@ impl DayWork<'_> {
 
     async fn check_raw_rows(&self, before: Option<&WindowRecord>, computed: &Rollup) -> Result<()> {
         if !self.work.under_way.request.force {
+            self.require_allowed_day(before)?;
             self.require_raw_rows(before, computed).await?;
         }
         self.rollup.check_quarantine(self.window, computed)
+    }
+
+    /// Fails where the setting that says which days there are would empty one that was written.
+    fn require_allowed_day(&self, before: Option<&WindowRecord>) -> Result<()> {
+        let (window, rollup) = (self.window, self.rollup);
+        let Some(before) = before.filter(|state| rollup.is_implausible(window) && state.rows_in > state.quarantined_count) else {
+            return Ok(());
+        };
+        let what = format!(
+            "`usage.earliest_date` = {} would empty {window}, which was written from {}; its old result stays",
+            rollup.earliest_date,
+            counted(before.rows_in - before.quarantined_count, "event")
+        );
+        let job = &self.work.under_way.job.name;
+        let hint = format!("set it back; to give the day up: `tallyroll run-job {job} --day {window} --force`");
+        Err(Failure::bad_data(what).hint(hint).into())
     }
 
     /// Fails where rows that a window was written from are gone: that is no change of the log.

@@ -77,6 +77,11 @@ impl Orgs {
             self.current.series.push(Series { seat_type: seat_type.to_owned(), rows: Vec::new() });
         }
         if let Some(series) = self.current.series.last_mut() {
+            if series.rows.last().is_some_and(|last| (last.occurred_at, last.id) == (row.occurred_at, row.id)) {
+                return Err(Failure::bad_data(format!("Ledger row {} is given twice", row.id))
+                    .hint("each of its months would be corrected: the statement must give one row for each id (a JOIN may give more)")
+                    .into());
+            }
             series.rows.push(row);
         }
         self.row_count += 1;
