@@ -442,7 +442,7 @@ BEGIN
         tallyroll.usage_daily_type, tallyroll.usage_monthly_user, tallyroll.usage_monthly_customer, tallyroll.usage_dashboard,
         tallyroll.peak_seats, tallyroll.reconciliation, tallyroll.snapshot_file, tallyroll.quarantined_event, tallyroll.job_run,
         tallyroll.job_window, tallyroll.job_lock, tallyroll.schedule_state, tallyroll.schedule_notice, tallyroll.session_revoked,
-        tallyroll.usage_dirty_day, tallyroll.usage_watermark, tallyroll.result_table, tallyroll.file_digest
+        tallyroll.usage_dirty_day, tallyroll.usage_watermark, tallyroll.result_table, tallyroll.file_digest, tallyroll.archived_day
     TO tallyroll_runner;
     -- What an import was is not changed afterwards: by it the owner takes rows out again.
     REVOKE UPDATE, DELETE ON tallyroll.usage_import FROM tallyroll_runner;
@@ -453,7 +453,7 @@ BEGIN
         tallyroll.usage_daily, tallyroll.usage_daily_user, tallyroll.usage_daily_customer, tallyroll.usage_daily_total,
         tallyroll.usage_daily_type, tallyroll.usage_monthly_user, tallyroll.usage_monthly_customer, tallyroll.usage_dashboard,
         tallyroll.peak_seats, tallyroll.reconciliation, tallyroll.snapshot_file, tallyroll.quarantined_event, tallyroll.job_run,
-        tallyroll.job_window, tallyroll.schedule_state, tallyroll.file_digest
+        tallyroll.job_window, tallyroll.schedule_state, tallyroll.file_digest, tallyroll.archived_day
     TO tallyroll_reader;
     EXECUTE format('GRANT SELECT ON %1$I.ai_usage_summary, %1$I.user_dashboard_data TO tallyroll_reader', v_application);
     GRANT SELECT ON

@@ -16,7 +16,7 @@ pub fn point(_name: &str) {}
 compile_error!("the feature `abort-points` is for tests: a release build must not have it");
 
 /// Every point; a test compares them with the calls in the source.
-pub const POINTS: [&str; 55] = [
+pub const POINTS: [&str; 66] = [
     "lock_taken_over",
     "lock_before_commit",
     "lock_acquired",
@@ -72,6 +72,17 @@ pub const POINTS: [&str; 55] = [
     "slot_before_finish",
     "slot_finished",
     "history_tidied",
+    "part_put",
+    "day_read_back",
+    "lake_manifest_put",
+    "day_copied",
+    "rows_of_table_deleted",
+    "delete_before_commit",
+    "delete_committed",
+    "day_archived",
+    "rows_put_back",
+    "restore_before_commit",
+    "restore_committed",
 ];
 
 #[cfg(feature = "abort-points")]

@@ -1,5 +1,6 @@
 //! The command line: arguments in, tables and exit codes out. No domain logic.
 
+mod archive;
 mod check;
 mod dashboard;
 mod demo;
@@ -86,6 +87,9 @@ enum Command {
     /// Compare every summary, peak and sealed file with what it was made from; exit code 65 names what differs
     #[command(after_help = "Example:\n  tallyroll reconcile --from 2026-03-01 --to 2026-04-01")]
     Reconcile(reconcile::Arguments),
+    /// Put past days of the raw log into the lake as Parquet, proven row by row; or put them back
+    #[command(after_help = "Examples:\n  tallyroll archive --dry-run\n  tallyroll archive\n  tallyroll archive --restore 2026-03-05")]
+    Archive(archive::Arguments),
     /// Show the admin's dashboard, or a user's: totals, costs, limits, recent requests
     #[command(after_help = "Examples:\n  tallyroll dashboard --days 7\n  tallyroll dashboard --user 00000000-0000-4000-8000-000000000001")]
     Dashboard(dashboard::Arguments),
@@ -169,6 +173,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Status => status::run(Session::load(&global)?).await,
         Command::Verify(arguments) => verify::run(Session::load(&global)?, &arguments).await,
         Command::Reconcile(arguments) => reconcile::run(Session::load(&global)?, &arguments).await,
+        Command::Archive(arguments) => archive::run(&Session::load(&global)?, &arguments).await,
         Command::Dashboard(arguments) => dashboard::run(Session::load(&global)?, &arguments).await,
         Command::Explain(what) => explain::run(Session::load(&global)?, &what).await,
         Command::Report(what) => report::run(Session::load(&global)?, &what).await,

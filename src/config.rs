@@ -16,8 +16,8 @@ use config::{ConfigBuilder, File, FileFormat, Value, ValueKind};
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use self::settings::{
-    Billing, ChangeTracking, Config, Dashboard, Database, Engine, History, Log, LogFormat, Metrics, Notify, Output, Quarantine, Reporting,
-    Serve, Usage,
+    Archive, Billing, ChangeTracking, Config, Dashboard, Database, Engine, History, Log, LogFormat, Metrics, Notify, Output, Quarantine,
+    Reporting, Serve, Usage,
 };
 use crate::failure::{self, Failure};
 use crate::price::book::PriceBook;
@@ -27,6 +27,9 @@ use crate::store::url as database_url;
 
 /// Every key, with its default as TOML.
 const KEYS: &[(&str, &str)] = &[
+    ("archive.after_days", "90"),
+    ("archive.delete", "false"),
+    ("archive.url", "\"\""),
     ("billing.grace_hours", "72"),
     ("dashboard.days", "[7, 30, 90]"),
     ("database.url", "\"sqlite://tallyroll.db\""),
@@ -54,7 +57,7 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 /// Keys of which no error quotes a value.
-const SECRETS: [&str; 5] = ["database.url", "notify.webhook_url", "output.url", "serve.token", "serve.writer_token"];
+const SECRETS: [&str; 6] = ["archive.url", "database.url", "notify.webhook_url", "output.url", "serve.token", "serve.writer_token"];
 
 const CONFIG_FILE: &str = "tallyroll.toml";
 
@@ -254,10 +257,11 @@ fn output_problem(url: &str) -> Option<&'static str> {
 }
 
 fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<()> {
-    let place = &config.output.url;
-    if let Some(problem) = output_problem(place) {
-        let origin = origins.get("output.url").map_or("the defaults", String::as_str);
-        return Err(Failure::config(format!("`output.url` in {origin} ({}) {problem}", database_url::hidden(place))).into());
+    for (key, place) in [("output.url", &config.output.url), ("archive.url", &config.archive.url)] {
+        if let Some(problem) = output_problem(place).filter(|_| key == "output.url" || !place.is_empty()) {
+            let origin = origins.get(key).map_or("the defaults", String::as_str);
+            return Err(Failure::config(format!("`{key}` in {origin} ({}) {problem}", database_url::hidden(place))).into());
+        }
     }
     let problems = [
         ("quarantine.max_ratio", !(0.0..=1.0).contains(&config.quarantine.max_ratio), "must lie between 0 and 1"),
@@ -267,6 +271,7 @@ fn check_ranges(config: &Config, origins: &BTreeMap<String, String>) -> Result<(
         ("dashboard.days", config.dashboard.days.iter().any(|days| *days > 3_660), "must each be at most 3660"),
         ("history.keep_days", !(1..=36_500).contains(&config.history.keep_days), "must lie between 1 and 36500"),
         ("serve.grace_seconds", config.serve.grace_seconds > 3_600, "must be at most 3600"),
+        ("archive.after_days", !(1..=36_500).contains(&config.archive.after_days), "must lie between 1 and 36500"),
         ("billing.grace_hours", config.billing.grace_hours > 8_760, "must be at most 8760, a year"),
         ("usage.sources", config.usage.sources.is_empty(), "must name at least one source"),
         ("usage.sources", has_twice(&config.usage.sources), "must name each source once: its events would be counted twice"),

@@ -67,6 +67,8 @@ pub enum OperatorKind {
     PeakSeats,
     /// Every result against what it was made from: `src/reconcile.rs`.
     Reconcile,
+    /// Past days of the raw log into the lake: `src/archive.rs`.
+    Archive,
     /// The admin's dashboard as JSON: `src/usage_dashboard.rs`.
     UsageDashboard,
 }
@@ -90,6 +92,7 @@ impl OperatorKind {
             Self::Sql => "sql",
             Self::PeakSeats => "peak_seats",
             Self::Reconcile => "reconcile",
+            Self::Archive => "archive",
             Self::UsageDashboard => "usage_dashboard",
         }
     }

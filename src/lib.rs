@@ -5,6 +5,7 @@
 
 pub mod abort;
 pub mod ai_seats;
+pub mod archive;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod fold;
 pub mod import;
 pub mod job;
 pub mod jobs;
+pub mod lake;
 pub mod license;
 pub mod measure;
 pub mod metrics;

@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::archive;
 use crate::engine::env::Context;
 use crate::schedule::Schedule;
 use crate::store::Row;
@@ -64,6 +65,7 @@ pub async fn render(context: &Context, schedules: &BTreeMap<String, Schedule>, s
         let seconds = (now - row.instant("updated_at")?).as_seconds_f64();
         age.get_or_create(&vec![("source", row.text("source")?)]).set(seconds);
     }
+    archived(context, &mut registry).await?;
     let count = context.store.query("SELECT COUNT(*) AS event_count FROM quarantined_event", &[]).await?;
     let count = count.first().map(|row| number(row, "event_count")).transpose()?.unwrap_or(0.0);
     gauge(&mut registry, "quarantined_events", "Events that are in quarantine", count);
@@ -136,6 +138,24 @@ async fn windows(context: &Context, registry: &mut Registry) -> Result<()> {
         let count = |state| counts.get(&job.name).and_then(|states| states.get(&state)).copied().unwrap_or(0);
         due.get_or_create(&of_job(&job.name)).set(as_number(count(WindowState::Due)));
         failed.get_or_create(&of_job(&job.name)).set(as_number(count(WindowState::Failed)));
+    }
+    Ok(())
+}
+
+async fn archived(context: &Context, registry: &mut Registry) -> Result<()> {
+    let days = family(registry, "archived_days", "Days that are in the lake");
+    let events = family(registry, "archived_events", "Events that are in the lake");
+    let bytes = family(registry, "archived_bytes", "Bytes that they take there");
+    let oldest =
+        family(registry, "log_oldest_event_timestamp_seconds", "The oldest event that is in the tables, of sources that are archived");
+    for source in archive::overview(context).await? {
+        let labels = vec![("source", source.source)];
+        days.get_or_create(&labels).set(as_number(source.day_count));
+        events.get_or_create(&labels).set(as_number(source.event_count));
+        bytes.get_or_create(&labels).set(as_number(source.size_bytes));
+        if let Some(at) = source.oldest_event_at {
+            oldest.get_or_create(&labels).set(seconds(at));
+        }
     }
     Ok(())
 }

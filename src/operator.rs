@@ -28,6 +28,7 @@ use crate::failure::Failure;
 use crate::fingerprint;
 use crate::job::{Job, OperatorKind};
 use crate::jobs::Jobs;
+use crate::lake::Lake;
 use crate::measure::{self, MEASURES};
 use crate::project::Project;
 use crate::snapshot::storage::Storage;
@@ -45,6 +46,7 @@ pub enum Operator {
     Sql(Arc<SqlSelect>),
     PeakSeats(Arc<PeakSeats>),
     Reconcile,
+    Archive,
     UsageDashboard,
 }
 
@@ -106,7 +108,7 @@ impl Operator {
             Self::Sql(select) => derived::due_of_select(look, select).await?,
             Self::UsageDashboard => usage_dashboard::due(look).await?,
             // It looks at everything each time it runs.
-            Self::Reconcile | Self::PeakSeats(_) => {
+            Self::Reconcile | Self::Archive | Self::PeakSeats(_) => {
                 let all = Window::containing(WindowKind::All, NaiveDate::default())?;
                 DueWindows::from([(all, "checked at every run".to_owned())])
             }
@@ -126,7 +128,7 @@ impl Operator {
         }
     }
 
-    /// Writes a window whole, in one transaction. Reconciliation looks at all other jobs and so stands above them: `run` makes it.
+    /// Writes a window whole, in one transaction. Reconciliation and the archive look at other jobs and so stand above them: `run` makes them.
     ///
     /// # Errors
     /// What database and storage say; [`Failure`] of kind bad-data where the rows are not as they must be.
@@ -144,7 +146,7 @@ impl Operator {
             Self::Sql(select) => derived::write(work, select, None, None, window).await,
             Self::PeakSeats(peak_seats) => peak_seats.write(work, found.seats()?, window, before).await,
             Self::UsageDashboard => usage_dashboard::write(work, window).await,
-            Self::Reconcile => bail!("Reconciliation writes no window"),
+            Self::Reconcile | Self::Archive => bail!("It is no operator of windows"),
         }
     }
 
@@ -211,6 +213,7 @@ impl Operator {
 pub async fn load(project: &Project, config: &Config, store: &Store, storage: &Storage, jobs: &Jobs, job: &Job) -> Result<Operator> {
     match job.operator {
         OperatorKind::Reconcile => Ok(Operator::Reconcile),
+        OperatorKind::Archive => Ok(Operator::Archive),
         OperatorKind::UsageDashboard => Ok(Operator::UsageDashboard),
         OperatorKind::PeakSeats => {
             let source = SeatSource::load(project, store.engine())?;
@@ -233,6 +236,7 @@ pub async fn load(project: &Project, config: &Config, store: &Store, storage: &S
                 max_quarantined_ratio: config.quarantine.max_ratio,
                 batch_rows: usize::try_from(config.engine.batch_rows)?,
                 proves_ids: false,
+                lake: Lake::open(project, config, storage)?,
             })))
         }
         OperatorKind::Sql => Ok(Operator::Sql(Arc::new(SqlSelect::load(project, store, jobs, job, config.reporting.timezone).await?))),

@@ -21,6 +21,7 @@ built_in_files![
     "tallyroll.toml",
     "schedules.toml",
     "prices.toml",
+    "jobs/archive.toml",
     "jobs/peak_seats.toml",
     "jobs/reconcile.toml",
     "formats/anthropic.toml",

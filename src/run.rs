@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use chrono::NaiveDate;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub use self::dry_run::{ExpectedBilling, ExpectedCorrection, ExpectedWindow, dry_run};
+use crate::archive::{self, Restored};
 use crate::engine::env::Context;
 use crate::engine::report::{Binding, JobReport};
 use crate::engine::request::Request;
@@ -126,4 +128,28 @@ async fn run_one(
 pub async fn accept_definition(context: &Context, job: &Job) -> Result<u64> {
     let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
     context.store.accept_definition(&job.name, &operator.definition(job)?).await
+}
+
+/// Puts the rows of an archived day back, as a run of the job of the archive.
+///
+/// # Errors
+/// As [`archive::restore`]; where another run of the archive is at work.
+pub async fn restore(
+    context: &Arc<Context>,
+    job: &Job,
+    request: &Request,
+    binding: &Binding,
+    event_date: NaiveDate,
+    source: Option<&str>,
+) -> Result<Vec<Restored>> {
+    let under_way = UnderWay::begin(context, job, job.definition(), request, binding, None).await?;
+    let restored = archive::restore(context, &under_way, event_date, source).instrument(under_way.span.clone()).await;
+    let (restored, failure) = match restored {
+        Ok(restored) => (restored, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    match under_way.end(context, failure).await?.failure {
+        Some(failure) => Err(failure),
+        None => Ok(restored),
+    }
 }

@@ -7,6 +7,7 @@ mod event;
 pub mod ledger;
 mod postgres;
 pub mod result_table;
+pub mod rows;
 mod sqlite;
 
 use std::collections::BTreeMap;
@@ -20,11 +21,11 @@ use tokio::task::JoinHandle;
 use crate::failure::{self, Failure};
 use crate::project::Project;
 use crate::sql_text::{self, Numbered};
-use crate::store::{Store, reading};
+use crate::store::{Store, Tx, reading};
 use crate::text_file;
 
 pub use batch::MAX_TEXT_BYTES;
-pub use event::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns, EventId, not_nested};
+pub use event::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns, EventId, EventIds, lake_schema, not_nested};
 
 /// One mapped table.
 #[derive(Debug, Clone)]
@@ -49,6 +50,9 @@ const CHANGED: &str = "changed";
 const POSITION: &str = "position";
 /// The earliest `occurred_at` at or after `:from`, NULL when there is none.
 const NEXT_EVENT: &str = "next_event";
+
+/// Where the rows of a table stand that the events of `[:window_start, :window_end)` are made from; the table's name follows.
+const ARCHIVE: &str = "archive ";
 
 /// Batches read ahead of their use, per window.
 const BATCHES_AHEAD: usize = 2;
@@ -116,12 +120,25 @@ impl Source {
         sql_text::number_typed_parameters(self.statement(NEXT_EVENT)?, &["from"], |_| self.is_postgres.then_some("TIMESTAMPTZ"))
     }
 
+    /// The instant of the next event of the table.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn next_event(&self, tx: &mut Tx, from: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
+        let rows = tx.query(&self.next_event_sql()?.sql, &[from.into()]).await.map_err(|error| self.explain(error))?;
+        Ok(rows.first().map(|row| row.opt_instant("occurred_at")).transpose()?.flatten())
+    }
+
     /// The events statement with the window written into it.
     ///
     /// # Errors
     /// A parameter other than `:window_start` and `:window_end`.
     pub fn events_sql(&self, store: &Store, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<String> {
-        sql_text::replace_parameters(self.statement(EVENTS)?, &["window_start", "window_end"], |name| {
+        self.window_sql(store, EVENTS, start, end)
+    }
+
+    fn window_sql(&self, store: &Store, statement: &str, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<String> {
+        sql_text::replace_parameters(self.statement(statement)?, &["window_start", "window_end"], |name| {
             let text = crate::store::format_instant(if name == "window_start" { start } else { end });
             store.pick(format!("TIMESTAMPTZ '{text}'"), format!("'{text}'"))
         })
@@ -146,6 +163,14 @@ impl Source {
         for (name, statement) in [(CHANGED, self.changed_sql()?), (POSITION, self.position_sql()?), (NEXT_EVENT, self.next_event_sql()?)] {
             self.prove(store, name, statement).await?;
         }
+        for (table, sql) in self.archived_tables(store, epoch, epoch)? {
+            let given = self.prove(store, &format!("{ARCHIVE}{table}"), Numbered { sql, names: Vec::new(), line: 1 }).await?;
+            if given != ["place"] {
+                return Err(Failure::config(format!("The statement `{ARCHIVE}{table}` of `{}` gives {}", self.origin, given.join(", ")))
+                    .hint("it gives one column, `place`: where each row stands, the `ctid` of PostgreSQL or the `rowid` of SQLite")
+                    .into());
+            }
+        }
         Ok(())
     }
 
@@ -159,12 +184,32 @@ impl Source {
     ///
     /// The last item may be an error; after it nothing comes.
     pub fn read(&self, store: &Store, start: DateTime<Utc>, end: DateTime<Utc>, batch_rows: usize) -> Batches {
+        self.read_as(store, self.events_sql(store, start, end), None, batch_rows)
+    }
+
+    /// As [`Self::read`], as of a snapshot ([`rows::snapshot`]) and a user's events together, in their order.
+    pub fn read_by_user(
+        &self,
+        store: &Store,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        snapshot: Option<String>,
+        batch_rows: usize,
+    ) -> Batches {
+        let sql = self.events_sql(store, start, end);
+        let sql = sql.map(|sql| format!("SELECT event.* FROM (\n{sql}\n) AS event ORDER BY user_id, occurred_at, event_id"));
+        self.read_as(store, sql, snapshot, batch_rows)
+    }
+
+    fn read_as(&self, store: &Store, sql: Result<String>, snapshot: Option<String>, batch_rows: usize) -> Batches {
         let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
         let (source, store) = (self.clone(), store.clone());
         let reader = tokio::spawn(async move {
-            let result = match source.events_sql(&store, start, end) {
+            let result = match sql {
                 Ok(sql) => match &store {
-                    Store::Postgres { pool, .. } => postgres::read(pool, &sql, &source.origin, batch_rows, &sender).await,
+                    Store::Postgres { pool, .. } => {
+                        postgres::read(pool, &sql, snapshot.as_deref(), &source.origin, batch_rows, &sender).await
+                    }
                     Store::Sqlite { file, .. } => sqlite::read(file, sql, &source.origin, batch_rows, &sender).await,
                 },
                 Err(error) => Err(error),
@@ -175,6 +220,21 @@ impl Source {
             }
         });
         Batches { receiver, reader: Some(reader) }
+    }
+
+    /// The tables whose rows its events are made from, each with the statement that finds those of a window, in the order of the file:
+    /// a table before those that it refers to. None where the file does not say.
+    ///
+    /// # Errors
+    /// A parameter other than `:window_start` and `:window_end`.
+    pub fn archived_tables(&self, store: &Store, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        for name in self.statements.keys().filter_map(|name| name.strip_prefix(ARCHIVE)) {
+            let sql = self.window_sql(store, &format!("{ARCHIVE}{name}"), start, end)?;
+            found.push((text_file::line_of(&self.text, &format!("-- name: {ARCHIVE}{name}")), name.trim().to_owned(), sql));
+        }
+        found.sort_unstable();
+        Ok(found.into_iter().map(|(_, table, sql)| (table, sql)).collect())
     }
 
     /// Names the SQL file in what the database says of it.

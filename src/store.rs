@@ -3,6 +3,7 @@
 //! SQL is written once, with `$1`, `$2`, … for parameters, wherever both databases understand it. What they say differently stands
 //! here: whole statements beside their table, the rest in [`Dialect`].
 
+pub mod archived;
 pub mod bulk;
 mod classify;
 mod dialect;

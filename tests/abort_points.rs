@@ -63,6 +63,18 @@ const MIGRATING: &[&str] = &["migration_applied"];
 const SCHEDULING: &[&str] =
     &["slots_before_commit", "slots_claimed", "slots_taken_over", "slot_begun", "slot_before_finish", "slot_finished", "history_tidied"];
 
+const ARCHIVING: &[&str] = &[
+    "part_put",
+    "day_read_back",
+    "lake_manifest_put",
+    "day_copied",
+    "rows_of_table_deleted",
+    "delete_before_commit",
+    "delete_committed",
+    "day_archived",
+];
+const RESTORING: &[&str] = &["rows_put_back", "restore_before_commit", "restore_committed"];
+
 /// Kills each stage at each of the scenario's `own` points that it passes: the first time, and in the first stage also the last time.
 /// The campaign kills at every point that is passed, more often, and at pairs of the scenario's own.
 async fn kill_everywhere(reached_in_pairs: &[&str], own: &[&str], stages: Vec<Stage>) {
@@ -166,7 +178,7 @@ fn only_the_feature_of_tests_has_points() {
 
 #[test]
 fn every_point_has_a_scenario_that_kills_there() {
-    let mut killed = [RUNNING, FAILING, BILLING, IMPORTING, RECORDING, MIGRATING, SCHEDULING].concat();
+    let mut killed = [RUNNING, FAILING, BILLING, IMPORTING, RECORDING, MIGRATING, SCHEDULING, ARCHIVING, RESTORING].concat();
     let mut all = POINTS.to_vec();
     killed.sort_unstable();
     all.sort_unstable();

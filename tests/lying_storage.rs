@@ -1,7 +1,7 @@
 //! A storage that lies, by hundreds of seeds: no sealed byte ever changes, no file that is half or wrong is vouched for, every failure
 //! says which file, and once the lies end plain reruns end in the bytes of an undisturbed run, or stop and name the file that is lost.
 
-mod liar;
+pub mod liar;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

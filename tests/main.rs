@@ -5,6 +5,7 @@
 mod support;
 
 mod abort_points;
+mod archive;
 mod bounds;
 mod changes;
 mod cli;

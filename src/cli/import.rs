@@ -206,16 +206,7 @@ async fn files(
         session.tell(&format!("Left out of {file}, as sums of spans that are not over: {unfinished}; export them again later"))?;
     }
     for report in &reports {
-        if let Some(line) = report.first_differing_line {
-            let (differing, file) = (report.differing_count, output::printable(&report.file));
-            let events = crate::show::counted(differing, "event");
-            output::line(&format!(
-                "{events} of {file} {} there already and {} something else there, the first in line {line}; that stays: `--replace` puts a \
-                 file in the place of an import",
-                if differing == 1 { "was" } else { "were" },
-                if differing == 1 { "says" } else { "say" },
-            ))?;
-        }
+        differing(report)?;
         if let Some(replaced) = report.replaced_count {
             session.tell(&format!("{} rows of the import before taken out", count(replaced)))?;
         }
@@ -227,6 +218,17 @@ async fn files(
         output::line("`tallyroll quarantine list` shows the bad rows; fix them and import the file again")?;
     }
     Ok(())
+}
+
+fn differing(report: &ImportReport) -> Result<()> {
+    let (Some(line), count) = (report.first_differing_line, report.differing_count) else { return Ok(()) };
+    let (was, says) = if count == 1 { ("was", "says") } else { ("were", "say") };
+    output::line(&format!(
+        "{} of {} {was} there already and {says} something else there, the first in line {line}; that stays: `--replace` puts a file in the \
+         place of an import",
+        crate::show::counted(count, "event"),
+        output::printable(&report.file),
+    ))
 }
 
 fn bad_rows(report: &ImportReport) -> Result<()> {

@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use super::output;
 use super::session::Session;
+use crate::archive::{self, ArchivedSource};
 use crate::clock::Clock;
 use crate::engine::env::Context;
 use crate::engine::request::Request;
 use crate::failure::{self, Failure};
-use crate::job::Job;
+use crate::job::{Job, OperatorKind};
 use crate::operator::{self, Found};
 use crate::plan::Plan;
 use crate::store::windows::WindowState;
@@ -31,6 +32,9 @@ pub(super) struct JobStatus {
     pub(super) last_window: Option<String>,
     pub(super) last_success_at: Option<DateTime<Utc>>,
     pub(super) last_error: Option<String>,
+    /// Of the job that archives: what is in the lake.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) archived: Vec<ArchivedSource>,
 }
 
 pub(super) async fn run(session: Session) -> Result<()> {
@@ -59,6 +63,18 @@ pub(super) async fn run(session: Session) -> Result<()> {
     let right = ["done", "due", "failed", "missing", "kept"];
     output::line(&output::narrow(wide, &header, &right, &rows, &["first"], &["failed", "missing", "kept"]))?;
     for status in &statuses {
+        for source in &status.archived {
+            output::line(&format!(
+                "{}: {} of {} in the lake, {} in {}, {} alone; the oldest in the tables: {}",
+                status.job,
+                output::counted(source.event_count, "event"),
+                source.source,
+                output::grouped(source.size_bytes) + " bytes",
+                output::counted(source.day_count, "day"),
+                source.deleted_day_count,
+                source.oldest_event_at.map_or("none".to_owned(), |at| output::instant(wide, at, now)),
+            ))?;
+        }
         if let Some(error) = &status.last_error {
             output::line(&format!("{}: {}", status.job, output::printable(error)))?;
         }
@@ -86,6 +102,7 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
         let is_failed = |planned: &&crate::engine::request::Planned| {
             states.get(&planned.window).is_some_and(|state| state.state == WindowState::Failed)
         };
+        let archived = if job.operator == OperatorKind::Archive { archive::overview(&context).await? } else { Vec::new() };
         let last_success = context.store.last_success(&job.name).await?;
         statuses.push(JobStatus {
             job: job.name.clone(),
@@ -102,6 +119,7 @@ pub(super) async fn all(session: &Session) -> Result<Vec<JobStatus>> {
             first_window: states.keys().next().map(ToString::to_string),
             last_window: states.keys().next_back().map(ToString::to_string),
             last_success_at: last_success,
+            archived,
             last_error: problem
                 .or_else(|| states.values().filter(|state| state.state == WindowState::Failed).find_map(|state| state.error_text.clone())),
         });

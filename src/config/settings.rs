@@ -14,6 +14,7 @@ pub struct Config {
     pub database: Database,
     pub output: Output,
     pub reporting: Reporting,
+    pub archive: Archive,
     pub billing: Billing,
     pub dashboard: Dashboard,
     pub usage: Usage,
@@ -46,6 +47,16 @@ pub struct Output {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Reporting {
     pub timezone: Tz,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Archive {
+    /// How many days ago a UTC day ended before it is archived.
+    pub after_days: u32,
+    /// Whether rows that are archived are deleted from their tables.
+    pub delete: bool,
+    /// Where to; the output where it is empty.
+    pub url: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

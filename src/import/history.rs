@@ -13,6 +13,8 @@ use super::bad_rows;
 use super::mapping::Mapping;
 use super::report::ImportReport;
 use crate::failure::Failure;
+use crate::show::counted;
+use crate::source::USAGE_EVENT;
 use crate::store::windows::TAKEN_OUT;
 use crate::store::{Row, Store, Tx};
 use crate::window::{Window, day_of};
@@ -91,12 +93,27 @@ async fn find(tx: &mut Tx, id: &str) -> Result<Import> {
 pub async fn undo(tx: &mut Tx, id: &str, replaced_by: Option<&str>, timezone: Tz, now: DateTime<Utc>) -> Result<(Import, u64)> {
     let import = find(tx, id).await?;
     let id = || import.import_id.as_str().into();
+    refuse_archived(tx, &import).await?;
     mark_days(tx, &import, timezone).await?;
     let gone = tx.execute("DELETE FROM usage_event WHERE import_id = $1", &[id()]).await?;
     tx.execute("DELETE FROM quarantined_event WHERE source = $1", &[bad_rows::source(Path::new(&import.file)).into()]).await?;
     let sql = "UPDATE usage_import SET undone_at = $2, replaced_by = $3 WHERE import_id = $1";
     tx.execute(sql, &[id(), now.into(), replaced_by.map(str::to_owned).into()]).await?;
     Ok((import, gone))
+}
+
+/// Fails where rows of an import may be in the lake: they would stay counted.
+async fn refuse_archived(tx: &mut Tx, import: &Import) -> Result<()> {
+    let rows = tx.query("SELECT COUNT(*) AS row_count FROM usage_event WHERE import_id = $1", &[import.import_id.as_str().into()]).await?;
+    let there = rows.first().map_or(Ok(0), |row| row.int("row_count"))?;
+    let days = tx.archived_days(None, None).await?;
+    if there < import.inserted_count && days.iter().any(|day| day.is_deleted && day.source == USAGE_EVENT) {
+        let gone = import.inserted_count - there;
+        return Err(Failure::usage(format!("Import `{}` has {} that are not in the table", import.import_id, counted(gone, "row")))
+            .hint("put the days that were archived back, with `tallyroll archive --restore DAY`; then take the import out")
+            .into());
+    }
+    Ok(())
 }
 
 /// Makes the written days of an import due, with the reason that tells a run that rows are rightly gone.

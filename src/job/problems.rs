@@ -94,6 +94,10 @@ fn rules(job: &Job) -> Vec<String> {
             "`reconcile` has `window = \"all\"` and `writes = \"reconciliation\"`",
         ),
         (
+            is(OperatorKind::Archive) && (job.window != WindowKind::All || job.writes != "archived_day"),
+            "`archive` has `window = \"all\"` and `writes = \"archived_day\"`",
+        ),
+        (
             is(OperatorKind::UsageDashboard) && (job.window != WindowKind::All || job.writes != "usage_dashboard"),
             "`usage_dashboard` has `window = \"all\"` and writes the table `usage_dashboard`",
         ),

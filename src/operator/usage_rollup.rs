@@ -26,6 +26,7 @@ use crate::fold::groups::Groups;
 use crate::fold::intern::Codes;
 use crate::fold::{KEYS, key_field, label_of};
 use crate::job::Job;
+use crate::lake::Lake;
 use crate::measure::SUM_COUNT;
 use crate::price::book::PriceBook;
 use crate::price::{CostRules, FailedRequests};
@@ -47,6 +48,8 @@ pub struct UsageRollup {
     pub batch_rows: usize,
     /// Whether the ids of built-in sources, whose tables hold each once, are looked at as well.
     pub proves_ids: bool,
+    /// Where days are whose rows are in the tables no more.
+    pub lake: Lake,
 }
 
 /// Events that a source gives again, and the id of the first of them.
@@ -163,7 +166,10 @@ impl UsageRollup {
             "`{origin}` gives {} of {window} again, the first with the id `{event_id}`; the old result stays",
             counted(*count, "event")
         ))
-        .hint("the statement must give one row for each id (a JOIN may give more)")
+        .hint(
+            "the statement must give one row for each id (a JOIN may give more); of an archived day, an event may have been recorded once \
+             more: take it out of the table",
+        )
         .into())
     }
 

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::abort;
+use crate::archive;
 use crate::engine::env::{Context, Event};
 use crate::engine::log::EACH_WINDOW;
 use crate::engine::request::{ASKED_FOR, FORCED};
@@ -119,6 +120,7 @@ impl WindowWriter {
     async fn window(&self, window: Window, before: Option<&WindowRecord>) -> Result<Written> {
         let result = match &self.operator {
             Operator::Reconcile => self.reconcile(window).await,
+            Operator::Archive => self.archive(window).await,
             operator => operator.write(&self.work, &self.found, self.pass.as_ref(), window, before).await,
         };
         if let Err(error) = &result {
@@ -130,6 +132,16 @@ impl WindowWriter {
             }
         }
         result
+    }
+
+    /// Archives what can be; each day by itself.
+    async fn archive(&self, window: Window) -> Result<Written> {
+        let Work { context, .. } = &self.work;
+        let written = archive::run(&self.work).await?;
+        let mut tx = context.store.begin().await?;
+        self.work.record(&mut tx, window, &written, context.clock.now()).await?;
+        self.work.commit(tx).await?;
+        Ok(written)
     }
 
     /// Checks everything and keeps what does not hold; any of it fails the window.

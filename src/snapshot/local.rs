@@ -106,6 +106,26 @@ pub(super) fn put(root: &Path, path: &str, bytes: &[u8], is_new: bool) -> Result
     Ok(true)
 }
 
+/// Takes a file away, and the folders above it that hold nothing else.
+pub(super) fn remove(root: &Path, path: &str) -> Result<(), Refusal> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let Some(opened) = open_folder(root, folder, false)? else { return Ok(()) };
+    match rustix::fs::unlinkat(&opened, name, AtFlags::empty()) {
+        Ok(()) => rustix::fs::fsync(&opened)?,
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let mut at = folder;
+    while let Some((above, name)) = at.rsplit_once('/') {
+        let Some(opened) = open_folder(root, above, false)? else { break };
+        if rustix::fs::unlinkat(&opened, name, AtFlags::REMOVEDIR).is_err() {
+            break;
+        }
+        at = above;
+    }
+    Ok(())
+}
+
 /// Every file under a folder, as paths from the root, but for those that are being written. What is no folder counts as a file: whoever
 /// reads it is told what it is.
 pub(super) fn list(root: &Path, folder: &str, max_entries: usize) -> Result<Vec<String>, Refusal> {

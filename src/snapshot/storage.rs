@@ -174,9 +174,26 @@ impl Storage {
         self.put(path, bytes, PutMode::Overwrite).await.map(|_| ())
     }
 
+    /// Takes a file away; one that is not there is gone already.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        match self {
+            Self::Local { root } => {
+                let (root, owned) = (root.clone(), path.to_owned());
+                let removed = tokio::task::spawn_blocking(move || local::remove(&root, &owned)).await?;
+                removed.map_err(|refusal| self.explain_local(path, refusal))
+            }
+            Self::S3 { store, prefix, .. } => match store.delete(&object_path(prefix, path)).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(self.explain_s3(path, error)),
+            },
+        }
+    }
+
     async fn put(&self, path: &str, bytes: Bytes, mode: PutMode) -> Result<bool> {
         if bytes.len() as u64 > MAX_FILE_BYTES {
-            // One that could never be read back.
             return Err(self.explain_local(path, Refusal::TooLong(MAX_FILE_BYTES)));
         }
         match self {

@@ -152,6 +152,12 @@ pub(super) fn schema(event_id: &DataType) -> Schema {
     Schema::new(FIELDS.iter().map(field).chain([Field::new("marks", DataType::UInt8, false)]).collect::<Vec<_>>())
 }
 
+/// The Arrow schema of a batch out of the lake, where every id is a text.
+#[must_use]
+pub fn lake_schema() -> Schema {
+    schema(&DataType::Utf8)
+}
+
 /// An event's id. Ids are ordered as their texts are.
 #[derive(Debug, Clone)]
 pub enum EventId<'a> {

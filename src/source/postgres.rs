@@ -13,8 +13,20 @@ use super::event;
 use crate::sql_text::quote_identifier;
 use crate::store::{classify, no_session};
 
-pub(super) async fn read(pool: &PgPool, sql: &str, origin: &str, batch_rows: usize, sender: &Sender<Result<RecordBatch>>) -> Result<()> {
-    let mut tx = pool.begin_with("BEGIN READ ONLY").await.map_err(no_session)?;
+/// Reads as of `snapshot`, an exported one, or of its own.
+pub(super) async fn read(
+    pool: &PgPool,
+    sql: &str,
+    snapshot: Option<&str>,
+    origin: &str,
+    batch_rows: usize,
+    sender: &Sender<Result<RecordBatch>>,
+) -> Result<()> {
+    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(no_session)?;
+    if let Some(snapshot) = snapshot {
+        let set = format!("SET TRANSACTION SNAPSHOT '{snapshot}'");
+        sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut *tx).await.map_err(classify)?;
+    }
     // The stream carries no names or types: the prepared statement does.
     let statement = tx.prepare(AssertSqlSafe(sql.to_owned()).into_sql_str()).await.map_err(classify)?;
     let names: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();

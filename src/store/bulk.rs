@@ -98,6 +98,15 @@ impl Tx {
         postgres::execute(&mut **tx, "TRUNCATE pg_temp.tallyroll_incoming_rows", &[]).await.map_err(classify)?;
         Ok(inserted)
     }
+
+    /// Lets [`Self::insert_many_rows`] take rows of another table or other columns.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn forget_incoming(&mut self) -> Result<()> {
+        let Self::Postgres(tx) = self else { return Ok(()) };
+        postgres::execute(&mut **tx, &format!("DROP TABLE IF EXISTS {INCOMING}"), &[]).await.map(|_| ()).map_err(classify)
+    }
 }
 
 /// Where PostgreSQL keeps rows on their way into a table.

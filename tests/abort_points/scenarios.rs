@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use super::stage::Stage;
-use super::{BILLING, FAILING, IMPORTING, MIGRATING, RECORDING, RUNNING, SCHEDULING, kill_everywhere, stop_everywhere};
+use super::{
+    ARCHIVING, BILLING, FAILING, IMPORTING, MIGRATING, RECORDING, RESTORING, RUNNING, SCHEDULING, kill_everywhere, stop_everywhere,
+};
 use crate::on_both_databases;
 use crate::support::{Engine, Fixture};
 
-on_both_databases!(running, failing_windows, billing, importing, recording, migrating, scheduling);
+on_both_databases!(running, failing_windows, billing, importing, recording, migrating, scheduling, archiving);
 
 const RUN: &[&str] = &["run-job", "usage_daily", "--downstream", "--as-of", "2026-03-15T00:00:00Z"];
 
@@ -118,4 +120,27 @@ async fn scheduling(engine: Engine) {
         assert!(stage.killed(&[(first, 1), ("slots_taken_over", 1)]).await, "no scheduler took the slots over");
     }
     kill_everywhere(&["slots_taken_over"], SCHEDULING, vec![stage]).await;
+}
+
+async fn archiving(engine: Engine) {
+    const ARCHIVE: &[&str] = &["archive", "--day", "2026-02-28"];
+    const RESTORE: &[&str] = &["archive", "--restore", "2026-02-28"];
+    let fixture = logged(engine).await;
+    fixture.write("tallyroll.toml", "[quarantine]\nmax_ratio = 0.4\n[archive]\ndelete = true\n");
+    for statement in crate::archive::CHAT {
+        fixture.execute(statement).await;
+    }
+    fixture.run_well(RUN);
+    let (archiving, fixture) = Stage::of(fixture, ARCHIVE, 0).await;
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM archived_day WHERE is_deleted").await, 2);
+    // A late row of the day is a revision of its own.
+    fixture.log("2026-02-28T12:00:00.000000Z", &[("customer_id", "7")]).await;
+    fixture.run_well(RUN);
+    let (again, fixture) = Stage::of(fixture, ARCHIVE, 0).await;
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM archived_day WHERE is_deleted").await, 3);
+    let (restoring, fixture) = Stage::of(fixture, RESTORE, 0).await;
+    assert_eq!(fixture.number("SELECT COUNT(*) FROM archived_day").await, 0);
+    fixture.remove().await;
+    kill_everywhere(&[], ARCHIVING, vec![archiving, again]).await;
+    kill_everywhere(&[], RESTORING, vec![restoring]).await;
 }

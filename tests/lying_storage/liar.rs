@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -44,6 +44,7 @@ pub enum Lie {
 
 const OF_PUTS: [Lie; 7] = [Lie::Lost, Lie::ErrorAfter, Lie::ErrorBefore, Lie::Torn, Lie::Twice, Lie::Slow, Lie::Storm];
 const OF_GETS: [Lie; 5] = [Lie::OtherBytes, Lie::Short, Lie::CutOff, Lie::Unseen, Lie::Storm];
+const OF_DELETES: [Lie; 3] = [Lie::ErrorBefore, Lie::ErrorAfter, Lie::Storm];
 const OF_LISTS: [Lie; 3] = [Lie::StaleList, Lie::HalfList, Lie::Storm];
 
 /// Of how many requests one is answered with a lie.
@@ -66,7 +67,7 @@ struct State {
 
 #[derive(Debug, Default)]
 pub struct Liar {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl fmt::Display for Liar {
@@ -79,7 +80,7 @@ impl Liar {
     /// A bucket that has nothing, and tells at most so many lies.
     pub fn new(seed: u64, lies: u32) -> Self {
         let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6a09_e667_f3bc_c908;
-        Self { state: Mutex::new(State { random, lies_left: lies, ..State::default() }) }
+        Self { state: Arc::new(Mutex::new(State { random, lies_left: lies, ..State::default() })) }
     }
 
     /// From now on it tells the truth, and what it still had to do twice it does.
@@ -242,8 +243,19 @@ impl ObjectStore for Liar {
         Err(Error::NotImplemented { operation: "put_multipart_opts".to_owned(), implementer: self.to_string() })
     }
 
-    fn delete_stream(&self, _locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        stream::iter([Err(Error::NotImplemented { operation: "delete_stream".to_owned(), implementer: self.to_string() })]).boxed()
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let state = Arc::clone(&self.state);
+        locations
+            .map(move |location| {
+                let location = location?;
+                let mut state = state.lock().unwrap();
+                let lie = state.lie(&OF_DELETES, location.as_ref())?;
+                if lie != Some(Lie::ErrorBefore) {
+                    state.objects.remove(location.as_ref());
+                }
+                if lie.is_some() { Err(refused()) } else { Ok(location) }
+            })
+            .boxed()
     }
 
     async fn list_with_delimiter(&self, _prefix: Option<&Path>) -> Result<ListResult> {

@@ -131,7 +131,9 @@ impl Fixture {
         }
         all.extend(
             self.rows(
-                "SELECT job, window_start, window_end, state, rows_in, rows_out, quarantined_count, timezone FROM job_window ORDER BY 1, 2",
+                // The archive's counts are those of its last run alone.
+                "SELECT job, window_start, window_end, state, rows_in, rows_out, quarantined_count, timezone FROM job_window \
+                 WHERE job <> 'archive' ORDER BY 1, 2",
             )
             .await,
         );

@@ -71,9 +71,12 @@ impl Whole {
 }
 
 /// Tables beside the summaries, and their columns that differ from run to run.
-const TABLES: [(&str, &[&str]); 15] = [
+const TABLES: [(&str, &[&str]); 18] = [
     ("usage_event", &["ingest_xid", "ingest_seq", "import_id"]),
     ("ai_usage_log", &["ingest_xid", "ingest_seq"]),
+    ("chat_requests", &["ingest_xid", "ingest_seq"]),
+    ("request_analytics", &[]),
+    ("archived_day", &["archived_at"]),
     ("seat_usage_event", &["id", "occurred_at", "created_at", "recorded_at"]),
     ("subscription", &[]),
     ("user_dashboard_data", &["id", "created_at", "updated_at"]),

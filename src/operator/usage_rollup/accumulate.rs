@@ -57,10 +57,10 @@ impl Accumulator {
         }
     }
 
-    /// What comes from now on is of this source.
-    pub(super) fn begin_source(&mut self, source: &Source) {
+    /// What comes from now on is of this source; of one that `is_archived`, an event may be in the lake and, recorded again, in its table.
+    pub(super) fn begin_source(&mut self, source: &Source, is_archived: bool) {
         self.rows_in_by_source.push((source.name.clone(), 0));
-        self.seen = (self.rollup.proves_ids || !source.is_built_in).then(HashSet::new);
+        self.seen = (self.rollup.proves_ids || !source.is_built_in || is_archived).then(HashSet::new);
     }
 
     pub(super) fn finish(self) -> Rollup {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use chrono_tz::Tz;
 
 use super::UsageRollup;
 use super::quarantine::{OCCURRED_IN_FUTURE, latest_occurred_at};
@@ -85,7 +86,14 @@ impl UsageRollup {
             let sql = format!("SELECT COUNT(*) AS row_count FROM ({}) AS events", source.events_sql(store, start, end)?);
             rows += tx.query(&sql, &[]).await?.first().map_or(Ok(0), |row| row.int("row_count"))?;
         }
-        Ok(rows)
+        // Of a day that the window holds in part, all.
+        let archived = tx.archived_days(Some(start.date_naive()), Some(next_day(end.date_naive())?)).await?;
+        Ok(rows
+            + archived
+                .iter()
+                .filter(|day| day.is_deleted && day.first_at < end && day.last_at >= start)
+                .map(|day| day.event_count)
+                .sum::<i64>())
     }
 
     fn add_left_undone(&self, look: &Look<'_>, due: &mut DueWindows) -> Result<()> {
@@ -134,7 +142,7 @@ impl UsageRollup {
         Ok(())
     }
 
-    /// Every day of `[from, to)` that has events, by hopping from each day's end to the next event: a handful of index look-ups.
+    /// Every day of `[from, to)` that has events, in the table or in the lake alone.
     ///
     /// # Errors
     /// What the database says; [`Failure`] of kind bad-data for a source of more days than windows can be asked for.
@@ -145,21 +153,47 @@ impl UsageRollup {
         from: Option<NaiveDate>,
         to: Option<NaiveDate>,
     ) -> Result<Vec<NaiveDate>> {
-        let next_event = source.next_event_sql()?;
+        let mut days: BTreeSet<NaiveDate> = self.hop(tx, source, from, to, self.timezone).await?.into_iter().collect();
+        for archived in tx.archived_days(None, None).await?.iter().filter(|day| day.is_deleted && day.source == source.name) {
+            days.extend([day_of(archived.first_at, self.timezone)?, day_of(archived.last_at, self.timezone)?]);
+        }
+        Ok(days.into_iter().filter(|day| from.is_none_or(|from| from <= *day) && to.is_none_or(|to| *day < to)).collect())
+    }
+
+    /// Every UTC day of `[from, to)` that has events in the table.
+    ///
+    /// # Errors
+    /// As [`Self::days_with_events`].
+    pub async fn utc_days_with_events(
+        &self,
+        tx: &mut Tx,
+        source: &Source,
+        from: Option<NaiveDate>,
+        to: Option<NaiveDate>,
+    ) -> Result<Vec<NaiveDate>> {
+        self.hop(tx, source, from, to, Tz::UTC).await
+    }
+
+    /// By hopping from each day's end to the next event: a handful of index look-ups.
+    async fn hop(
+        &self,
+        tx: &mut Tx,
+        source: &Source,
+        from: Option<NaiveDate>,
+        to: Option<NaiveDate>,
+        timezone: Tz,
+    ) -> Result<Vec<NaiveDate>> {
         let mut days = Vec::new();
         let earliest = DateTime::<Utc>::from_timestamp(EARLIEST_SECONDS, 0).unwrap_or_default();
-        let mut from = from.map_or(Ok(earliest), |from| start_of_day(from, self.timezone))?.max(earliest);
+        let mut from = from.map_or(Ok(earliest), |from| start_of_day(from, timezone))?.max(earliest);
         while days.len() <= crate::window::MAX_WINDOWS {
-            let rows = tx.query(&next_event.sql, &[from.into()]).await.map_err(|error| source.explain(error))?;
-            let Some(occurred_at) = rows.first().map(|row| row.opt_instant("occurred_at")).transpose()?.flatten() else {
-                return Ok(days);
-            };
-            let day = day_of(occurred_at, self.timezone)?;
+            let Some(occurred_at) = source.next_event(tx, from).await? else { return Ok(days) };
+            let day = day_of(occurred_at, timezone)?;
             if to.is_some_and(|to| to <= day) {
                 return Ok(days);
             }
             days.push(day);
-            from = start_of_day(next_day(day)?, self.timezone)?;
+            from = start_of_day(next_day(day)?, timezone)?;
         }
         Err(Failure::bad_data(format!("Source `{}` holds events of more than {} days", source.name, crate::window::MAX_WINDOWS))
             .hint("run it for a range, with `--from` and `--to`")

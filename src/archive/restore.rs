@@ -1,0 +1,137 @@
+//! Rows of an archived day back into their tables.
+
+use anyhow::Result;
+use arrow::array::{Array as _, AsArray, RecordBatch};
+use chrono::{Days, NaiveDate};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::candidates::{Summary, sweep};
+use super::copy::prove;
+use super::delete::Digested;
+use crate::abort;
+use crate::engine::env::Context;
+use crate::engine::under_way::UnderWay;
+use crate::failure::Failure;
+use crate::lake::manifest::{ArchivedTable, Manifest};
+use crate::lake::{self, Lake, row_file};
+use crate::source::Source;
+use crate::source::rows::{self, TableRows};
+use crate::store::Tx;
+
+/// What came back of a source's day.
+#[derive(Debug, Serialize)]
+pub struct Restored {
+    pub source: String,
+    pub event_date: NaiveDate,
+    pub row_count: i64,
+}
+
+/// Puts the rows of a day back, of every source or of one; the day is in the lake no more. Of one that is not in the lake alone there is
+/// nothing to put back.
+///
+/// # Errors
+/// [`Failure`] of kind bad-data where the lake or what came back is not what was archived:
+/// then nothing came back.
+pub async fn restore(context: &Context, under_way: &UnderWay, event_date: NaiveDate, only: Option<&str>) -> Result<Vec<Restored>> {
+    let lake = Lake::open(&context.project, &context.config, &context.storage)?;
+    let summary = Summary::load(context).await?;
+    let mut days = context.store.archived_days(Some(event_date), Some(event_date + Days::new(1))).await?;
+    days.retain(|day| day.is_deleted && only.is_none_or(|only| day.source == only));
+    let mut restored = Vec::new();
+    for source in &summary.rollup()?.sources {
+        let mut manifests = Vec::new();
+        for day in days.iter().filter(|day| day.source == source.name) {
+            let manifest = lake.manifest(day).await?;
+            prove(&lake, &manifest).await?;
+            manifests.push(manifest);
+        }
+        if manifests.is_empty() {
+            // What is left of a run that was killed once the rows were back.
+            if only.is_none_or(|only| source.name == only) {
+                sweep(context, &lake, source, event_date).await?;
+            }
+            continue;
+        }
+        let mut tx = context.store.begin().await?;
+        put_back(context, &mut tx, &lake, source, event_date, &manifests).await?;
+        tx.forget_archived_day(&source.name, event_date).await?;
+        under_way.lock.assert_held(&context.store, &mut tx).await?;
+        abort::point("restore_before_commit");
+        tx.commit().await?;
+        abort::point("restore_committed");
+        sweep(context, &lake, source, event_date).await?;
+        let row_count = manifests.iter().map(Manifest::row_count).sum();
+        restored.push(Restored { source: source.name.clone(), event_date, row_count });
+    }
+    Ok(restored)
+}
+
+/// Inserts the rows of a day's revisions, and holds what the tables have more by then against what was archived.
+async fn put_back(
+    context: &Context,
+    tx: &mut Tx,
+    lake: &Lake,
+    source: &Source,
+    event_date: NaiveDate,
+    manifests: &[Manifest],
+) -> Result<()> {
+    let (start, end) = lake::instants(event_date)?;
+    let mut tables = source.archived_tables(&context.store, start, end)?;
+    // A table that others refer to comes first here.
+    tables.reverse();
+    let mut before = Vec::new();
+    for (table, places) in tables {
+        let rows = TableRows::of(tx, &table, places).await?;
+        let mut there = Digested::default();
+        rows.read(tx, &mut there).await?;
+        before.push((rows, there.digest));
+        for archived in manifests.iter().flat_map(|manifest| &manifest.tables).filter(|archived| archived.table == table) {
+            insert(tx, lake, archived).await?;
+            abort::point("rows_put_back");
+        }
+        tx.forget_incoming().await?;
+    }
+    // Once all are there: which rows of one table are of the day may follow from another.
+    for (rows, there) in before {
+        let mut now = Digested::default();
+        rows.read(tx, &mut now).await?;
+        let archived = manifests.iter().flat_map(|manifest| &manifest.tables).filter(|archived| archived.table == rows.table);
+        let expected = archived.map(ArchivedTable::rows).try_fold(there, |sum, rows| rows.map(|rows| sum.and(rows)))?;
+        if now.digest != expected {
+            return Err(Failure::bad_data(format!("The rows of `{}` that came back are not those that were archived", rows.table))
+                .hint("nothing was changed: look at what the table's triggers and defaults make of a row, and at columns that it lacks")
+                .into());
+        }
+    }
+    Ok(())
+}
+
+/// Batches read ahead of their insertion.
+const BATCHES_AHEAD: usize = 2;
+
+async fn insert(tx: &mut Tx, lake: &Lake, archived: &ArchivedTable) -> Result<()> {
+    for file in &archived.files {
+        let (bytes, shown) = (lake.file(file).await?, lake.storage.shown(&file.path));
+        let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
+        let reading = tokio::task::spawn_blocking(move || {
+            row_file::read(&shown, bytes, |batch| {
+                // Whoever takes no more has its own reason.
+                let _ = sender.blocking_send(batch.clone());
+                Ok(())
+            })
+        });
+        while let Some(batch) = batches.recv().await {
+            rows::insert(tx, &archived.table, &archived.columns, cells(&batch)).await?;
+        }
+        reading.await??;
+    }
+    Ok(())
+}
+
+fn cells(batch: &RecordBatch) -> Vec<Vec<Option<String>>> {
+    let columns: Vec<_> = batch.columns().iter().map(AsArray::as_string::<i32>).collect();
+    (0..batch.num_rows())
+        .map(|row| columns.iter().map(|column| column.is_valid(row).then(|| column.value(row).to_owned())).collect())
+        .collect()
+}

@@ -1,0 +1,151 @@
+//! Days of the raw log that are in the lake: rows of `archived_day` (`docs/semantics.md` section 10).
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+
+use super::{Row, Store, Tx, Value};
+
+/// A revision of one UTC day of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ArchivedDay {
+    pub source: String,
+    pub event_date: NaiveDate,
+    pub revision: i32,
+    /// Whether its rows are in the lake alone; else it is a copy of what the tables have.
+    pub is_deleted: bool,
+    pub event_count: i64,
+    /// Of all tables.
+    pub row_count: i64,
+    pub size_bytes: i64,
+    /// The earliest and the latest instant of its events.
+    pub first_at: DateTime<Utc>,
+    pub last_at: DateTime<Utc>,
+    pub manifest_sha256: String,
+    pub archived_at: DateTime<Utc>,
+}
+
+const COLUMNS: &str =
+    "source, event_date, revision, is_deleted, event_count, row_count, size_bytes, first_at, last_at, manifest_sha256, archived_at";
+
+impl ArchivedDay {
+    fn of(row: &Row) -> Result<Self> {
+        Ok(Self {
+            source: row.text("source")?,
+            event_date: row.date("event_date")?,
+            revision: i32::try_from(row.int("revision")?)?,
+            is_deleted: row.int("is_deleted")? != 0,
+            event_count: row.int("event_count")?,
+            row_count: row.int("row_count")?,
+            size_bytes: row.int("size_bytes")?,
+            first_at: row.instant("first_at")?,
+            last_at: row.instant("last_at")?,
+            manifest_sha256: row.text("manifest_sha256")?,
+            archived_at: row.instant("archived_at")?,
+        })
+    }
+}
+
+fn all(rows: &[Row]) -> Result<Vec<ArchivedDay>> {
+    rows.iter().map(ArchivedDay::of).collect()
+}
+
+impl Store {
+    /// The days of `[from, to)`, in order; all where neither is given.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn archived_days(&self, from: Option<NaiveDate>, to: Option<NaiveDate>) -> Result<Vec<ArchivedDay>> {
+        let (sql, parameters) = select(from, to);
+        all(&self.query(&sql, &parameters).await?)
+    }
+
+    /// When each window of a job was last written, by its first day.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn written_at(&self, job: &str) -> Result<BTreeMap<NaiveDate, DateTime<Utc>>> {
+        let sql = "SELECT window_start, written_at FROM job_window WHERE job = $1 AND written_at IS NOT NULL";
+        let rows = self.query(sql, &[job.into()]).await?;
+        rows.iter().map(|row| Ok((row.date("window_start")?, row.instant("written_at")?))).collect()
+    }
+}
+
+impl Tx {
+    /// As [`Store::archived_days`].
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn archived_days(&mut self, from: Option<NaiveDate>, to: Option<NaiveDate>) -> Result<Vec<ArchivedDay>> {
+        let (sql, parameters) = select(from, to);
+        all(&self.query(&sql, &parameters).await?)
+    }
+
+    /// Notes a revision; the copies of its day that it takes the place of are forgotten.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn record_archived_day(&mut self, day: &ArchivedDay) -> Result<()> {
+        let copies = "DELETE FROM archived_day WHERE source = $1 AND event_date = $2 AND NOT is_deleted";
+        self.execute(copies, &[day.source.as_str().into(), day.event_date.into()]).await?;
+        let is_deleted = if day.is_deleted { "TRUE" } else { "FALSE" };
+        let sql = format!("INSERT INTO archived_day ({COLUMNS}) VALUES ($1, $2, $3, {is_deleted}, $4, $5, $6, $7, $8, $9, $10)");
+        let values = [
+            day.source.as_str().into(),
+            day.event_date.into(),
+            i64::from(day.revision).into(),
+            day.event_count.into(),
+            day.row_count.into(),
+            day.size_bytes.into(),
+            day.first_at.into(),
+            day.last_at.into(),
+            day.manifest_sha256.as_str().into(),
+            day.archived_at.into(),
+        ];
+        self.execute(&sql, &values).await.map(|_| ())
+    }
+
+    /// Forgets a day: its rows are back in the tables.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn forget_archived_day(&mut self, source: &str, event_date: NaiveDate) -> Result<()> {
+        let sql = "DELETE FROM archived_day WHERE source = $1 AND event_date = $2";
+        self.execute(sql, &[source.into(), event_date.into()]).await.map(|_| ())
+    }
+
+    /// Takes back the marks that this transaction's own deletes have set in `[start, end)`: what is in the lake is no change of the log.
+    /// In SQLite there were none before, which [`Self::has_marks`] says.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn take_back_marks(&mut self, source: &str, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<()> {
+        let own = self.pick(" AND marked_xid = pg_current_xact_id()", "");
+        let sql = format!("DELETE FROM usage_dirty_day WHERE source = $1 AND slot_start >= $2 AND slot_start < $3{own}");
+        self.execute(&sql, &[source.into(), start.into(), end.into()]).await.map(|_| ())
+    }
+
+    /// Whether rows of `[start, end)` were updated or deleted, and no run has seen it yet.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn has_marks(&mut self, source: &str, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<bool> {
+        let sql = "SELECT 1 AS one FROM usage_dirty_day WHERE source = $1 AND slot_start >= $2 AND slot_start < $3 LIMIT 1";
+        Ok(!self.query(sql, &[source.into(), start.into(), end.into()]).await?.is_empty())
+    }
+}
+
+fn select(from: Option<NaiveDate>, to: Option<NaiveDate>) -> (String, Vec<Value>) {
+    let mut conditions = Vec::new();
+    let mut parameters: Vec<Value> = Vec::new();
+    for (day, is) in [(from, ">="), (to, "<")] {
+        if let Some(day) = day {
+            parameters.push(day.into());
+            conditions.push(format!("event_date {is} ${}", parameters.len()));
+        }
+    }
+    let of = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    (format!("SELECT {COLUMNS} FROM archived_day{of} ORDER BY source, event_date, revision"), parameters)
+}
