@@ -442,7 +442,8 @@ BEGIN
         tallyroll.usage_daily_type, tallyroll.usage_monthly_user, tallyroll.usage_monthly_customer, tallyroll.usage_dashboard,
         tallyroll.peak_seats, tallyroll.reconciliation, tallyroll.snapshot_file, tallyroll.quarantined_event, tallyroll.job_run,
         tallyroll.job_window, tallyroll.job_lock, tallyroll.schedule_state, tallyroll.schedule_notice, tallyroll.session_revoked,
-        tallyroll.usage_dirty_day, tallyroll.usage_watermark, tallyroll.result_table, tallyroll.file_digest, tallyroll.archived_day
+        tallyroll.usage_dirty_day, tallyroll.usage_watermark, tallyroll.result_table, tallyroll.file_digest, tallyroll.archived_day,
+        tallyroll.archive_leftover
     TO tallyroll_runner;
     -- What an import was is not changed afterwards: by it the owner takes rows out again.
     REVOKE UPDATE, DELETE ON tallyroll.usage_import FROM tallyroll_runner;

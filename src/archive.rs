@@ -71,14 +71,17 @@ async fn day(work: &Work, lake: &Lake, summary: &Summary<'_>, candidate: &Candid
     let Work { context, under_way } = work;
     let rollup = summary.rollup()?;
     let source = rollup.sources.iter().find(|source| source.name == candidate.source).context("A source is gone")?;
-    sweep(context, lake, source, candidate.event_date).await?;
-    under_way.lock.check(&context.store).await?;
+    sweep(context, &under_way.lock, lake, source, candidate.event_date).await?;
+    let mut tx = context.store.begin().await?;
+    tx.intend_archived_day(&source.name, candidate.event_date, candidate.revision).await?;
+    under_way.lock.assert_held(&context.store, &mut tx).await?;
+    tx.commit().await?;
     let Some(copied) = copy::copy(context, lake, source, candidate).await? else { return Ok(None) };
     abort::point("day_copied");
     // Rows that came before the copy, and that no run has counted, are told by the plan as it is now.
     if let Some(why) = summary.counted(context, under_way.request.as_of).await?.lacks(candidate.event_date, rollup.timezone)? {
         tracing::info!(source = source.name, day = %candidate.event_date, why, "A day changed while it was copied");
-        sweep(context, lake, source, candidate.event_date).await?;
+        sweep(context, &under_way.lock, lake, source, candidate.event_date).await?;
         return Ok(None);
     }
     let archived = if context.config.archive.delete {
@@ -93,6 +96,6 @@ async fn day(work: &Work, lake: &Lake, summary: &Summary<'_>, candidate: &Candid
     };
     abort::point("day_archived");
     // The copy that it took the place of.
-    sweep(context, lake, source, candidate.event_date).await?;
+    sweep(context, &under_way.lock, lake, source, candidate.event_date).await?;
     Ok(Some(archived))
 }

@@ -74,12 +74,25 @@ pub enum OperatorKind {
 }
 
 impl Job {
+    /// Its name, and what follows from it where its file does not say.
+    pub fn fill_in(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+        if self.writes.is_empty() {
+            name.clone_into(&mut self.writes);
+        }
+        if self.window_column.is_empty() {
+            self.window_column = self.grain.first().cloned().unwrap_or_default();
+        }
+    }
+
     /// Whether it can be in the place of a built-in job: what reads that one's table finds the same in it.
     #[must_use]
     pub fn stands_for(&self, built_in: &Self) -> bool {
-        let rows = |job: &Self| (job.operator, job.window, job.writes.clone());
-        let summary = |job: &Self| (job.reads.clone(), job.grain.clone(), job.labels.clone(), job.unique.clone());
-        rows(self) == rows(built_in) && (self.operator != OperatorKind::Rollup || summary(self) == summary(built_in))
+        let table = |job: &Self| (job.operator, job.window, job.writes.clone(), job.window_column.clone(), job.grain.clone());
+        let columns = |job: &Self| (job.labels.clone(), job.unique.clone());
+        // The database says what SQL reads; the sources of the log are those of `usage.sources`.
+        let is_due_by_reads = matches!(self.operator, OperatorKind::Rollup | OperatorKind::UsageDashboard);
+        table(self) == table(built_in) && columns(self) == columns(built_in) && (!is_due_by_reads || self.reads == built_in.reads)
     }
 }
 

@@ -15,9 +15,7 @@ fn built_in(name: &str) -> Option<Job> {
     let path = format!("jobs/{name}.toml");
     let (_, text) = BUILT_IN_FILES.iter().find(|(known, _)| *known == path)?;
     let mut job: Job = toml::from_str(text).ok()?;
-    if job.writes.is_empty() {
-        name.clone_into(&mut job.writes);
-    }
+    job.fill_in(name);
     Some(job)
 }
 
@@ -55,14 +53,8 @@ impl Jobs {
             };
             match toml::from_str::<Job>(&file.text) {
                 Ok(mut job) => {
-                    job.name.clone_from(&name);
+                    job.fill_in(&name);
                     job.origin = file.origin;
-                    if job.writes.is_empty() {
-                        job.writes.clone_from(&name);
-                    }
-                    if job.window_column.is_empty() {
-                        job.window_column = job.grain.first().cloned().unwrap_or_default();
-                    }
                     // Of its kind: another would empty what that one has written, or say otherwise what its columns mean.
                     job.has_table_of_the_schema = built_in(&name).is_some_and(|known| job.stands_for(&known));
                     problems.extend(job::problems::of(&job, &own_tables));

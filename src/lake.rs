@@ -10,10 +10,10 @@ pub mod part;
 pub mod row_file;
 
 use anyhow::Result;
-use arrow::array::RecordBatch;
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 
+use self::event_file::EventBatches;
 use self::manifest::{LakeFile, Manifest};
 use crate::config::Config;
 use crate::failure::Failure;
@@ -104,9 +104,8 @@ impl Lake {
     ///
     /// # Errors
     /// As [`Self::file`].
-    pub async fn events(&self, file: &LakeFile) -> Result<Vec<RecordBatch>> {
-        let (bytes, shown) = (self.file(file).await?, self.storage.shown(&file.path));
-        tokio::task::spawn_blocking(move || event_file::read(&shown, bytes)).await?
+    pub async fn events(&self, file: &LakeFile) -> Result<EventBatches> {
+        Ok(event_file::read(self.storage.shown(&file.path), self.file(file).await?))
     }
 
     fn changed(&self, path: &str) -> Failure {

@@ -225,6 +225,7 @@ pub async fn load(project: &Project, config: &Config, store: &Store, storage: &S
             for name in &config.usage.sources {
                 let source = Source::load(project, name, store.engine())?;
                 source.check(store).await?;
+                source.refuse_tables_of_others(store, &config.usage.sources).await?;
                 sources.push(source);
             }
             Ok(Operator::UsageRollup(Arc::new(UsageRollup {

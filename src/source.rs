@@ -174,6 +174,27 @@ impl Source {
         Ok(())
     }
 
+    /// Fails where it reads the table that another source is called by: its events would be counted twice. Our own files do not.
+    ///
+    /// # Errors
+    /// [`Failure`] of kind config that names both; what the database says.
+    pub async fn refuse_tables_of_others(&self, store: &Store, names: &[String]) -> Result<()> {
+        if self.is_built_in {
+            return Ok(());
+        }
+        let epoch = DateTime::<Utc>::default();
+        let read = store.tables_read(&self.events_sql(store, epoch, epoch)?, &[]).await.map_err(|error| self.explain(error))?;
+        match names.iter().find(|name| **name != self.name && read.contains(*name)) {
+            None => Ok(()),
+            Some(other) => Err(Failure::config(format!(
+                "`{}` reads `{other}`, which is a source of its own: its events would be counted twice",
+                self.origin
+            ))
+            .hint(format!("read another table, or take `{other}` or `{}` out of `usage.sources`", self.name))
+            .into()),
+        }
+    }
+
     async fn prove(&self, store: &Store, name: &str, statement: Numbered) -> Result<Vec<String>> {
         let statement = Numbered { line: text_file::line_of(&self.text, self.statement(name)?), ..statement };
         let given = store.columns_given(&statement, self.is_built_in).await;

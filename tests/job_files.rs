@@ -93,7 +93,7 @@ async fn a_job_writes_no_table_of_tallyrolls_or_of_the_databases(engine: Engine)
         );
         fixture.write(&format!("sql/{job}.sql"), &format!("SELECT * FROM {job} WHERE 1 = 0"));
         let told = fixture.assert_refused(job, "another kind of job").await;
-        assert!(told.contains("keeps its operator and window"), "{told}");
+        assert!(told.contains("keeps its operator, window"), "{told}");
         std::fs::remove_file(fixture.path().join(format!("jobs/{job}.toml"))).unwrap();
         std::fs::remove_file(fixture.path().join(format!("sql/{job}.sql"))).unwrap();
     }

@@ -372,3 +372,19 @@ async fn requests_in_opposite_orders_do_not_block_each_other() {
     }
     assert_eq!(fixture.number("SELECT COUNT(*) FROM usage_event").await, 3_000);
 }
+
+/// Whoever has recorded an id and does not commit keeps a request waiting for ten seconds, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_does_not_wait_for_ever_for_an_id_that_another_transaction_holds() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let site = writer(&fixture).await;
+    let mut other = fixture.store.begin().await.unwrap();
+    let held = "INSERT INTO usage_event (source_name, event_id, user_id) VALUES ('application', 'held', 'eve')";
+    other.execute(held, &[]).await.unwrap();
+    let event = json!({ "event_id": "held", "occurred_at": NOW, "user_id": "ann", "input_tokens": 1, "output_tokens": 1 });
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(30), post(&site, &event)).await.unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    drop(other);
+    assert_eq!(post(&site, &event).await.status, 200);
+    assert_eq!(fixture.rows("SELECT user_id FROM usage_event").await, ["ann"]);
+}

@@ -181,8 +181,24 @@ async fn a_built_in_summary_keeps_its_meaning(engine: Engine) {
         fixture.write("jobs/usage_monthly_user.toml", &changed);
         for command in [&["check"][..], &["run-job", "usage_monthly_user", "--force", "--as-of", "2026-04-15T00:00:00Z"]] {
             let refused = fixture.run(command);
-            assert!(refused.code == Some(78) && refused.stderr.contains("A job in the place of a built-in one keeps"), "{to}: {refused:?}");
+            assert!(refused.code == Some(78) && refused.stderr.contains("the place of a built-in one keeps"), "{to}: {refused:?}");
         }
+    }
+    assert_eq!(summaries(&fixture).await, before);
+    std::fs::remove_file(fixture.path().join("jobs/usage_monthly_user.toml")).unwrap();
+    // Others: another column would say which rows a day has, and what is not read makes nothing due.
+    for (job, from, to) in [
+        ("usage_daily", "window = \"day\"", "window = \"day\"\nwindow_column = \"user_id\""),
+        ("peak_seats", "window_column = \"billing_month\"", "window_column = \"plan\""),
+        ("usage_dashboard", "\"usage_daily_customer\"", "\"usage_daily_type\""),
+    ] {
+        let built_in = std::fs::read_to_string(format!("{}/jobs/{job}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let changed = built_in.replace(from, to);
+        assert_ne!(changed, built_in, "{job}");
+        fixture.write(&format!("jobs/{job}.toml"), &changed);
+        let refused = fixture.run(RUN);
+        assert!(refused.code == Some(78) && refused.stderr.contains("the place of a built-in one keeps"), "{job}: {refused:?}");
+        std::fs::remove_file(fixture.path().join(format!("jobs/{job}.toml"))).unwrap();
     }
     assert_eq!(summaries(&fixture).await, before);
     fixture.write("jobs/usage_monthly_user.toml", &format!("{built_in}\n[checks]\nnot_null = [\"request_count\"]\n"));

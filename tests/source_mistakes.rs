@@ -11,6 +11,7 @@ on_both_databases!(
     a_ledger_row_that_is_given_twice_is_not_billed,
     no_setting_empties_written_days,
     a_row_without_what_tells_requests_is_bad,
+    two_sources_of_one_table_are_refused,
     a_price_book_that_is_named_is_there,
     what_is_no_field_of_a_bad_row_is_not_kept,
     formats_that_add_up_wrongly_are_refused
@@ -133,6 +134,31 @@ async fn a_row_without_what_tells_requests_is_bad(engine: Engine) {
     fixture.write("formats/own.toml", &format.replace("kind", "knid"));
     let refused = fixture.run(&import);
     assert!(refused.code == Some(65) && refused.stderr.contains("it has no `knid`, which says whether it is a request"), "{refused:?}");
+}
+
+/// The usual way to a source of one's own: a copy of an example, whose table nobody has changed.
+async fn two_sources_of_one_table_are_refused(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.run_well(&RUN);
+    let before = fixture.rows("SELECT * FROM usage_daily ORDER BY usage_date").await;
+    let engine = fixture.store.engine();
+    let log = std::fs::read_to_string(format!("{}/sql/sources/ai_usage_log.{engine}.sql", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    for (name, sources) in [("mine", "ai_usage_log,mine"), ("usage_event", "ai_usage_log,chat_requests,usage_event")] {
+        fixture.write(&format!("sql/sources/{name}.{engine}.sql"), &log);
+        for command in [&["check"][..], &RUN] {
+            let refused = Finished::of(&fixture.command(command).env("TALLYROLL__USAGE__SOURCES", sources).output().unwrap());
+            assert!(
+                refused.code == Some(78) && refused.stderr.contains("reads `ai_usage_log`, which is a source of its own"),
+                "{refused:?}"
+            );
+        }
+        std::fs::remove_file(fixture.path().join(format!("sql/sources/{name}.{engine}.sql"))).unwrap();
+    }
+    assert_eq!(fixture.rows("SELECT * FROM usage_daily ORDER BY usage_date").await, before);
+    // Alone it may read it.
+    fixture.write(&format!("sql/sources/mine.{engine}.sql"), &log);
+    let alone = fixture.command(&RUN).env("TALLYROLL__USAGE__SOURCES", "mine").output().unwrap();
+    assert!(alone.status.success(), "{:?}", Finished::of(&alone));
 }
 
 async fn a_price_book_that_is_named_is_there(engine: Engine) {

@@ -17,6 +17,7 @@ use crate::operator::{self, Found, Operator};
 use crate::plan::Plan;
 use crate::source::Source;
 use crate::store::archived::ArchivedDay;
+use crate::store::lock::JobLock;
 use crate::store::windows::WindowState;
 use crate::window::{Window, WindowKind, day_of};
 
@@ -140,16 +141,29 @@ fn window_dates(event_date: NaiveDate, timezone: Tz) -> Result<BTreeSet<NaiveDat
     Ok(BTreeSet::from([day_of(start, timezone)?, day_of(end - TimeDelta::microseconds(1), timezone)?]))
 }
 
-/// Removes files of a day that no revision has: of a run that was killed, or a copy that a later one took the place of. The rows of a day that
-/// is not noted are in the tables.
+/// Removes files of a day that a run was about to write and has not noted, and those of revisions that are no longer read: their rows are in
+/// the tables. Nobody takes the lock over meanwhile. Files that this database knows nothing of are left: another one that has the
+/// project's id, a copy of it or the one that it is a copy of, may have deleted their rows.
 ///
 /// # Errors
-/// What database and storage say.
-pub(super) async fn sweep(context: &Context, lake: &Lake, source: &Source, event_date: NaiveDate) -> Result<()> {
-    let known = context.store.archived_days(Some(event_date), Some(event_date + Days::new(1))).await?;
+/// [`Failure`] of kind bad-data where there are such files, of kind try-again where the lock is lost; what database and storage say.
+pub(super) async fn sweep(context: &Context, lock: &JobLock, lake: &Lake, source: &Source, event_date: NaiveDate) -> Result<()> {
+    let mut tx = context.store.begin().await?;
+    lock.assert_held(&context.store, &mut tx).await?;
+    let known = tx.archived_days(Some(event_date), Some(event_date + Days::new(1))).await?;
     let revisions: Vec<i32> = known.iter().filter(|day| day.source == source.name).map(|day| day.revision).collect();
+    let leftovers = tx.archive_leftovers(&source.name, event_date).await?;
     let (start, end) = lake::instants(event_date)?;
     let tables: Vec<String> = source.archived_tables(&context.store, start, end)?.into_iter().map(|(table, _)| table).collect();
-    let strangers = lake.strangers(&source.name, &tables, event_date, &revisions).await?;
-    lake.remove(strangers).await
+    let others = lake.strangers(&source.name, &tables, event_date, &[revisions.clone(), leftovers.clone()].concat()).await?;
+    if let Some(path) = others.first() {
+        return Err(Failure::bad_data(format!("`{}` belongs to no archived day of this database", lake.storage.shown(path)))
+            .hint(
+                "another database of the same id may need it: give each a lake of its own; remove its folder if no database of yours does",
+            )
+            .into());
+    }
+    lake.remove(lake.strangers(&source.name, &tables, event_date, &revisions).await?).await?;
+    tx.forget_leftovers(&source.name, event_date).await?;
+    tx.commit().await
 }

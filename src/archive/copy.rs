@@ -159,12 +159,10 @@ async fn copy_rows(tx: &mut Tx, lake: &Lake, candidate: &Candidate, rows: TableR
 pub(super) async fn prove(lake: &Lake, manifest: &Manifest) -> Result<()> {
     let mut tally = EventTally::default();
     for file in &manifest.events.files {
-        let batches = lake.events(file).await?;
-        tally = blocking(move || {
-            batches.iter().try_for_each(|batch| tally.add(batch))?;
-            Ok(tally)
-        })
-        .await?;
+        let mut batches = lake.events(file).await?;
+        while let Some(batch) = batches.next().await? {
+            tally = blocking(move || tally.add(&batch).map(|()| tally)).await?;
+        }
     }
     let read = tally.sums(manifest.events.files.clone())?;
     if read.as_ref() != Some(&manifest.events) {

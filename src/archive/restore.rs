@@ -49,7 +49,7 @@ pub async fn restore(context: &Context, under_way: &UnderWay, event_date: NaiveD
         if manifests.is_empty() {
             // What is left of a run that was killed once the rows were back.
             if only.is_none_or(|only| source.name == only) {
-                sweep(context, &lake, source, event_date).await?;
+                sweep(context, &under_way.lock, &lake, source, event_date).await?;
             }
             continue;
         }
@@ -60,7 +60,7 @@ pub async fn restore(context: &Context, under_way: &UnderWay, event_date: NaiveD
         abort::point("restore_before_commit");
         tx.commit().await?;
         abort::point("restore_committed");
-        sweep(context, &lake, source, event_date).await?;
+        sweep(context, &under_way.lock, &lake, source, event_date).await?;
         let row_count = manifests.iter().map(Manifest::row_count).sum();
         restored.push(Restored { source: source.name.clone(), event_date, row_count });
     }

@@ -42,7 +42,7 @@ fn names(job: &Job, own_tables: &BTreeSet<String>) -> Vec<String> {
     if is_taken && !job.has_table_of_the_schema {
         say(format!(
             "`writes = \"{}\"` is a table of Tallyroll's own or of the database; name another one, the job's name serves well. A job in \
-             the place of a built-in one keeps its operator and window, and a `rollup` what it reads, its grain, labels and unique counts",
+             the place of a built-in one keeps its operator, window, grain and columns, and what a rollup or the dashboard reads",
             job.writes
         ));
     }

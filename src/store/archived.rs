@@ -31,6 +31,12 @@ const COLUMNS: &str =
     "source, event_date, revision, is_deleted, event_count, row_count, size_bytes, first_at, last_at, manifest_sha256, archived_at";
 
 impl ArchivedDay {
+    /// Whether it has events of `[start, end)` that are in the lake alone.
+    #[must_use]
+    pub fn is_read_for(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> bool {
+        self.is_deleted && self.first_at < end && self.last_at >= start
+    }
+
     fn of(row: &Row) -> Result<Self> {
         Ok(Self {
             source: row.text("source")?,
@@ -83,13 +89,53 @@ impl Tx {
         all(&self.query(&sql, &parameters).await?)
     }
 
+    /// Says that files of a revision are about to be written, and may be removed until it is noted.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn intend_archived_day(&mut self, source: &str, event_date: NaiveDate, revision: i32) -> Result<()> {
+        let sql = "INSERT INTO archive_leftover (source, event_date, revision) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        self.execute(sql, &[source.into(), event_date.into(), i64::from(revision).into()]).await.map(|_| ())
+    }
+
+    /// The revisions of a day whose files may be removed.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn archive_leftovers(&mut self, source: &str, event_date: NaiveDate) -> Result<Vec<i32>> {
+        let sql = "SELECT revision FROM archive_leftover WHERE source = $1 AND event_date = $2";
+        let rows = self.query(sql, &[source.into(), event_date.into()]).await?;
+        rows.iter().map(|row| Ok(i32::try_from(row.int("revision")?)?)).collect()
+    }
+
+    /// They are removed.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn forget_leftovers(&mut self, source: &str, event_date: NaiveDate) -> Result<()> {
+        let sql = "DELETE FROM archive_leftover WHERE source = $1 AND event_date = $2";
+        self.execute(sql, &[source.into(), event_date.into()]).await.map(|_| ())
+    }
+
+    /// Forgets revisions of a day; their files may be removed.
+    async fn leave_over(&mut self, source: &str, event_date: NaiveDate, which: &str) -> Result<()> {
+        let day: [Value; 2] = [source.into(), event_date.into()];
+        let keep = format!(
+            "INSERT INTO archive_leftover (source, event_date, revision) SELECT source, event_date, revision FROM archived_day \
+             WHERE source = $1 AND event_date = $2{which} ON CONFLICT DO NOTHING"
+        );
+        self.execute(&keep, &day).await?;
+        self.execute(&format!("DELETE FROM archived_day WHERE source = $1 AND event_date = $2{which}"), &day).await.map(|_| ())
+    }
+
     /// Notes a revision; the copies of its day that it takes the place of are forgotten.
     ///
     /// # Errors
     /// What the database says.
     pub async fn record_archived_day(&mut self, day: &ArchivedDay) -> Result<()> {
-        let copies = "DELETE FROM archived_day WHERE source = $1 AND event_date = $2 AND NOT is_deleted";
-        self.execute(copies, &[day.source.as_str().into(), day.event_date.into()]).await?;
+        self.leave_over(&day.source, day.event_date, " AND NOT is_deleted").await?;
+        let written = "DELETE FROM archive_leftover WHERE source = $1 AND event_date = $2 AND revision = $3";
+        self.execute(written, &[day.source.as_str().into(), day.event_date.into(), i64::from(day.revision).into()]).await?;
         let is_deleted = if day.is_deleted { "TRUE" } else { "FALSE" };
         let sql = format!("INSERT INTO archived_day ({COLUMNS}) VALUES ($1, $2, $3, {is_deleted}, $4, $5, $6, $7, $8, $9, $10)");
         let values = [
@@ -112,8 +158,7 @@ impl Tx {
     /// # Errors
     /// What the database says.
     pub async fn forget_archived_day(&mut self, source: &str, event_date: NaiveDate) -> Result<()> {
-        let sql = "DELETE FROM archived_day WHERE source = $1 AND event_date = $2";
-        self.execute(sql, &[source.into(), event_date.into()]).await.map(|_| ())
+        self.leave_over(source, event_date, "").await
     }
 
     /// Takes back the marks that this transaction's own deletes have set in `[start, end)`: what is in the lake is no change of the log.

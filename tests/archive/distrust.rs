@@ -5,9 +5,15 @@ use std::path::PathBuf;
 
 use super::{COUNT, RECONCILE, archive, assert_same, counted, delete, lake, raw_rows};
 use crate::on_both_databases;
+use crate::support::seats::tree;
 use crate::support::{Engine, Fixture};
 
-on_both_databases!(what_was_deleted_is_what_was_copied, the_lake_is_not_believed, mistakes_are_told);
+on_both_databases!(
+    what_was_deleted_is_what_was_copied,
+    the_lake_is_not_believed,
+    a_copy_of_the_database_removes_nothing,
+    mistakes_are_told
+);
 
 /// A trigger of the application keeps rows from being deleted: what is not in the lake bit by bit stays.
 async fn what_was_deleted_is_what_was_copied(engine: Engine) {
@@ -106,6 +112,27 @@ async fn the_lake_is_not_believed(engine: Engine) {
     assert!(verified.code == Some(65) && verified.stderr.contains("part-00001.parquet` belongs to no archived day"), "{verified:?}");
     fs::remove_file(&stranger).unwrap();
     fixture.run_well(&restore);
+}
+
+/// A copy of the database, for tests, say, has the same id and may be given the same lake.
+async fn a_copy_of_the_database_removes_nothing(engine: Engine) {
+    let fixture = counted(engine, "UTC").await;
+    let place = tempfile::tempdir().unwrap();
+    delete(&fixture);
+    let path = fixture.path().join("tallyroll.toml");
+    let settings = fs::read_to_string(&path).unwrap();
+    fs::write(path, format!("{settings}url = \"{}\"\n", place.path().display())).unwrap();
+    let template = fixture.freeze().await;
+    let (ours, copy) = (template.copy().await, template.copy().await);
+    archive(&ours);
+    let files = tree(place.path());
+    assert!(files.len() > 20);
+    let refused = copy.run(&["archive", "--as-of", "2026-07-15T00:00:00Z"]);
+    assert!(refused.code == Some(65) && refused.stderr.contains("belongs to no archived day of this database"), "{refused:?}");
+    assert!(tree(place.path()) == files);
+    assert_eq!(raw_rows(&copy).await["usage_event"].len(), 40);
+    ours.run_well(&["archive", "--verify"]);
+    template.remove().await;
 }
 
 async fn mistakes_are_told(engine: Engine) {

@@ -8,4 +8,4 @@ for row in duckdb.sql(f"SELECT CAST(event_date AS VARCHAR), count(*), CAST(sum(t
 read = pyarrow.dataset.dataset("out/usage_event", format="parquet", partitioning="hive", exclude_invalid_files=True).to_table()
 assert str(read.schema.field("occurred_at").type) == "timestamp[us, tz=UTC]", read.schema
 assert str(read.schema.field("user_id").type) == "string", read.schema
-assert read.num_rows == duckdb.sql(f"SELECT count(*) FROM {FILES}").fetchone()[0]
+assert read.num_rows == duckdb.sql(f"SELECT count(*) FROM {FILES}").fetchall()[0][0]

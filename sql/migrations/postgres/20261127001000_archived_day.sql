@@ -16,3 +16,11 @@ CREATE TABLE tallyroll.archived_day (
     archived_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (source, event_date, revision)
 );
+
+-- Revisions whose files may be removed: a run was about to write them, or they are no longer what a day is read from.
+CREATE TABLE tallyroll.archive_leftover (
+    source TEXT NOT NULL,
+    event_date DATE NOT NULL,
+    revision INTEGER NOT NULL,
+    PRIMARY KEY (source, event_date, revision)
+);

@@ -14,3 +14,11 @@ CREATE TABLE archived_day (
     archived_at TEXT NOT NULL,
     PRIMARY KEY (source, event_date, revision)
 ) STRICT;
+
+-- Revisions whose files may be removed: a run was about to write them, or they are no longer what a day is read from.
+CREATE TABLE archive_leftover (
+    source TEXT NOT NULL,
+    event_date TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    PRIMARY KEY (source, event_date, revision)
+) STRICT;

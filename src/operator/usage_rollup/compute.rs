@@ -42,7 +42,7 @@ impl UsageRollup {
     async fn archived_days(&self, store: &Store, window: Window) -> Result<Vec<ArchivedDay>> {
         let (start, end) = window.instants(self.timezone)?;
         let mut days = store.archived_days(Some(start.date_naive()), Some(next_day(end.date_naive())?)).await?;
-        days.retain(|day| day.is_deleted && day.first_at < end && day.last_at >= start);
+        days.retain(|day| day.is_read_for(start, end));
         Ok(days)
     }
 
@@ -69,7 +69,8 @@ impl UsageRollup {
             }
             for day in of_source() {
                 for file in &self.lake.manifest(day).await?.events.files {
-                    for batch in self.lake.events(file).await? {
+                    let mut batches = self.lake.events(file).await?;
+                    while let Some(batch) = batches.next().await? {
                         check_stop(stop)?;
                         state = blocking(move || state.take(&event_file::within(&batch, start, end)?)).await?;
                     }

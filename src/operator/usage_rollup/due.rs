@@ -88,12 +88,7 @@ impl UsageRollup {
         }
         // Of a day that the window holds in part, all.
         let archived = tx.archived_days(Some(start.date_naive()), Some(next_day(end.date_naive())?)).await?;
-        Ok(rows
-            + archived
-                .iter()
-                .filter(|day| day.is_deleted && day.first_at < end && day.last_at >= start)
-                .map(|day| day.event_count)
-                .sum::<i64>())
+        Ok(rows + archived.iter().filter(|day| day.is_read_for(start, end)).map(|day| day.event_count).sum::<i64>())
     }
 
     fn add_left_undone(&self, look: &Look<'_>, due: &mut DueWindows) -> Result<()> {
