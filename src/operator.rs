@@ -236,7 +236,7 @@ pub async fn load(project: &Project, config: &Config, store: &Store, storage: &S
                 earliest_date: config.usage.earliest_date,
                 max_quarantined_ratio: config.quarantine.max_ratio,
                 batch_rows: usize::try_from(config.engine.batch_rows)?,
-                proves_ids: false,
+                seen_ids: None,
                 lake: Lake::open(project, config, storage)?,
             })))
         }

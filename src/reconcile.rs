@@ -4,6 +4,7 @@
 //! and the query that shows it; nothing is fixed.
 
 mod findings;
+mod keys;
 pub mod results;
 mod seats;
 mod totals;

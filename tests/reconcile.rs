@@ -128,6 +128,19 @@ async fn whatever_was_touched_is_found_with_both_numbers(engine: Engine) {
         fixture.execute("DROP TABLE kept").await;
         assert_eq!(differences(&fixture), Vec::<String>::new(), "{touch}");
     }
+    // A day's sums are right, and stand at somebody else.
+    fixture.execute(&all_of("usage_daily")).await;
+    assert!(fixture.execute("UPDATE usage_daily SET customer_id = 'else' WHERE usage_date = '2026-02-02' AND customer_id = '7'").await > 0);
+    let found = differences(&fixture);
+    assert!(
+        found.iter().any(|difference| difference.starts_with("raw_log|2026-02-02|rows by key|") && difference.contains("|else|")),
+        "{found:#?}"
+    );
+    fixture.execute("DELETE FROM usage_daily").await;
+    let columns = fixture.store.table_columns("usage_daily").await.unwrap().join(", ");
+    fixture.execute(&format!("INSERT INTO usage_daily ({columns}) SELECT {columns} FROM kept")).await;
+    fixture.execute("DROP TABLE kept").await;
+    assert_eq!(differences(&fixture), Vec::<String>::new());
     // Seats that nobody recorded.
     fixture.execute("DELETE FROM subscription_seat_assignments WHERE user_id = 2").await;
     assert_eq!(differences(&fixture), ["seat_drift|now|seats of org 42|1|2"]);

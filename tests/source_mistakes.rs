@@ -12,6 +12,7 @@ on_both_databases!(
     no_setting_empties_written_days,
     a_row_without_what_tells_requests_is_bad,
     two_sources_of_one_table_are_refused,
+    what_a_source_says_wrongly_is_found,
     a_price_book_that_is_named_is_there,
     what_is_no_field_of_a_bad_row_is_not_kept,
     formats_that_add_up_wrongly_are_refused
@@ -101,6 +102,22 @@ async fn a_ledger_row_that_is_given_twice_is_not_billed(engine: Engine) {
     });
     let refused = fixture.run(&run);
     assert!(refused.code == Some(65) && refused.stderr.contains("is given twice"), "{refused:?}");
+    // Nor under another type or org, nor once more at another instant.
+    let later = fixture
+        .store
+        .pick("occurred_at + INTERVAL '40 days'", "strftime('%Y-%m-%dT%H:%M:%f', substr(occurred_at, 1, 23), '+40 days') || '000Z'");
+    for (org, seat_type, instant) in
+        [("org_id", "seat_type", later), ("org_id", "seat_type || 'x'", "occurred_at"), ("org_id || 'x'", "seat_type", "occurred_at")]
+    {
+        let text =
+            std::fs::read_to_string(format!("{}/sql/sources/seat_usage_event.{}.sql", env!("CARGO_MANIFEST_DIR"), fixture.store.engine()))
+                .unwrap();
+        let again =
+            format!("{}\nUNION ALL SELECT {org}, {seat_type}, {instant}, id, seats, reason FROM seat_usage_event\n", text.trim_end());
+        fixture.write(&format!("sql/sources/seat_usage_event.{}.sql", fixture.store.engine()), &again);
+        let refused = fixture.run(&run);
+        assert!(refused.code == Some(65) && refused.stderr.contains("is given twice"), "{org} {seat_type} {instant}: {refused:?}");
+    }
     assert!(fixture.out() == out, "nothing is corrected");
 }
 
@@ -159,6 +176,37 @@ async fn two_sources_of_one_table_are_refused(engine: Engine) {
     fixture.write(&format!("sql/sources/mine.{engine}.sql"), &log);
     let alone = fixture.command(&RUN).env("TALLYROLL__USAGE__SOURCES", "mine").output().unwrap();
     assert!(alone.status.success(), "{:?}", Finished::of(&alone));
+}
+
+/// An event under one id on two days, and a statement of the next event that passes days over.
+async fn what_a_source_says_wrongly_is_found(engine: Engine) {
+    let twice = fixture(engine).await;
+    let reconcile = ["reconcile", "--as-of", "2026-04-15T00:00:00Z"];
+    let day_before =
+        twice.store.pick("created_at - INTERVAL '1 day'", "strftime('%Y-%m-%dT%H:%M:%f', substr(created_at, 1, 23), '-1 day') || '000Z'");
+    edit(&twice, engine, "ai_usage_log", |text| {
+        let both = format!(
+            "FROM (SELECT all_rows.*, created_at AS at FROM ai_usage_log AS all_rows \
+             UNION ALL SELECT all_rows.*, {day_before} FROM ai_usage_log AS all_rows) AS ai_usage_log\nWHERE at >= :window_start AND at < :window_end"
+        );
+        let events = text.replacen("FROM ai_usage_log\nWHERE created_at >= :window_start AND created_at < :window_end", &both, 1);
+        events.replacen("created_at AS occurred_at", "at AS occurred_at", 1)
+    });
+    twice.run_well(&["run-job", "usage_daily", "--from", "2026-02-28", "--to", "2026-03-03", "--as-of", "2026-04-15T00:00:00Z"]);
+    let found = twice.run(&reconcile);
+    assert!(
+        found.code == Some(65) && format!("{}{}", found.stdout, found.stderr).contains("events of `ai_usage_log` that it gives again"),
+        "{found:?}"
+    );
+
+    let passed_over = fixture(engine).await;
+    edit(&passed_over, engine, "ai_usage_log", |text| {
+        text.replace("SELECT MIN(created_at) AS occurred_at", "SELECT MAX(created_at) AS occurred_at")
+    });
+    passed_over.run_well(&RUN);
+    assert_eq!(passed_over.rows("SELECT DISTINCT usage_date FROM usage_daily").await, ["2026-03-02"]);
+    let found = passed_over.run(&reconcile);
+    assert!(found.code == Some(65) && format!("{}{}", found.stdout, found.stderr).contains("raw_log, 2026-03-01"), "{found:?}");
 }
 
 async fn a_price_book_that_is_named_is_there(engine: Engine) {

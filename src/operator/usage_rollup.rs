@@ -8,13 +8,15 @@ pub mod quarantine;
 pub mod write;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, Date32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
+use hashbrown::HashSet;
+use uuid::Uuid;
 
 use self::quarantine::{QuarantinedEvent, Reason};
 use crate::abort;
@@ -46,11 +48,15 @@ pub struct UsageRollup {
     pub earliest_date: NaiveDate,
     pub max_quarantined_ratio: f64,
     pub batch_rows: usize,
-    /// Whether the ids of built-in sources, whose tables hold each once, are looked at as well.
-    pub proves_ids: bool,
+    /// Where the ids of built-in sources, whose tables hold each once, are looked at as well: of the sources named here an id is to be given
+    /// once over all windows.
+    pub seen_ids: Option<BTreeMap<String, SeenIds>>,
     /// Where days are whose rows are in the tables no more.
     pub lake: Lake,
 }
+
+/// Digests of ids that a source has given.
+pub type SeenIds = Arc<Mutex<HashSet<Uuid>>>;
 
 /// Events that a source gives again, and the id of the first of them.
 #[derive(Debug, Clone, PartialEq, Eq)]

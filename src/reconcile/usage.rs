@@ -7,13 +7,14 @@ use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::findings::{Findings, Range};
+use super::keys;
 use super::totals::{self, Totals};
 use crate::engine::env::Context;
 use crate::engine::request::Request;
 use crate::job::{Job, OperatorKind};
 use crate::measure::{MEASURES, REQUEST_COUNT};
 use crate::money::div_half_even;
-use crate::operator::usage_rollup::UsageRollup;
+use crate::operator::usage_rollup::{SeenIds, UsageRollup};
 use crate::operator::{self, Found, Operator};
 use crate::plan::Plan;
 use crate::store::windows::WindowState;
@@ -24,7 +25,9 @@ pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Ut
     for job in context.jobs.iter().filter(|job| job.operator == OperatorKind::UsageRollup) {
         let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let Operator::UsageRollup(rollup) = &operator else { continue };
-        let rollup = &Arc::new(UsageRollup { proves_ids: true, ..UsageRollup::clone(rollup) });
+        let own = rollup.sources.iter().filter(|source| !source.is_built_in);
+        let seen_ids = own.map(|source| (source.name.clone(), SeenIds::default())).collect();
+        let rollup = &Arc::new(UsageRollup { seen_ids: Some(seen_ids), ..UsageRollup::clone(rollup) });
         // Before the plan: what comes in between is due by then, and not held against anyone.
         let logged = logged_windows(context, rollup, range).await?;
         let (plan, due) = planned(context, job, &operator, as_of).await?;
@@ -66,6 +69,13 @@ pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Ut
                     });
                 }
             }
+            if is_written && !due.contains(&window) {
+                let differing = keys::differing(&context.store, &job.writes, day, &computed).await?;
+                let (expected, found) = differing.unwrap_or_default();
+                findings.compare("raw_log", &window.to_string(), "rows by key", &expected, &found, || {
+                    format!("SELECT * FROM {} WHERE {} = '{day}'", job.writes, job.window_column)
+                });
+            }
             quarantine(context, rollup, window, &computed.quarantined.iter().map(|event| event.event_id.as_str()).collect(), findings)
                 .await?;
         }
@@ -78,7 +88,12 @@ async fn logged_windows(context: &Context, rollup: &UsageRollup, range: &Range) 
     let mut windows = BTreeSet::new();
     let mut tx = context.store.begin_read().await?;
     for source in &rollup.sources {
-        for day in rollup.days_with_events(&mut tx, source, range.from, range.to).await? {
+        let mut days: BTreeSet<NaiveDate> = rollup.days_with_events(&mut tx, source, range.from, range.to).await?.into_iter().collect();
+        // What a project's own statement says of the next event is not believed.
+        if !source.is_built_in {
+            days.extend(rollup.days_read(&context.store, source).await?.into_iter().filter(|day| range.holds(*day)));
+        }
+        for day in days {
             windows.insert(Window::containing(WindowKind::Day, day)?);
         }
     }

@@ -12,8 +12,8 @@ use serde::Serialize;
 pub use self::stream::{INSTANTS, Ledger, OrgLedger};
 use crate::failure::Failure;
 use crate::project::{Project, ProjectFile};
-use crate::seats::Subscription;
 use crate::seats::calendar::implausible;
+use crate::seats::{MAX_SEATS, Subscription};
 use crate::show::counted;
 use crate::sql_text::{self, Numbered};
 use crate::store::{Row, Store, Tx, Value, format_instant, reading};
@@ -173,7 +173,7 @@ impl SeatSource {
             statement(&self.ledger)
         );
         let file = self.ledger.clone();
-        stream::read(store.clone(), sql, move |error| explain(error, &file))
+        stream::read(store.clone(), sql, !self.ledger.is_built_in(), move |error| explain(error, &file))
     }
 
     /// The ledger rows of one org and seat type up to `as_of`, in order.
@@ -231,6 +231,7 @@ fn subscription_of(row: &Row, now: DateTime<Utc>) -> ReadSubscription {
             Value::Null => None,
             _ => Some(row.int("committed_seats")?),
         };
+        ensure!(committed_seats.is_none_or(|seats| (0..=MAX_SEATS).contains(&seats)), "`committed_seats` is no number of seats");
         let started_at = row.opt_instant("start_at")?.context("`start_at` is missing, or lies past the year 9999")?;
         let start_at = started_at.timestamp_micros();
         if let Some(problem) = implausible(start_at, now.timestamp_micros()) {

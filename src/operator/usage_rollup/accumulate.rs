@@ -8,12 +8,11 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray, DictionaryArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt32Type;
 use chrono::DateTime;
-use hashbrown::HashSet;
 use uuid::Uuid;
 
 use super::event_values::{EventPrices, Status, values};
 use super::quarantine::{self, QuarantinedEvent};
-use super::{Repeated, Rollup, UsageRollup};
+use super::{Repeated, Rollup, SeenIds, UsageRollup};
 use crate::failure::Failure;
 use crate::fold::groups::Groups;
 use crate::fold::intern::{Codes, NULL_CODE};
@@ -37,7 +36,7 @@ pub(super) struct Accumulator {
     quarantined: Vec<QuarantinedEvent>,
     quarantined_bytes: usize,
     /// Digests of the ids of this source so far, where each is to be given once.
-    seen: Option<HashSet<Uuid>>,
+    seen: Option<SeenIds>,
     repeated: BTreeMap<String, Repeated>,
 }
 
@@ -60,7 +59,9 @@ impl Accumulator {
     /// What comes from now on is of this source; of one that `is_archived`, an event may be in the lake and, recorded again, in its table.
     pub(super) fn begin_source(&mut self, source: &Source, is_archived: bool) {
         self.rows_in_by_source.push((source.name.clone(), 0));
-        self.seen = (self.rollup.proves_ids || !source.is_built_in || is_archived).then(HashSet::new);
+        let looks = self.rollup.seen_ids.is_some() || !source.is_built_in || is_archived;
+        let of_other_days = self.rollup.seen_ids.as_ref().and_then(|seen| seen.get(&source.name));
+        self.seen = looks.then(|| of_other_days.cloned().unwrap_or_default());
     }
 
     pub(super) fn finish(self) -> Rollup {
@@ -76,7 +77,7 @@ impl Accumulator {
 
     /// Notes the events whose ids this source has given before.
     fn note_repeated(&mut self, events: &EventColumns<'_>, row_count: usize, source: &str) {
-        let Some(seen) = &mut self.seen else { return };
+        let Some(mut seen) = self.seen.as_ref().and_then(|seen| seen.lock().ok()) else { return };
         for row in 0..row_count {
             let event_id = events.event_id.value(row).to_text();
             if !seen.insert(Uuid::new_v5(&Uuid::nil(), event_id.as_bytes())) {

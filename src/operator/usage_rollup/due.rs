@@ -155,6 +155,18 @@ impl UsageRollup {
         Ok(days.into_iter().filter(|day| from.is_none_or(|from| from <= *day) && to.is_none_or(|to| *day < to)).collect())
     }
 
+    /// Every day that has events, by reading all of them.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn days_read(&self, store: &Store, source: &Source) -> Result<BTreeSet<NaiveDate>> {
+        let ends = [EARLIEST_SECONDS, LATEST_SECONDS].map(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0).unwrap_or_default());
+        let slot = store.dialect().quarter_of_an_hour("occurred_at");
+        let sql = format!("SELECT DISTINCT {slot} AS slot_start FROM ({}) AS event", source.events_sql(store, ends[0], ends[1])?);
+        let rows = store.read(&sql, &[]).await.map_err(|error| source.explain(error))?;
+        rows.iter().map(|row| day_of(row.instant("slot_start")?, self.timezone)).collect()
+    }
+
     /// Every UTC day of `[from, to)` that has events in the table.
     ///
     /// # Errors
@@ -273,3 +285,5 @@ async fn position(tx: &mut Tx, source: &Source, seen: Option<&str>) -> Result<St
 
 /// 0001-01-01: the first day that both databases and every time zone can count.
 const EARLIEST_SECONDS: i64 = -62_135_510_400;
+/// 9999-12-01: from here on no event is read.
+const LATEST_SECONDS: i64 = 253_399_622_400;

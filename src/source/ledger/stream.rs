@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use chrono::DateTime;
 use futures_util::TryStreamExt;
+use hashbrown::HashSet;
 use rusqlite::{Connection, OpenFlags};
 use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
@@ -55,9 +56,15 @@ struct Orgs {
     done: Vec<OrgLedger>,
     current: OrgLedger,
     row_count: usize,
+    /// The ids so far, of a ledger that the project's own SQL gives: the built-in table keeps each once.
+    seen: Option<HashSet<i64>>,
 }
 
 impl Orgs {
+    fn new(proves_ids: bool) -> Self {
+        Self { seen: proves_ids.then(HashSet::new), ..Self::default() }
+    }
+
     fn push(&mut self, org_id: &str, seat_type: &str, row: LedgerRow) -> Result<()> {
         if !(0..=MAX_SEATS).contains(&row.seats) {
             return Err(Failure::bad_data(format!("Ledger row {} holds {} seats", row.id, row.seats))
@@ -69,6 +76,11 @@ impl Orgs {
                 .hint("nobody held a seat then: take the row out, as the ledger's triggers say")
                 .into());
         }
+        if self.seen.as_mut().is_some_and(|seen| !seen.insert(row.id)) {
+            return Err(Failure::bad_data(format!("Ledger row {} is given twice", row.id))
+                .hint("its months would be corrected: the statement must give one row for each id (a JOIN may give more)")
+                .into());
+        }
         if self.current.series.is_empty() || self.current.org_id != org_id {
             self.end_org();
             org_id.clone_into(&mut self.current.org_id);
@@ -77,11 +89,6 @@ impl Orgs {
             self.current.series.push(Series { seat_type: seat_type.to_owned(), rows: Vec::new() });
         }
         if let Some(series) = self.current.series.last_mut() {
-            if series.rows.last().is_some_and(|last| (last.occurred_at, last.id) == (row.occurred_at, row.id)) {
-                return Err(Failure::bad_data(format!("Ledger row {} is given twice", row.id))
-                    .hint("each of its months would be corrected: the statement must give one row for each id (a JOIN may give more)")
-                    .into());
-            }
             series.rows.push(row);
         }
         self.row_count += 1;
@@ -111,10 +118,10 @@ impl Orgs {
 
 type Sender = mpsc::Sender<Result<Vec<OrgLedger>>>;
 
-async fn read_postgres(pool: &PgPool, sql: &str, sender: &Sender) -> Result<()> {
+async fn read_postgres(pool: &PgPool, sql: &str, proves_ids: bool, sender: &Sender) -> Result<()> {
     let mut tx = pool.begin_with("BEGIN READ ONLY").await.map_err(no_session)?;
     let mut stream = tx.copy_out_raw(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await.map_err(classify)?;
-    let mut orgs = Orgs::default();
+    let mut orgs = Orgs::new(proves_ids);
     let mut is_first = true;
     while let Some(message) = stream.try_next().await.map_err(classify)? {
         let mut rows = if std::mem::take(&mut is_first) { copy_binary::skip_header(&message)? } else { &message[..] };
@@ -136,13 +143,13 @@ async fn read_postgres(pool: &PgPool, sql: &str, sender: &Sender) -> Result<()> 
     Ok(())
 }
 
-fn read_sqlite(file: &Path, sql: &str, sender: &Sender) -> Result<()> {
+fn read_sqlite(file: &Path, sql: &str, proves_ids: bool, sender: &Sender) -> Result<()> {
     let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .with_context(|| format!("Failed to open `{}`", file.display()))?;
     connection.busy_timeout(std::time::Duration::from_secs(30))?;
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
-    let mut orgs = Orgs::default();
+    let mut orgs = Orgs::new(proves_ids);
     while let Some(row) = rows.next()? {
         let occurred_at = row.get_ref(2)?.as_str()?;
         let instant = DateTime::parse_from_rfc3339(occurred_at).with_context(|| format!("`{occurred_at}` is no instant"))?;
@@ -158,15 +165,23 @@ fn read_sqlite(file: &Path, sql: &str, sender: &Sender) -> Result<()> {
     Ok(())
 }
 
-/// Begins to read the rows that a statement gives, ordered by org, type, instant and id.
-pub(super) fn read(store: Store, sql: String, explain: impl Fn(anyhow::Error) -> anyhow::Error + Send + 'static) -> Ledger {
+/// Begins to read the rows that a statement gives, ordered by org, type, instant and id; where it `proves_ids`, one that gives an id twice
+/// fails.
+pub(super) fn read(
+    store: Store,
+    sql: String,
+    proves_ids: bool,
+    explain: impl Fn(anyhow::Error) -> anyhow::Error + Send + 'static,
+) -> Ledger {
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     let reader = tokio::spawn(async move {
         let result = match &store {
-            Store::Postgres { pool, .. } => read_postgres(pool, &sql, &sender).await,
+            Store::Postgres { pool, .. } => read_postgres(pool, &sql, proves_ids, &sender).await,
             Store::Sqlite { file, .. } => {
                 let (file, sender) = (file.clone(), sender.clone());
-                tokio::task::spawn_blocking(move || read_sqlite(&file, &sql, &sender)).await.unwrap_or_else(|died| Err(died.into()))
+                tokio::task::spawn_blocking(move || read_sqlite(&file, &sql, proves_ids, &sender))
+                    .await
+                    .unwrap_or_else(|died| Err(died.into()))
             }
         };
         if let Err(error) = result {
