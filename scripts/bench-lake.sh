@@ -69,16 +69,19 @@ db.execute(open("benches/lake_duckdb.sql").read().replace("{lake}", f"{sys.argv[
 PYTHON
 read -r duckdb_s duckdb_mb _ code < <(timed python3 "$work/peer.py" "$work")
 [ "$code" = 0 ]
-psql -q -c "COPY (SELECT usage_date, user_id, COALESCE(customer_id, ''), request_type, COALESCE(model, ''), request_count, total_tokens, total_cost_nanos FROM usage_daily WHERE usage_date < '$last') TO STDOUT (FORMAT csv)" >"$work/ours.csv"
+psql -q -c "COPY (SELECT usage_date, user_id, COALESCE(customer_id, '-'), request_type, COALESCE(model, '-'), request_count, total_tokens, total_cost_nanos FROM usage_daily WHERE usage_date < '$last') TO STDOUT (FORMAT csv)" >"$work/ours.csv"
 differing=$(python3 - "$work" <<'PYTHON'
 import duckdb, sys
 db = duckdb.connect(f"{sys.argv[1]}/peer.duckdb")
 names = ["usage_date", "user_id", "customer_id", "request_type", "model", "request_count", "total_tokens", "total_cost_nanos"]
 types = ["DATE", "VARCHAR", "VARCHAR", "VARCHAR", "VARCHAR", "BIGINT", "BIGINT", "BIGINT"]
 columns = ", ".join(f"'{name}': '{kind}'" for name, kind in zip(names, types))
-ours = f"SELECT * REPLACE (COALESCE(customer_id, '') AS customer_id, COALESCE(model, '') AS model) FROM read_csv('{sys.argv[1]}/ours.csv', header = false, columns = {{{columns}}})"
-theirs = "SELECT usage_date, user_id, COALESCE(customer_id, ''), request_type, COALESCE(model, ''), request_count, total_tokens, total_cost_nanos FROM usage_daily"
-print(db.sql(f"SELECT count(*) FROM (({ours} EXCEPT ALL {theirs}) UNION ALL ({theirs} EXCEPT ALL {ours}))").fetchall()[0][0])
+ours = f"SELECT * FROM read_csv('{sys.argv[1]}/ours.csv', header = false, columns = {{{columns}}})"
+theirs = "SELECT usage_date, user_id, COALESCE(customer_id, '-'), request_type, COALESCE(model, '-'), request_count, total_tokens, total_cost_nanos FROM usage_daily"
+differing = f"({ours} EXCEPT ALL {theirs}) UNION ALL ({theirs} EXCEPT ALL {ours})"
+print(db.sql(f"SELECT count(*) FROM ({differing})").fetchall()[0][0])
+for row in db.sql(f"SELECT * FROM ({differing}) ORDER BY ALL LIMIT 6").fetchall():
+    print(*row, sep="|")
 PYTHON
 )
 echo "rows that differ: $differing"
