@@ -89,7 +89,7 @@ impl Job {
     #[must_use]
     pub fn stands_for(&self, built_in: &Self) -> bool {
         let table = |job: &Self| (job.operator, job.window, job.writes.clone(), job.window_column.clone(), job.grain.clone());
-        let columns = |job: &Self| (job.labels.clone(), job.unique.clone());
+        let columns = |job: &Self| (job.labels.clone(), job.unique.clone(), job.follows.clone());
         // The database says what SQL reads; the sources of the log are those of `usage.sources`.
         let is_due_by_reads = matches!(self.operator, OperatorKind::Rollup | OperatorKind::UsageDashboard);
         table(self) == table(built_in) && columns(self) == columns(built_in) && (!is_due_by_reads || self.reads == built_in.reads)

@@ -103,6 +103,9 @@ async fn what_sql_reads_is_named(engine: Engine) {
     );
     let said = fixture.assert_refused("daily", "itself").await;
     assert!(said.contains("reads `daily`, the table that it writes"), "{said}");
+    fixture.write("sql/daily.sql", &select(&format!("usage_daily WHERE {window} AND (SELECT COUNT(*) FROM DAILY) >= 0")));
+    let said = fixture.assert_refused("daily", "itself in capitals").await;
+    assert!(said.contains("the table that it writes"), "{said}");
     assert_eq!(fixture.rows("SELECT n FROM daily").await, ["1"]);
     // A source makes nothing due.
     fixture.write("jobs/daily.toml", &DAILY.replace("usage_daily", "usage_event"));

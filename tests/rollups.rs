@@ -191,6 +191,7 @@ async fn a_built_in_summary_keeps_its_meaning(engine: Engine) {
         ("usage_daily", "window = \"day\"", "window = \"day\"\nwindow_column = \"user_id\""),
         ("peak_seats", "window_column = \"billing_month\"", "window_column = \"plan\""),
         ("usage_dashboard", "\"usage_daily_customer\"", "\"usage_daily_type\""),
+        ("user_dashboard", "follows = \"\"\"", "follows = \"\"\"\n-- another one"),
     ] {
         let built_in = std::fs::read_to_string(format!("{}/jobs/{job}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
         let changed = built_in.replace(from, to);

@@ -73,9 +73,11 @@ impl SqlSelect {
         let any = DateTime::UNIX_EPOCH;
         let (sql, parameters) = self.bind(&self.statement, Window::containing(job.window, any.date_naive())?, any)?;
         let read = store.tables_read(&sql, &parameters).await.with_context(|| format!("`{}` cannot be planned", self.origin))?;
-        let unnamed = |table: &&String| jobs.writer_of(table).is_some() && !job.reads.contains(table);
+        // SQLite says a name as it was written where no column of it is used.
+        let is = |table: &str, name: &str| table.eq_ignore_ascii_case(name);
+        let unnamed = |table: &&String| jobs.iter().any(|other| is(table, &other.writes)) && job.reads.iter().all(|read| !is(table, read));
         let Some(table) = read.iter().find(unnamed) else { return Ok(()) };
-        let said = if *table == job.writes {
+        let said = if is(table, &job.writes) {
             format!("`{}` reads `{table}`, the table that it writes: a window would follow from what was computed before", self.origin)
         } else {
             format!("`{}` reads `{table}`, which `reads` of `{}` does not name", self.origin, job.origin)
