@@ -13,19 +13,23 @@ use anyhow::Result;
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 
-use self::event_file::EventBatches;
 use self::manifest::{LakeFile, Manifest};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::project::Project;
 use crate::snapshot::storage::{Storage, require};
 use crate::snapshot::{is_parquet, sha256};
+use crate::source::Batches;
 use crate::store::archived::ArchivedDay;
 use crate::window::{next_day, start_of_day};
 
 /// Folders below `archive.url`.
 pub const EVENT_FOLDER: &str = "usage_event";
 pub const ROW_FOLDER: &str = "source_row";
+/// Readers of a folder of Parquet pass over names that begin so.
+pub const MANIFEST_FILE: &str = "_manifest.json";
+/// The empty file that ends a revision.
+pub const SUCCESS_FILE: &str = "_SUCCESS";
 
 /// Where archived days are.
 #[derive(Debug, Clone)]
@@ -72,7 +76,7 @@ impl Lake {
     /// The path of a day's manifest.
     #[must_use]
     pub fn manifest_path(day: &ArchivedDay) -> String {
-        format!("{}/manifest.json", revision_folder(&day_folder(&day.source, day.event_date), day.revision))
+        format!("{}/{MANIFEST_FILE}", revision_folder(&day_folder(&day.source, day.event_date), day.revision))
     }
 
     /// What the files of a day are: the manifest that was recorded.
@@ -104,7 +108,7 @@ impl Lake {
     ///
     /// # Errors
     /// As [`Self::file`].
-    pub async fn events(&self, file: &LakeFile) -> Result<EventBatches> {
+    pub async fn events(&self, file: &LakeFile) -> Result<Batches> {
         Ok(event_file::read(self.storage.shown(&file.path), self.file(file).await?))
     }
 

@@ -272,6 +272,18 @@ pub struct Batches {
 }
 
 impl Batches {
+    /// Batches that a thread hands over, which may block; it is told whether they are still taken, and its error comes last.
+    pub fn of_thread(read: impl FnOnce(&dyn Fn(RecordBatch) -> bool) -> Result<()> + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+        let reader = tokio::task::spawn_blocking(move || {
+            if let Err(error) = read(&|batch| sender.blocking_send(Ok(batch)).is_ok()) {
+                // A receiver that is gone wants no error either.
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
+        Self { receiver, reader: Some(reader) }
+    }
+
     /// The next batch; `None` only after the reader has come to the end, never because it died.
     pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
         if let Some(batch) = self.receiver.recv().await {

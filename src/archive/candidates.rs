@@ -113,7 +113,7 @@ pub(super) async fn candidates_of(context: &Context, summary: &Summary<'_>, requ
     let mut found = Vec::new();
     for source in &rollup.sources {
         let mut tx = context.store.begin_read().await?;
-        for event_date in rollup.utc_days_with_events(&mut tx, source, request.from, Some(until)).await? {
+        for event_date in rollup.days_in_table(&mut tx, source, request.from, Some(until), Tz::UTC).await? {
             let revisions: Vec<&ArchivedDay> =
                 known.iter().filter(|day| day.source == source.name && day.event_date == event_date).collect();
             let copied_at = revisions.iter().filter(|day| !day.is_deleted).map(|day| day.archived_at).max();
@@ -162,6 +162,9 @@ pub(super) async fn sweep(context: &Context, lock: &JobLock, lake: &Lake, source
                 "another database of the same id may need it: give each a lake of its own; remove its folder if no database of yours does",
             )
             .into());
+    }
+    if leftovers.is_empty() {
+        return Ok(());
     }
     lake.remove(lake.strangers(&source.name, &tables, event_date, &revisions).await?).await?;
     tx.forget_leftovers(&source.name, event_date).await?;

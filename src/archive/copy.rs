@@ -22,8 +22,6 @@ use crate::source::rows::{self, Sink, TableRows};
 use crate::store::Tx;
 use crate::store::archived::ArchivedDay;
 
-/// The empty file that ends a revision.
-const SUCCESS_FILE: &str = "_SUCCESS";
 /// The column by whose bloom filter a reader finds a user.
 const LOOKED_UP: &str = "user_id";
 
@@ -84,9 +82,9 @@ pub(super) async fn copy(context: &Context, lake: &Lake, source: &Source, candid
     let folder = lake::revision_folder(&lake::day_folder(&source.name, candidate.event_date), candidate.revision);
     let copied = Copied { manifest, manifest_sha256: sha256(&bytes) };
     // `replace` reads back what it wrote.
-    lake.storage.replace(&format!("{folder}/manifest.json"), bytes.into()).await?;
+    lake.storage.replace(&format!("{folder}/{}", lake::MANIFEST_FILE), bytes.into()).await?;
     abort::point("lake_manifest_put");
-    lake.storage.replace(&format!("{folder}/{SUCCESS_FILE}"), Vec::new().into()).await?;
+    lake.storage.replace(&format!("{folder}/{}", lake::SUCCESS_FILE), Vec::new().into()).await?;
     Ok(Some(copied))
 }
 
@@ -160,7 +158,8 @@ pub(super) async fn prove(lake: &Lake, manifest: &Manifest) -> Result<()> {
     let mut tally = EventTally::default();
     for file in &manifest.events.files {
         let mut batches = lake.events(file).await?;
-        while let Some(batch) = batches.next().await? {
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
             tally = blocking(move || tally.add(&batch).map(|()| tally)).await?;
         }
     }

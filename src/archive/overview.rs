@@ -1,4 +1,4 @@
-//! How far the archive is: what `status`, the metrics and the page show of it.
+//! How far the archive is: what `status` and the metrics show of it.
 
 use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};

@@ -4,7 +4,6 @@ use anyhow::Result;
 use arrow::array::{Array as _, AsArray, RecordBatch};
 use chrono::{Days, NaiveDate};
 use serde::Serialize;
-use tokio::sync::mpsc;
 
 use super::candidates::{Summary, sweep};
 use super::copy::prove;
@@ -15,8 +14,8 @@ use crate::engine::under_way::UnderWay;
 use crate::failure::Failure;
 use crate::lake::manifest::{ArchivedTable, Manifest};
 use crate::lake::{self, Lake, row_file};
-use crate::source::Source;
 use crate::source::rows::{self, TableRows};
+use crate::source::{Batches, Source};
 use crate::store::Tx;
 
 /// What came back of a source's day.
@@ -107,24 +106,19 @@ async fn put_back(
     Ok(())
 }
 
-/// Batches read ahead of their insertion.
-const BATCHES_AHEAD: usize = 2;
-
 async fn insert(tx: &mut Tx, lake: &Lake, archived: &ArchivedTable) -> Result<()> {
     for file in &archived.files {
         let (bytes, shown) = (lake.file(file).await?, lake.storage.shown(&file.path));
-        let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
-        let reading = tokio::task::spawn_blocking(move || {
-            row_file::read(&shown, bytes, |batch| {
-                // Whoever takes no more has its own reason.
-                let _ = sender.blocking_send(batch.clone());
+        let mut batches = Batches::of_thread(move |send| {
+            let read = row_file::read(&shown, bytes, |batch| {
+                send(batch.clone());
                 Ok(())
-            })
+            });
+            read.map(|_| ())
         });
-        while let Some(batch) = batches.recv().await {
-            rows::insert(tx, &archived.table, &archived.columns, cells(&batch)).await?;
+        while let Some(batch) = batches.next().await {
+            rows::insert(tx, &archived.table, &archived.columns, cells(&batch?)).await?;
         }
-        reading.await??;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Every byte of the lake against what was recorded of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use chrono::NaiveDate;
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use super::copy::prove;
 use crate::engine::env::Context;
 use crate::engine::stop::{check_stop, is_final};
 use crate::failure;
-use crate::lake::{EVENT_FOLDER, Lake, ROW_FOLDER, day_folder, revision_folder, row_folder};
+use crate::lake::{EVENT_FOLDER, Lake, ROW_FOLDER, SUCCESS_FILE, day_folder, revision_folder, row_folder};
 use crate::snapshot::owner;
 use crate::store::archived::ArchivedDay;
 
@@ -53,7 +53,7 @@ pub async fn verify(context: &Context) -> Result<(Vec<Verified>, Vec<String>)> {
 
 async fn verify_day(lake: &Lake, day: &ArchivedDay, known: &mut BTreeSet<String>) -> Result<()> {
     let folder = revision_folder(&day_folder(&day.source, day.event_date), day.revision);
-    known.extend([Lake::manifest_path(day), format!("{folder}/_SUCCESS")]);
+    known.extend([Lake::manifest_path(day), format!("{folder}/{SUCCESS_FILE}")]);
     // Files of a day that cannot be told are none of a stranger's.
     let there = lake.storage.list(&folder).await?;
     let manifest = lake.manifest(day).await;
@@ -62,12 +62,9 @@ async fn verify_day(lake: &Lake, day: &ArchivedDay, known: &mut BTreeSet<String>
     }
     let manifest = manifest?;
     known.extend(manifest.files().map(|file| file.path.clone()));
-    let tables: BTreeMap<_, _> =
-        manifest.tables.iter().map(|table| (&table.table, row_folder(&table.table, &day.source, day.event_date))).collect();
-    anyhow::ensure!(
-        manifest.files().all(|file| file.path.starts_with(&format!("{folder}/"))
-            || tables.values().any(|rows| file.path.starts_with(&format!("{}/", revision_folder(rows, day.revision))))),
-        "its manifest names files of other days"
-    );
+    let of_rows = manifest.tables.iter().map(|table| revision_folder(&row_folder(&table.table, &day.source, day.event_date), day.revision));
+    let folders: Vec<String> = of_rows.chain([folder]).map(|folder| format!("{folder}/")).collect();
+    let is_of_the_day = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
+    ensure!(manifest.files().all(|file| is_of_the_day(&file.path)), "its manifest names files of other days");
     prove(lake, &manifest).await
 }

@@ -176,6 +176,6 @@ async fn verify(session: &Session, context: &Context) -> Result<()> {
     let others = strangers.iter().map(|path| format!("`{path}` belongs to no archived day"));
     Err(Failure::bad_data("The lake is not what was archived")
         .listing(named.chain(others))
-        .hint("restore files from a copy; what belongs to no day the next `tallyroll archive` of the day removes, or you")
+        .hint("restore files from a copy; what a run of this database has left the next `tallyroll archive` of the day removes")
         .into())
 }

@@ -9,18 +9,15 @@ use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, TimestampMicros
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::digest::{RowDigest, frame};
 use super::manifest::{EventSums, LakeFile};
 use crate::failure::{self, Failure};
-use crate::source::lake_schema;
+use crate::source::{Batches, lake_schema};
 
-/// Rows of a batch that is read, and batches read ahead.
+/// Rows of a batch that is read.
 const BATCH_ROWS: usize = 65_536;
-const BATCHES_AHEAD: usize = 2;
 
 /// The columns of a file of events.
 #[must_use]
@@ -50,40 +47,15 @@ pub fn of_source(batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(schema(), columns.collect())?)
 }
 
-/// Batches of a file, a few read ahead.
-#[derive(Debug)]
-pub struct EventBatches {
-    receiver: mpsc::Receiver<RecordBatch>,
-    reader: Option<JoinHandle<Result<()>>>,
-}
-
-impl EventBatches {
-    /// The next batch; `None` only at the end of the file.
-    ///
-    /// # Errors
-    /// [`Failure`] of kind bad-data for one that is no such file.
-    pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        if let Some(batch) = self.receiver.recv().await {
-            return Ok(Some(batch));
-        }
-        match self.reader.take() {
-            Some(reader) => reader.await.context("The reader of the lake died")?.map(|()| None),
-            None => Ok(None),
-        }
-    }
-}
-
-/// Begins to read a file that a person would know as `shown`.
+/// Begins to read a file that a person would know as `shown`. Its last item may be a [`Failure`] of kind bad-data: it is no such file.
 #[must_use]
-pub fn read(shown: String, bytes: Bytes) -> EventBatches {
-    let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
-    let reader = tokio::task::spawn_blocking(move || {
+pub fn read(shown: String, bytes: Bytes) -> Batches {
+    Batches::of_thread(move |send| {
         let read = || -> Result<()> {
             let options = ArrowReaderOptions::new().with_schema(schema());
             let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?.with_batch_size(BATCH_ROWS).build()?;
             for batch in reader {
-                // Whoever takes no more has its own reason.
-                if sender.blocking_send(batch?).is_err() {
+                if !send(batch?) {
                     break;
                 }
             }
@@ -92,8 +64,7 @@ pub fn read(shown: String, bytes: Bytes) -> EventBatches {
         failure::or_damaged("The file", read).map_err(|error| {
             Failure::bad_data(format!("`{shown}` is no file of archived events")).caused_by(error).hint("restore it from a copy").into()
         })
-    });
-    EventBatches { receiver, reader: Some(reader) }
+    })
 }
 
 /// The events of a batch that happened in `[start, end)`.

@@ -65,7 +65,7 @@ async fn the_lake_is_not_believed(engine: Engine) {
         file("usage_event", "2026-03-08", "part-00000.parquet"),
         file("source_row/table=ai_usage_log", "2026-03-08", "part-00000.parquet"),
     );
-    let manifest = file("usage_event", "2026-03-08", "manifest.json");
+    let manifest = file("usage_event", "2026-03-08", "_manifest.json");
     let others = fixture.rows("SELECT event_date FROM archived_day WHERE source = 'ai_usage_log' AND event_date <> '2026-03-08'").await;
     let (good_events, good_rows, good_manifest) = (fs::read(&events).unwrap(), fs::read(&rows).unwrap(), fs::read(&manifest).unwrap());
     let recount = [&COUNT[..], &["--rebuild"]].concat();

@@ -70,8 +70,9 @@ impl UsageRollup {
             for day in of_source() {
                 for file in &self.lake.manifest(day).await?.events.files {
                     let mut batches = self.lake.events(file).await?;
-                    while let Some(batch) = batches.next().await? {
+                    while let Some(batch) = batches.next().await {
                         check_stop(stop)?;
+                        let batch = batch?;
                         state = blocking(move || state.take(&event_file::within(&batch, start, end)?)).await?;
                     }
                 }

@@ -148,7 +148,7 @@ impl UsageRollup {
         from: Option<NaiveDate>,
         to: Option<NaiveDate>,
     ) -> Result<Vec<NaiveDate>> {
-        let mut days: BTreeSet<NaiveDate> = self.hop(tx, source, from, to, self.timezone).await?.into_iter().collect();
+        let mut days: BTreeSet<NaiveDate> = self.days_in_table(tx, source, from, to, self.timezone).await?.into_iter().collect();
         for archived in tx.archived_days(None, None).await?.iter().filter(|day| day.is_deleted && day.source == source.name) {
             days.extend([day_of(archived.first_at, self.timezone)?, day_of(archived.last_at, self.timezone)?]);
         }
@@ -167,22 +167,12 @@ impl UsageRollup {
         rows.iter().map(|row| day_of(row.instant("slot_start")?, self.timezone)).collect()
     }
 
-    /// Every UTC day of `[from, to)` that has events in the table.
+    /// Every day of `[from, to)` in a time zone that has events in the table, by hopping from each day's end to the next event: a handful of
+    /// index look-ups.
     ///
     /// # Errors
     /// As [`Self::days_with_events`].
-    pub async fn utc_days_with_events(
-        &self,
-        tx: &mut Tx,
-        source: &Source,
-        from: Option<NaiveDate>,
-        to: Option<NaiveDate>,
-    ) -> Result<Vec<NaiveDate>> {
-        self.hop(tx, source, from, to, Tz::UTC).await
-    }
-
-    /// By hopping from each day's end to the next event: a handful of index look-ups.
-    async fn hop(
+    pub async fn days_in_table(
         &self,
         tx: &mut Tx,
         source: &Source,
