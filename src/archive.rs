@@ -7,6 +7,7 @@
 mod candidates;
 mod copy;
 mod delete;
+mod event_ids;
 mod overview;
 mod restore;
 mod verify;
@@ -71,7 +72,7 @@ async fn day(work: &Work, lake: &Lake, summary: &Summary<'_>, candidate: &Candid
     let Work { context, under_way } = work;
     let rollup = summary.rollup()?;
     let source = rollup.sources.iter().find(|source| source.name == candidate.source).context("A source is gone")?;
-    sweep(context, &under_way.lock, lake, source, candidate.event_date).await?;
+    sweep(context, &under_way.lock, lake, source, candidate.event_date, &[]).await?;
     let mut tx = context.store.begin().await?;
     tx.intend_archived_day(&source.name, candidate.event_date, candidate.revision).await?;
     under_way.lock.assert_held(&context.store, &mut tx).await?;
@@ -81,7 +82,7 @@ async fn day(work: &Work, lake: &Lake, summary: &Summary<'_>, candidate: &Candid
     // Rows that came before the copy, and that no run has counted, are told by the plan as it is now.
     if let Some(why) = summary.counted(context, under_way.request.as_of).await?.lacks(candidate.event_date, rollup.timezone)? {
         tracing::info!(source = source.name, day = %candidate.event_date, why, "A day changed while it was copied");
-        sweep(context, &under_way.lock, lake, source, candidate.event_date).await?;
+        sweep(context, &under_way.lock, lake, source, candidate.event_date, &[]).await?;
         return Ok(None);
     }
     let archived = if context.config.archive.delete {
@@ -96,6 +97,6 @@ async fn day(work: &Work, lake: &Lake, summary: &Summary<'_>, candidate: &Candid
     };
     abort::point("day_archived");
     // The copy that it took the place of.
-    sweep(context, &under_way.lock, lake, source, candidate.event_date).await?;
+    sweep(context, &under_way.lock, lake, source, candidate.event_date, &[]).await?;
     Ok(Some(archived))
 }

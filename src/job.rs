@@ -21,6 +21,9 @@ pub struct Job {
     /// The file it was read from, as an error should name it.
     #[serde(skip)]
     pub origin: String,
+    /// Whether its file is a part of this program, or says the same.
+    #[serde(skip)]
+    pub is_built_in: bool,
     /// Its table comes with the schema; another job's is made by that job, and `result_table` says so.
     #[serde(skip)]
     pub has_table_of_the_schema: bool,
@@ -115,12 +118,6 @@ impl OperatorKind {
 pub const PEAK_FOLDER: &str = "peak_seats";
 
 impl Job {
-    /// Whether its file is a part of this program.
-    #[must_use]
-    pub fn is_built_in(&self) -> bool {
-        self.origin.ends_with("(built in)")
-    }
-
     /// What of its file says what it writes: all but the description.
     #[must_use]
     pub fn definition(&self) -> String {

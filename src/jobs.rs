@@ -54,7 +54,7 @@ impl Jobs {
             match toml::from_str::<Job>(&file.text) {
                 Ok(mut job) => {
                     job.fill_in(&name);
-                    job.origin = file.origin;
+                    (job.origin, job.is_built_in) = (file.origin, file.is_built_in);
                     // Of its kind: another would empty what that one has written, or say otherwise what its columns mean.
                     job.has_table_of_the_schema = built_in(&name).is_some_and(|known| job.stands_for(&known));
                     problems.extend(job::problems::of(&job, &own_tables));

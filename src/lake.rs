@@ -9,6 +9,8 @@ pub mod manifest;
 pub mod part;
 pub mod row_file;
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
@@ -121,7 +123,7 @@ impl Lake {
     ///
     /// # Errors
     /// What the storage says.
-    pub async fn strangers(&self, source: &str, tables: &[String], event_date: NaiveDate, known: &[i32]) -> Result<Vec<String>> {
+    pub async fn strangers(&self, source: &str, tables: &BTreeSet<String>, event_date: NaiveDate, known: &[i32]) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let folders = tables.iter().map(|table| row_folder(table, source, event_date)).chain([day_folder(source, event_date)]);
         for folder in folders {

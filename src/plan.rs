@@ -51,6 +51,9 @@ impl Plan {
     /// # Errors
     /// What the database says.
     pub async fn keep(&self, context: &Context, tx: &mut Tx, job: &Job, now: DateTime<Utc>) -> Result<()> {
+        // The job's file said another `window` when these were written: what is written now takes the place of their rows.
+        let is_of_the_job = |window: &Window| Window::containing(job.window, window.start_date).is_ok_and(|own| own == *window);
+        tx.forget_windows(&job.name, self.states.keys().filter(|window| !is_of_the_job(window)).copied()).await?;
         let due: Vec<(Window, String)> = self.windows.iter().map(|planned| (planned.window, planned.reason.clone())).collect();
         tx.mark_due(&job.name, &due, context.config.reporting.timezone.name()).await?;
         for (source, position) in &self.positions {

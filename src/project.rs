@@ -63,14 +63,24 @@ pub struct Project {
 pub struct ProjectFile {
     pub text: String,
     pub origin: String,
+    /// Whether it says what the file of its name in this program says.
+    pub is_built_in: bool,
 }
 
 impl ProjectFile {
-    /// Whether it is a part of this program.
-    #[must_use]
-    pub fn is_built_in(&self) -> bool {
-        self.origin.ends_with("(built in)")
+    fn of_folder(path: &str, text: String, origin: String) -> Self {
+        let is_built_in = built_in(path).is_some_and(|known| known == text);
+        Self { text, origin, is_built_in }
     }
+
+    fn of_program(path: &str, text: &str) -> Self {
+        Self { text: text.to_owned(), origin: format!("{path} (built in)"), is_built_in: true }
+    }
+}
+
+/// The text of a built-in file.
+fn built_in(path: &str) -> Option<&'static str> {
+    BUILT_IN_FILES.iter().find(|(known, _)| *known == path).map(|(_, text)| *text)
 }
 
 impl Project {
@@ -87,11 +97,10 @@ impl Project {
         for path in paths {
             let file = self.dir.join(path);
             if let Some(text) = read_text(&file)? {
-                return Ok(Some(ProjectFile { text, origin: file.display().to_string() }));
+                return Ok(Some(ProjectFile::of_folder(path, text, file.display().to_string())));
             }
         }
-        let built_in = paths.iter().find_map(|path| BUILT_IN_FILES.iter().find(|(known, _)| known == path));
-        Ok(built_in.map(|(path, text)| ProjectFile { text: (*text).to_owned(), origin: format!("{path} (built in)") }))
+        Ok(paths.iter().find_map(|path| built_in(path).map(|text| ProjectFile::of_program(path, text))))
     }
 
     /// Every file `folder/<stem>.<extension>`, the folder's own in place of the built-in of the same name, sorted by stem; an error
@@ -103,23 +112,25 @@ impl Project {
         let mut files = BTreeMap::new();
         for (path, text) in BUILT_IN_FILES {
             if let Some(stem) = stem_in(Path::new(path), folder, extension) {
-                files.insert(stem, Ok(ProjectFile { text: (*text).to_owned(), origin: format!("{path} (built in)") }));
+                files.insert(stem, Ok(ProjectFile::of_program(path, text)));
             }
         }
         let dir = self.dir.join(folder);
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(files),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let dangling = text_file::refuse_dangling(&dir);
+                return dangling.map(|()| files).map_err(|error| Failure::config("The project cannot be read").caused_by(error).into());
+            }
             Err(error) => return Err(error).with_context(|| format!("Failed to list `{}`", dir.display())),
         };
         for entry in entries {
             let path = entry.with_context(|| format!("Failed to list `{}`", dir.display()))?.path();
             let relative = Path::new(folder).join(path.file_name().unwrap_or_default());
             if let Some(stem) = stem_in(&relative, folder, extension) {
-                let origin = path.display().to_string();
-                let file =
-                    read_text(&path).and_then(|text| Ok(ProjectFile { text: text.context("The file is gone")?, origin: origin.clone() }));
-                files.insert(stem, file);
+                let (name, origin) = (format!("{folder}/{stem}.{extension}"), path.display().to_string());
+                let file = read_text(&path).and_then(|text| text.context("The file is gone"));
+                files.insert(stem, file.map(|text| ProjectFile::of_folder(&name, text, origin)));
             }
         }
         Ok(files)

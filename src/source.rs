@@ -1,6 +1,7 @@
 //! Sources: tables that hold raw usage events, each mapped by one SQL file to the event's fields
 //! (`docs/semantics.md` section 3), read as Arrow batches.
 
+mod archived_tables;
 mod batch;
 mod copy_binary;
 mod event;
@@ -24,7 +25,7 @@ use crate::sql_text::{self, Numbered};
 use crate::store::{Store, Tx, reading};
 use crate::text_file;
 
-pub use batch::MAX_TEXT_BYTES;
+pub use batch::{MAX_TEXT_BYTES, kept_event_id};
 pub use event::{BAD_COST, BAD_NUMBER, BAD_TEXT, EventColumns, EventId, EventIds, lake_schema, not_nested};
 
 /// One mapped table.
@@ -51,7 +52,8 @@ const POSITION: &str = "position";
 /// The earliest `occurred_at` at or after `:from`, NULL when there is none.
 const NEXT_EVENT: &str = "next_event";
 
-/// Where the rows of a table stand that the events of `[:window_start, :window_end)` are made from; the table's name follows.
+/// Where the rows of a table stand (`place`) that the events of `[:window_start, :window_end)` are made from, and of which event each is
+/// (`event_id`); the table's name follows.
 const ARCHIVE: &str = "archive ";
 
 /// Batches read ahead of their use, per window.
@@ -76,14 +78,21 @@ impl Source {
         };
         let source = Self {
             name: name.to_owned(),
-            is_built_in: file.is_built_in(),
+            is_built_in: file.is_built_in,
             origin: file.origin,
             statements: sql_text::statements(&file.text),
             text: file.text,
             is_postgres: engine == "postgres",
         };
-        for needed in [EVENTS, CHANGED, POSITION, NEXT_EVENT] {
-            source.statement(needed)?;
+        let needed = [EVENTS, CHANGED, POSITION, NEXT_EVENT];
+        for name in needed {
+            source.statement(name)?;
+        }
+        if let Some(unknown) = source.statements.keys().find(|name| !needed.contains(&name.as_str()) && !name.starts_with(ARCHIVE)) {
+            let failure = Failure::config(format!("`{}` has a statement `-- name: {unknown}`, which no source has", source.origin));
+            return Err(failure
+                .hint("a source has `events`, `changed`, `position`, `next_event`, and an `archive TABLE` for each table")
+                .into());
         }
         Ok(source)
     }
@@ -163,15 +172,7 @@ impl Source {
         for (name, statement) in [(CHANGED, self.changed_sql()?), (POSITION, self.position_sql()?), (NEXT_EVENT, self.next_event_sql()?)] {
             self.prove(store, name, statement).await?;
         }
-        for (table, sql) in self.archived_tables(store, epoch, epoch)? {
-            let given = self.prove(store, &format!("{ARCHIVE}{table}"), Numbered { sql, names: Vec::new(), line: 1 }).await?;
-            if given != ["place"] {
-                return Err(Failure::config(format!("The statement `{ARCHIVE}{table}` of `{}` gives {}", self.origin, given.join(", ")))
-                    .hint("it gives one column, `place`: where each row stands, the `ctid` of PostgreSQL or the `rowid` of SQLite")
-                    .into());
-            }
-        }
-        Ok(())
+        self.check_archive(store).await
     }
 
     /// Fails where it reads the table that another source is called by: its events would be counted twice. Our own files do not.
@@ -241,21 +242,6 @@ impl Source {
             }
         });
         Batches { receiver, reader: Some(reader) }
-    }
-
-    /// The tables whose rows its events are made from, each with the statement that finds those of a window, in the order of the file:
-    /// a table before those that it refers to. None where the file does not say.
-    ///
-    /// # Errors
-    /// A parameter other than `:window_start` and `:window_end`.
-    pub fn archived_tables(&self, store: &Store, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<Vec<(String, String)>> {
-        let mut found = Vec::new();
-        for name in self.statements.keys().filter_map(|name| name.strip_prefix(ARCHIVE)) {
-            let sql = self.window_sql(store, &format!("{ARCHIVE}{name}"), start, end)?;
-            found.push((text_file::line_of(&self.text, &format!("-- name: {ARCHIVE}{name}")), name.trim().to_owned(), sql));
-        }
-        found.sort_unstable();
-        Ok(found.into_iter().map(|(_, table, sql)| (table, sql)).collect())
     }
 
     /// Names the SQL file in what the database says of it.

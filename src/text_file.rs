@@ -18,7 +18,10 @@ pub const LARGEST_MIB: u64 = 16;
 pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            refuse_dangling(path)?;
+            return Ok(None);
+        }
         Err(error) => return Err(error.into()),
     };
     anyhow::ensure!(metadata.is_file(), "it is no regular file");
@@ -29,6 +32,17 @@ pub fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not UTF-8 text"))?;
     anyhow::ensure!(!text.contains('\0'), "it holds a NUL character, so it is no text");
     Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)))
+}
+
+/// Fails where a file or a folder is not there because a link leads nowhere: somebody means it to be there.
+///
+/// # Errors
+/// Names the link.
+pub fn refuse_dangling(path: &Path) -> anyhow::Result<()> {
+    match path.ancestors().find(|part| part.is_symlink() && !part.exists()) {
+        Some(link) => anyhow::bail!("the link `{}` leads nowhere", link.display()),
+        None => Ok(()),
+    }
 }
 
 /// Puts a text in the place of a file at once, or where there is none yet. A link leads to the file that is meant; its mode stays unless one is given.

@@ -2,6 +2,7 @@
 
 mod distrust;
 mod lied_to;
+mod statements;
 
 use std::collections::BTreeMap;
 use std::fs;

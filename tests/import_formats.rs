@@ -9,6 +9,7 @@ on_both_databases!(
     what_the_command_line_names_comes_first,
     each_tools_export_goes_in_as_it_is,
     a_format_of_ones_own,
+    a_column_of_the_log_is_a_field_of_the_event,
     a_row_that_is_the_sum_of_many_requests_becomes_as_many_events,
     mistakes_are_explained
 );
@@ -95,6 +96,26 @@ async fn a_format_of_ones_own(engine: Engine) {
     fixture.run_well(&["import", "usage", "--format", "gateway", "log.csv", "--set", "model=other"]);
     let read = "SELECT model, status, latency_ms FROM usage_event ORDER BY input_tokens";
     assert_eq!(fixture.rows(read).await, ["other|success|250", "other|error|NULL"]);
+}
+
+/// A field may be called by the name of the log's column; called twice, nobody knows which is meant.
+async fn a_column_of_the_log_is_a_field_of_the_event(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    let format = |more: &str| {
+        format!(
+            "description = \"d\"\nrecognised_by = [\"when\"]\n[columns]\ncreated_at = \"when\"\nuser_id = \"who\"\nid = \"no\"\ncost_usd = \"spend\"\nmodel_used = \"m\"\n{more}"
+        )
+    };
+    fixture.write("formats/mine.toml", &format("[words.model_used]\nbig = [\"b\"]\n"));
+    fixture.write("log.csv", "no,when,who,spend,m\nx1,2026-03-10,ann,0.5,b\n");
+    fixture.run_well(&["import", "usage", "--format", "mine", "log.csv"]);
+    let read = format!("SELECT event_id, model, {} FROM usage_event", fixture.store.dialect().cost_nanos());
+    assert_eq!(fixture.rows(&read).await, ["x1|big|500000000"]);
+    fixture.write("formats/mine.toml", &format("model = \"other\"\n"));
+    for command in [&["check"][..], &["import", "usage", "--format", "mine", "log.csv"]] {
+        let refused = fixture.run(command);
+        assert!(refused.code == Some(78) && refused.stderr.contains("`model` is there twice"), "{refused:?}");
+    }
 }
 
 async fn a_row_that_is_the_sum_of_many_requests_becomes_as_many_events(engine: Engine) {

@@ -9,6 +9,8 @@ on_both_databases!(
     a_check_of_a_column_that_is_not_there_is_refused,
     a_mistake_in_sql_is_told_with_its_line,
     what_sql_reads_is_named,
+    another_window_and_back_is_as_before,
+    a_table_of_another_grain_is_refused,
 );
 
 const DAILY: &str =
@@ -112,4 +114,47 @@ async fn what_sql_reads_is_named(engine: Engine) {
     fixture.write("sql/daily.sql", "SELECT CAST(occurred_at AS DATE) AS usage_date, customer_id, 1 AS n FROM usage_event");
     let said = fixture.assert_refused("daily", "a source").await;
     assert!(said.contains("the source `usage_event`, which makes no `sql` job due"), "{said}");
+}
+
+async fn another_window_and_back_is_as_before(engine: Engine) {
+    let fixture = fixture(engine).await;
+    for day in ["2026-02-27", "2026-03-02", "2026-03-03"] {
+        fixture.log(&format!("{day}T10:00:00.000000Z"), &[]).await;
+    }
+    fixture.run_well(&["run-job", "usage_daily", "--as-of", AS_OF]);
+    let select = "SELECT usage_date, customer_id, SUM(request_count) AS n FROM usage_daily WHERE usage_date >= :window_start AND usage_date < :window_end GROUP BY 1, 2";
+    fixture.write("sql/daily.sql", select);
+    let rows = "SELECT usage_date, n FROM daily ORDER BY 1, 2";
+    let mut first = None;
+    for window in ["day", "month", "day", "month", "day"] {
+        fixture.write("jobs/daily.toml", &DAILY.replace("\"day\"", &format!("\"{window}\"")));
+        fixture.run_well(&["migrate"]);
+        let ran = fixture.run_well(&["run-job", "daily", "--as-of", AS_OF]);
+        assert!(!ran.contains("Nothing is due"), "{window}: {ran}");
+        let found = fixture.rows(rows).await;
+        assert_eq!(first.get_or_insert_with(|| found.clone()), &found, "{window}");
+        let length = if window == "day" { 1 } else { 28 };
+        let others = fixture.store.pick("window_end - window_start", "julianday(window_end) - julianday(window_start)");
+        let (all, own) = ("SELECT COUNT(*) FROM job_window WHERE job = 'daily'", format!("({others} = 1) = ({length} = 1)"));
+        assert_eq!(fixture.number(all).await, fixture.number(&format!("{all} AND {own}")).await, "{window}");
+        fixture.run_well(&["check"]);
+        fixture.run_well(&["reconcile", "--as-of", AS_OF]);
+        assert!(fixture.run_well(&["run-job", "daily", "--as-of", AS_OF]).contains("Nothing is due"));
+    }
+    assert!(first.unwrap().len() > 3);
+}
+
+/// Its key would let two rows of one grain stay.
+async fn a_table_of_another_grain_is_refused(engine: Engine) {
+    let fixture = fixture(engine).await;
+    fixture.run_well(&["run-job", "usage_daily", "--as-of", AS_OF]);
+    fixture.write("sql/daily.sql", "SELECT usage_date, customer_id, SUM(request_count) AS n FROM usage_daily WHERE usage_date >= :window_start AND usage_date < :window_end GROUP BY 1, 2");
+    fixture.write("jobs/daily.toml", DAILY);
+    fixture.run_well(&["run-job", "daily", "--as-of", AS_OF]);
+    fixture.write("jobs/daily.toml", &DAILY.replace(", \"customer_id\"", ""));
+    let said = fixture.assert_refused("daily", "a coarser grain").await;
+    assert!(said.contains("has one row for each (customer_id, usage_date)"), "{said}");
+    fixture.execute("DROP TABLE daily").await;
+    fixture.run_well(&["migrate"]);
+    fixture.run_well(&["run-job", "daily", "--as-of", AS_OF]);
 }

@@ -49,5 +49,6 @@ SELECT
 SELECT MIN(created_at) AS occurred_at FROM ai_usage_log WHERE created_at >= :from AND created_at < '9999-12-01'
 
 -- name: archive ai_usage_log
--- Where the rows stand that the events of [:window_start, :window_end) are made from. A table comes before those that it refers to.
-SELECT ctid AS place FROM ai_usage_log WHERE created_at >= :window_start AND created_at < :window_end
+-- Where the rows stand that the events of [:window_start, :window_end) are made from, and of which event each is. A table comes before
+-- those that it refers to.
+SELECT id AS event_id, ctid AS place FROM ai_usage_log WHERE created_at >= :window_start AND created_at < :window_end

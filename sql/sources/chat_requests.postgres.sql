@@ -69,13 +69,14 @@ SELECT
 SELECT MIN(created_at) AS occurred_at FROM chat_requests WHERE created_at >= :from AND created_at < '9999-12-01'
 
 -- name: archive request_analytics
--- Where the rows stand that the events of [:window_start, :window_end) are made from. A table comes before those that it refers to.
-SELECT analytics.ctid AS place
+-- Where the rows stand that the events of [:window_start, :window_end) are made from, and of which event each is. A table comes before
+-- those that it refers to.
+SELECT request.id AS event_id, analytics.ctid AS place
 FROM request_analytics AS analytics
 JOIN chat_requests AS request ON request.id = analytics.request_id
 WHERE request.created_at >= :window_start AND request.created_at < :window_end AND request.status IN ('completed', 'failed')
 
 -- name: archive chat_requests
-SELECT ctid AS place
+SELECT id AS event_id, ctid AS place
 FROM chat_requests
 WHERE created_at >= :window_start AND created_at < :window_end AND status IN ('completed', 'failed')

@@ -63,13 +63,14 @@ WHERE name = 'chat_requests'
 SELECT MIN(created_at) AS occurred_at FROM chat_requests WHERE created_at >= :from AND created_at < '9999-12-01'
 
 -- name: archive request_analytics
--- Where the rows stand that the events of [:window_start, :window_end) are made from. A table comes before those that it refers to.
-SELECT analytics.rowid AS place
+-- Where the rows stand that the events of [:window_start, :window_end) are made from, and of which event each is. A table comes before
+-- those that it refers to.
+SELECT request.id AS event_id, analytics.rowid AS place
 FROM request_analytics AS analytics
 JOIN chat_requests AS request ON request.id = analytics.request_id
 WHERE request.created_at >= :window_start AND request.created_at < :window_end AND request.status IN ('completed', 'failed')
 
 -- name: archive chat_requests
-SELECT rowid AS place
+SELECT id AS event_id, rowid AS place
 FROM chat_requests
 WHERE created_at >= :window_start AND created_at < :window_end AND status IN ('completed', 'failed')

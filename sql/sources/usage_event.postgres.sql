@@ -54,5 +54,6 @@ SELECT
 SELECT MIN(occurred_at) AS occurred_at FROM usage_event WHERE occurred_at >= :from AND occurred_at < '9999-12-01'
 
 -- name: archive usage_event
--- Where the rows stand that the events of [:window_start, :window_end) are made from. A table comes before those that it refers to.
-SELECT ctid AS place FROM usage_event WHERE occurred_at >= :window_start AND occurred_at < :window_end
+-- Where the rows stand that the events of [:window_start, :window_end) are made from, and of which event each is. A table comes before
+-- those that it refers to.
+SELECT source_name || '/' || event_id AS event_id, ctid AS place FROM usage_event WHERE occurred_at >= :window_start AND occurred_at < :window_end

@@ -143,18 +143,27 @@ fn window_dates(event_date: NaiveDate, timezone: Tz) -> Result<BTreeSet<NaiveDat
 
 /// Removes files of a day that a run was about to write and has not noted, and those of revisions that are no longer read: their rows are in
 /// the tables. Nobody takes the lock over meanwhile. Files that this database knows nothing of are left: another one that has the
-/// project's id, a copy of it or the one that it is a copy of, may have deleted their rows.
+/// project's id, a copy of it or the one that it is a copy of, may have deleted their rows. `also` are tables that rows are archived of and
+/// that the source may not name any more.
 ///
 /// # Errors
 /// [`Failure`] of kind bad-data where there are such files, of kind try-again where the lock is lost; what database and storage say.
-pub(super) async fn sweep(context: &Context, lock: &JobLock, lake: &Lake, source: &Source, event_date: NaiveDate) -> Result<()> {
+pub(super) async fn sweep(
+    context: &Context,
+    lock: &JobLock,
+    lake: &Lake,
+    source: &Source,
+    event_date: NaiveDate,
+    also: &[String],
+) -> Result<()> {
     let mut tx = context.store.begin().await?;
     lock.assert_held(&context.store, &mut tx).await?;
     let known = tx.archived_days(Some(event_date), Some(event_date + Days::new(1))).await?;
     let revisions: Vec<i32> = known.iter().filter(|day| day.source == source.name).map(|day| day.revision).collect();
     let leftovers = tx.archive_leftovers(&source.name, event_date).await?;
     let (start, end) = lake::instants(event_date)?;
-    let tables: Vec<String> = source.archived_tables(&context.store, start, end)?.into_iter().map(|(table, _)| table).collect();
+    let named = source.archived_tables(&context.store, start, end)?.into_iter().map(|(table, _)| table);
+    let tables: BTreeSet<String> = named.chain(also.iter().cloned()).collect();
     let others = lake.strangers(&source.name, &tables, event_date, &[revisions.clone(), leftovers.clone()].concat()).await?;
     if let Some(path) = others.first() {
         return Err(Failure::bad_data(format!("`{}` belongs to no archived day of this database", lake.storage.shown(path)))

@@ -5,11 +5,13 @@ use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 
 use super::candidates::Candidate;
+use super::event_ids::{EventIds, Given};
 use crate::abort;
 use crate::engine::blocking::blocking;
 use crate::engine::env::Context;
 use crate::engine::stop::check_stop;
 use crate::failure::Failure;
+use crate::fingerprint;
 use crate::lake::digest::RowDigest;
 use crate::lake::event_file::{self, EventTally};
 use crate::lake::manifest::{ArchivedTable, EventSums, Manifest, SCHEMA_VERSION};
@@ -29,6 +31,7 @@ const LOOKED_UP: &str = "user_id";
 pub(super) struct Copied {
     pub(super) manifest: Manifest,
     manifest_sha256: String,
+    pub(super) event_ids: EventIds,
 }
 
 impl Copied {
@@ -58,14 +61,19 @@ impl Copied {
 pub(super) async fn copy(context: &Context, lake: &Lake, source: &Source, candidate: &Candidate) -> Result<Option<Copied>> {
     let (start, end) = lake::instants(candidate.event_date)?;
     let (mut tx, snapshot) = rows::snapshot(&context.store).await?;
-    let Some(events) = copy_events(context, lake, source, candidate, snapshot).await? else { return Ok(None) };
+    let (Some(events), mut event_ids) = copy_events(context, lake, source, candidate, snapshot).await? else { return Ok(None) };
     let mut tables = Vec::new();
     for (table, places) in source.archived_tables(&context.store, start, end)? {
         let rows = TableRows::of(&mut tx, &table, places).await?;
-        tables.push(copy_rows(&mut tx, lake, candidate, rows).await?);
+        let mut given = Given::default();
+        rows.read_event_ids(&mut tx, |id| event_ids.note(id, &mut given)).await?;
+        let copied = copy_rows(&mut tx, lake, candidate, rows).await?;
+        require_of_events(source, &copied, &given)?;
+        tables.push(copied);
         check_stop(&context.stop)?;
     }
     drop(tx);
+    event_ids.require_rows(&source.origin)?;
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -73,6 +81,7 @@ pub(super) async fn copy(context: &Context, lake: &Lake, source: &Source, candid
         source: source.name.clone(),
         event_date: candidate.event_date,
         revision: candidate.revision,
+        definition: fingerprint::of([source.definition()?]),
         events,
         tables,
     };
@@ -80,7 +89,7 @@ pub(super) async fn copy(context: &Context, lake: &Lake, source: &Source, candid
     abort::point("day_read_back");
     let bytes = serde_json::to_vec_pretty(&manifest)?;
     let folder = lake::revision_folder(&lake::day_folder(&source.name, candidate.event_date), candidate.revision);
-    let copied = Copied { manifest, manifest_sha256: sha256(&bytes) };
+    let copied = Copied { manifest, manifest_sha256: sha256(&bytes), event_ids };
     // `replace` reads back what it wrote.
     lake.storage.replace(&format!("{folder}/{}", lake::MANIFEST_FILE), bytes.into()).await?;
     abort::point("lake_manifest_put");
@@ -94,20 +103,40 @@ async fn copy_events(
     source: &Source,
     candidate: &Candidate,
     snapshot: Option<String>,
-) -> Result<Option<EventSums>> {
+) -> Result<(Option<EventSums>, EventIds)> {
     let (start, end) = lake::instants(candidate.event_date)?;
     let folder = lake::revision_folder(&lake::day_folder(&source.name, candidate.event_date), candidate.revision);
     let mut parts = PartWriter::new(&lake.storage, folder, event_file::schema(), Some(LOOKED_UP));
-    let mut tally = EventTally::default();
+    let (mut tally, mut event_ids) = (EventTally::default(), EventIds::default());
     let mut batches = source.read_by_user(&context.store, start, end, snapshot, usize::try_from(context.config.engine.batch_rows)?);
     while let Some(batch) = batches.next().await {
         check_stop(&context.stop)?;
         let batch = event_file::of_source(&batch?)?;
         let added = batch.clone();
-        tally = blocking(move || tally.add(&added).map(|()| tally)).await?;
+        (tally, event_ids) = blocking(move || {
+            tally.add(&added)?;
+            event_ids.add(&added)?;
+            Ok((tally, event_ids))
+        })
+        .await?;
         parts.push(batch).await?;
     }
-    tally.sums(parts.finish().await?)
+    Ok((tally.sums(parts.finish().await?)?, event_ids))
+}
+
+/// Fails where a row is of no event of the day, or is given more than once.
+fn require_of_events(source: &Source, copied: &ArchivedTable, given: &Given) -> Result<()> {
+    let statement = format!("The statement `archive {}` of `{}`", copied.table, source.origin);
+    let failure = if let Some(event_id) = &given.stranger {
+        Failure::bad_data(format!("{statement} gives a row of the event `{event_id}`, which `events` does not give for that day"))
+            .hint("it must give the rows that the day's events are made from, and no other; no row was deleted")
+    } else if given.row_count != copied.row_count {
+        Failure::bad_data(format!("{statement} gives {} places, and {} rows stand there", given.row_count, copied.row_count))
+            .hint("it must give each row once, and of its own table; no row was deleted")
+    } else {
+        return Ok(());
+    };
+    Err(failure.into())
 }
 
 /// Rows on their way into their files.

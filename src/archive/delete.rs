@@ -10,7 +10,7 @@ use crate::lake::digest::RowDigest;
 use crate::lake::manifest::ArchivedTable;
 use crate::lake::{self, Lake, row_file};
 use crate::source::Source;
-use crate::source::rows::{Sink, TableRows};
+use crate::source::rows::{self, Sink, TableRows};
 use crate::store::archived::ArchivedDay;
 
 /// A digest of rows, as they go.
@@ -46,12 +46,25 @@ pub(super) async fn delete(work: &Work, lake: &Lake, source: &Source, copied: &C
     let places = source.archived_tables(&context.store, start, end)?;
     for ((table, places), expected) in places.into_iter().zip(&copied.manifest.tables) {
         let rows = TableRows::of(&mut tx, &table, places).await?;
+        if let Some(other) = rows.takes_along(&mut tx).await? {
+            return Err(taken_along(source, &table, &other).into());
+        }
         let mut deleted = Digested::default();
         rows.delete(&mut tx, &mut deleted).await?;
         if rows.columns != expected.columns || !expected.is_of(&deleted.digest) {
             return Err(changed(lake, copied, &difference(expected, &deleted.digest)).into());
         }
         abort::point("rows_of_table_deleted");
+    }
+    let mut left = None;
+    rows::read_event_ids(&mut tx, &source.events_sql(&context.store, start, end)?, |id| {
+        if left.is_none() && copied.event_ids.holds(id) {
+            left = Some(id.chars().take(80).collect::<String>());
+        }
+    })
+    .await?;
+    if let Some(event_id) = left {
+        return Err(still_there(source, &event_id).into());
     }
     tx.take_back_marks(&source.name, start, end).await?;
     tx.record_archived_day(&archived).await?;
@@ -60,6 +73,16 @@ pub(super) async fn delete(work: &Work, lake: &Lake, source: &Source, copied: &C
     tx.commit().await?;
     abort::point("delete_committed");
     Ok(archived)
+}
+
+fn taken_along(source: &Source, table: &str, other: &str) -> Failure {
+    Failure::bad_data(format!("Rows of `{other}` refer to the rows of `{table}` and would go with them"))
+        .hint(format!("give `{}` a statement `-- name: archive {other}` before that of `{table}`; no row was deleted", source.origin))
+}
+
+fn still_there(source: &Source, event_id: &str) -> Failure {
+    let what = format!("With its rows deleted, `events` of `{}` still gives the event `{event_id}`: it would count twice", source.origin);
+    Failure::bad_data(what).hint("the `archive` statements must give every row that an event is made from; no row was deleted")
 }
 
 fn difference(expected: &ArchivedTable, found: &RowDigest) -> String {

@@ -37,8 +37,14 @@ pub async fn restore(context: &Context, under_way: &UnderWay, event_date: NaiveD
     let summary = Summary::load(context).await?;
     let mut days = context.store.archived_days(Some(event_date), Some(event_date + Days::new(1))).await?;
     days.retain(|day| day.is_deleted && only.is_none_or(|only| day.source == only));
+    let sources = &summary.rollup()?.sources;
+    if let Some(day) = days.iter().find(|day| sources.iter().all(|source| source.name != day.source)) {
+        return Err(Failure::config(format!("A source `{}` was archived, and `usage.sources` has none of that name", day.source))
+            .hint("put it there, and its SQL file back, under the name that it had; nothing was changed")
+            .into());
+    }
     let mut restored = Vec::new();
-    for source in &summary.rollup()?.sources {
+    for source in sources {
         let mut manifests = Vec::new();
         for day in days.iter().filter(|day| day.source == source.name) {
             let manifest = lake.manifest(day).await?;
@@ -48,7 +54,7 @@ pub async fn restore(context: &Context, under_way: &UnderWay, event_date: NaiveD
         if manifests.is_empty() {
             // What is left of a run that was killed once the rows were back.
             if only.is_none_or(|only| source.name == only) {
-                sweep(context, &under_way.lock, &lake, source, event_date).await?;
+                sweep(context, &under_way.lock, &lake, source, event_date, &[]).await?;
             }
             continue;
         }
@@ -59,7 +65,8 @@ pub async fn restore(context: &Context, under_way: &UnderWay, event_date: NaiveD
         abort::point("restore_before_commit");
         tx.commit().await?;
         abort::point("restore_committed");
-        sweep(context, &under_way.lock, &lake, source, event_date).await?;
+        let tables = manifests.iter().flat_map(|manifest| &manifest.tables).map(|archived| archived.table.clone()).collect::<Vec<_>>();
+        sweep(context, &under_way.lock, &lake, source, event_date, &tables).await?;
         let row_count = manifests.iter().map(Manifest::row_count).sum();
         restored.push(Restored { source: source.name.clone(), event_date, row_count });
     }
@@ -76,16 +83,29 @@ async fn put_back(
     manifests: &[Manifest],
 ) -> Result<()> {
     let (start, end) = lake::instants(event_date)?;
-    let mut tables = source.archived_tables(&context.store, start, end)?;
-    // A table that others refer to comes first here.
-    tables.reverse();
+    let now = source.archived_tables(&context.store, start, end)?;
+    let mut tables: Vec<&String> = Vec::new();
+    for archived in manifests.iter().flat_map(|manifest| &manifest.tables) {
+        if !tables.contains(&&archived.table) {
+            tables.push(&archived.table);
+        }
+    }
     let mut before = Vec::new();
-    for (table, places) in tables {
-        let rows = TableRows::of(tx, &table, places).await?;
+    // A table that others refer to comes first here.
+    for table in tables.into_iter().rev() {
+        let Some((_, places)) = now.iter().find(|(known, _)| known == table) else {
+            return Err(Failure::config(format!(
+                "`{}` has no statement `-- name: archive {table}`, and rows of it were archived",
+                source.origin
+            ))
+            .hint("put it back as it was: it says what the table has of the day already; nothing was changed")
+            .into());
+        };
+        let rows = TableRows::of(tx, table, places.clone()).await?;
         let mut there = Digested::default();
         rows.read(tx, &mut there).await?;
         before.push((rows, there.digest));
-        for archived in manifests.iter().flat_map(|manifest| &manifest.tables).filter(|archived| archived.table == table) {
+        for archived in manifests.iter().flat_map(|manifest| &manifest.tables).filter(|archived| archived.table == *table) {
             insert(tx, lake, archived).await?;
             abort::point("rows_put_back");
         }

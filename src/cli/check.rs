@@ -122,6 +122,12 @@ async fn check_database(session: &Session, jobs: &Jobs, problems: &mut Vec<Strin
             problems.push(format!("job `{}`: {}", job.name, explained(&error)));
         }
     }
+    for (source, day) in store.archived_sources_but(&session.loaded.config.usage.sources).await? {
+        problems.push(format!(
+            "rows of `{source}` are in the lake alone, the first of {day}, and `usage.sources` lacks it: they are in no total \
+             (hint: put it back; to do without it, `tallyroll archive --restore` its days first)"
+        ));
+    }
     let changed = results::read(&store, jobs).await?.into_iter().filter(|noted| noted.written != noted.found);
     problems.extend(changed.take(SHOWN_WINDOWS).map(|noted| {
         format!(

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::file::{self, Record};
 use super::instant::parse_instant;
 use super::number::whole;
-use super::target::USAGE;
+use super::target::{field_name, named};
 use crate::engine::stop::check_stop;
 use crate::failure::{self, Failure};
 use crate::money;
@@ -111,16 +111,23 @@ impl Format {
         Err(Failure::usage(format!("There is no format `{name}`{nearest}")).hint(format!("there are {}", known.join(", "))).into())
     }
 
+    /// Gives each field its own name: it may be called by the name of a column of `ai_usage_log`, too.
+    fn name_fields(&mut self) -> Result<(), String> {
+        self.columns = named(std::mem::take(&mut self.columns))?;
+        self.constants = named(std::mem::take(&mut self.constants))?;
+        self.words = named(std::mem::take(&mut self.words))?;
+        self.adds = named(std::mem::take(&mut self.adds))?;
+        for field in self.seconds.iter_mut().chain(self.adds.values_mut().flatten()) {
+            *field = field_name(field)?;
+        }
+        Ok(())
+    }
+
     fn parse(name: &str, file: &ProjectFile) -> Result<Self> {
         let refused = |said: String| Failure::config(format!("`{}` is no format: {said}", file.origin));
         let mut format: Self = toml::from_str(&file.text).map_err(|error| refused(failure::toml_text(&file.text, &error)))?;
         name.clone_into(&mut format.name);
-        let fields = format.columns.keys().chain(format.constants.keys()).chain(&format.seconds).chain(format.words.keys());
-        let fields = fields.chain(format.adds.iter().flat_map(|(field, parts)| std::iter::once(field).chain(parts)));
-        if let Some(unknown) = fields.into_iter().find(|field| USAGE.field(field).is_none()) {
-            let nearest = failure::did_you_mean(unknown, USAGE.fields.iter().map(|field| field.name));
-            return Err(refused(format!("there is no field `{unknown}`{nearest}")).into());
-        }
+        format.name_fields().map_err(refused)?;
         for (field, words) in &format.words {
             let mut words = words.iter().flat_map(|(ours, theirs)| theirs.iter().map(move |word| (word, ours)));
             let mut meant = BTreeMap::new();

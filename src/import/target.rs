@@ -1,5 +1,8 @@
 //! What can be imported: the tables, and the fields that a file may give for them. Pure.
 
+use std::collections::BTreeMap;
+
+use crate::failure;
 use crate::seats::TOTAL;
 use crate::source::MAX_TEXT_BYTES;
 
@@ -154,4 +157,25 @@ impl Target {
     pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name || field.also.contains(&name))
     }
+}
+
+/// The name of an event's field that may be called by one of its other names.
+pub(super) fn field_name(name: &str) -> Result<String, String> {
+    let unknown = || {
+        let nearest = failure::did_you_mean(name, USAGE.fields.iter().map(|field| field.name));
+        format!("there is no field `{name}`{nearest}")
+    };
+    Ok(USAGE.field(name).ok_or_else(unknown)?.name.to_owned())
+}
+
+/// Gives each field its own name.
+pub(super) fn named<T>(by_field: BTreeMap<String, T>) -> Result<BTreeMap<String, T>, String> {
+    let mut named = BTreeMap::new();
+    for (name, value) in by_field {
+        let field = field_name(&name)?;
+        if named.insert(field.clone(), value).is_some() {
+            return Err(format!("the field `{field}` is there twice, once as `{name}`"));
+        }
+    }
+    Ok(named)
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringBuilder};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringBuilder, new_null_array};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt32Type};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt32Type};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use uuid::Uuid;
 
 use super::digest::{RowDigest, frame};
@@ -47,12 +47,20 @@ pub fn of_source(batch: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(schema(), columns.collect())?)
 }
 
-/// Begins to read a file that a person would know as `shown`. Its last item may be a [`Failure`] of kind bad-data: it is no such file.
+/// Begins to read a file that a person would know as `shown`, with the columns that it has: one that is older than a field of the event lacks
+/// it, which [`completed`] adds. Its last item may be a [`Failure`] of kind bad-data: it is no such file.
 #[must_use]
 pub fn read(shown: String, bytes: Bytes) -> Batches {
     Batches::of_thread(move |send| {
         let read = || -> Result<()> {
-            let options = ArrowReaderOptions::new().with_schema(schema());
+            let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())?;
+            let known = lake_schema();
+            let fields = metadata.schema().fields().iter().map(|field| {
+                let known = known.field_with_name(field.name()).with_context(|| format!("There is no field `{}`", field.name()))?;
+                Ok(known.clone())
+            });
+            let fields: Vec<Field> = fields.collect::<Result<_>>()?;
+            let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields)));
             let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)?.with_batch_size(BATCH_ROWS).build()?;
             for batch in reader {
                 if !send(batch?) {
@@ -65,6 +73,21 @@ pub fn read(shown: String, bytes: Bytes) -> Batches {
             Failure::bad_data(format!("`{shown}` is no file of archived events")).caused_by(error).hint("restore it from a copy").into()
         })
     })
+}
+
+/// A batch with every field of an event: one that its file lacks is NULL, as of a source that leaves it out.
+///
+/// # Errors
+/// When it lacks a field that no source may leave out.
+pub fn completed(batch: &RecordBatch) -> Result<RecordBatch> {
+    if batch.num_columns() == schema().fields().len() {
+        return Ok(batch.clone());
+    }
+    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+        Some(column) => Arc::clone(column),
+        None => new_null_array(field.data_type(), batch.num_rows()),
+    };
+    Ok(RecordBatch::try_new(schema(), schema().fields().iter().map(column).collect())?)
 }
 
 /// The events of a batch that happened in `[start, end)`.
@@ -172,5 +195,60 @@ impl Cells<'_> {
             Self::Marks(column) => put(Some(&[column.value(row)])),
             Self::Ints(_) | Self::Instants(_) => put(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{DictionaryArray, Int64Array, StringArray, TimestampMicrosecondArray, UInt8Array};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    fn batch() -> RecordBatch {
+        let column = |field: &Arc<Field>| -> ArrayRef {
+            match field.data_type() {
+                DataType::Utf8 => Arc::new(StringArray::from(vec!["a", "b"])),
+                DataType::Dictionary(_, _) => Arc::new([Some("x"), None].into_iter().collect::<DictionaryArray<UInt32Type>>()),
+                DataType::Int64 => Arc::new(Int64Array::from(vec![Some(7), None])),
+                DataType::UInt8 => Arc::new(UInt8Array::from(vec![0, 1])),
+                _ => Arc::new(TimestampMicrosecondArray::from(vec![1, 2]).with_timezone("UTC")),
+            }
+        };
+        RecordBatch::try_new(schema(), schema().fields().iter().map(column).collect()).unwrap()
+    }
+
+    async fn read_back(batch: &RecordBatch) -> Result<RecordBatch> {
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(batch).unwrap();
+        read("f".to_owned(), writer.into_inner().unwrap().into()).next().await.unwrap()
+    }
+
+    /// A file that was archived before there was a field is as it was written, and the field of its events is NULL.
+    #[tokio::test]
+    async fn a_file_that_is_older_than_a_field_is_read() {
+        let whole = batch();
+        let without = |gone: &str| {
+            let kept: Vec<usize> = (0..whole.num_columns()).filter(|index| whole.schema().field(*index).name() != gone).collect();
+            whole.project(&kept).unwrap()
+        };
+        assert_eq!(completed(&read_back(&whole).await.unwrap()).unwrap(), whole);
+        let older = without("reasoning_tokens");
+        let read = read_back(&older).await.unwrap();
+        let digest = |batch: &RecordBatch| {
+            let mut tally = EventTally::default();
+            tally.add(batch).unwrap();
+            tally.sums(Vec::new()).unwrap().unwrap()
+        };
+        assert_eq!(digest(&read), digest(&older));
+        let read = completed(&read).unwrap();
+        assert_eq!(read.schema(), schema());
+        assert_eq!(read.column_by_name("reasoning_tokens").unwrap().null_count(), 2);
+        assert_eq!(read.column_by_name("marks"), whole.column_by_name("marks"));
+        assert!(completed(&read_back(&without("event_id")).await.unwrap()).is_err());
+        // One of a later release has a field that nobody here knows.
+        let later = RecordBatch::try_from_iter([("carbon_grams", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+        let refused = read_back(&later).await.unwrap_err();
+        assert!(format!("{refused:#}").contains("There is no field `carbon_grams`"), "{refused:#}");
     }
 }

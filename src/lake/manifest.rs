@@ -18,6 +18,8 @@ pub struct Manifest {
     /// UTC.
     pub event_date: NaiveDate,
     pub revision: i32,
+    /// A digest of the statement that gave the events.
+    pub definition: String,
     pub events: EventSums,
     pub tables: Vec<ArchivedTable>,
 }

@@ -58,7 +58,7 @@ impl SqlSelect {
                 .into());
         };
         let mut select = Self::new(store, jobs, job, timezone)?;
-        (select.statement, select.is_trusted) = (single_statement(&file)?, file.is_built_in());
+        (select.statement, select.is_trusted) = (single_statement(&file)?, file.is_built_in);
         (select.line, select.origin) = (text_file::line_of(&file.text, &select.statement), file.origin);
         select.prove(store, job).await?;
         if !select.is_trusted {
@@ -91,7 +91,7 @@ impl SqlSelect {
     /// As [`Self::load`].
     pub async fn generated(store: &Store, jobs: &Jobs, job: &Job, timezone: Tz, statement: String, columns: Vec<String>) -> Result<Self> {
         let mut select = Self { statement, columns, is_trusted: true, ..Self::new(store, jobs, job, timezone)? };
-        if !job.is_built_in() {
+        if !job.is_built_in {
             select.prove(store, job).await?;
         }
         Ok(select)
@@ -142,7 +142,7 @@ impl SqlSelect {
                 .into());
         }
         // Our own need no proof: it would make a run that finds nothing due half as long again.
-        if !job.is_built_in() {
+        if !job.is_built_in {
             self.prove_checks(store, job).await?;
         }
         Ok(())

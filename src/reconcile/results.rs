@@ -75,8 +75,9 @@ async fn of_job(store: &Store, job: &Job) -> Result<Vec<Noted>> {
 async fn stored(store: &Store, job: &Job, is_noted: bool) -> Result<BTreeMap<NaiveDate, (i64, Option<String>)>> {
     let column = quote_identifier(&job.window_column);
     let sums = if is_noted { format!(", {}", content::columns()) } else { String::new() };
-    let sql =
-        format!("SELECT {column} AS window_start, COUNT(*) AS row_count{sums} FROM {} GROUP BY {column}", quote_identifier(&job.writes));
+    // The rows of a month need not be of its first day.
+    let start = if job.window == WindowKind::Month { store.dialect().first_of_month(&column) } else { column };
+    let sql = format!("SELECT {start} AS window_start, COUNT(*) AS row_count{sums} FROM {} GROUP BY 1", quote_identifier(&job.writes));
     let rows = store.query(&sql, &[]).await?;
     rows.iter()
         .map(|row| {

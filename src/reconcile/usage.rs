@@ -22,6 +22,11 @@ use crate::window::{Window, WindowKind, first_of_month};
 
 /// `usage_daily` against the raw log, read and priced again, and the quarantine against what is still bad.
 pub(super) async fn raw_log(context: &Context, range: &Range, as_of: DateTime<Utc>, findings: &mut Findings) -> Result<()> {
+    for (source, day) in context.store.archived_sources_but(&context.config.usage.sources).await? {
+        findings.compare("raw_log", &day.to_string(), &format!("archived events of `{source}`"), &"in a total", &"in none", || {
+            format!("`usage.sources` lacks `{source}`: put it back, or restore its days with `tallyroll archive --restore {day}`")
+        });
+    }
     for job in context.jobs.iter().filter(|job| job.operator == OperatorKind::UsageRollup) {
         let operator = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let Operator::UsageRollup(rollup) = &operator else { continue };

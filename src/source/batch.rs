@@ -1,5 +1,6 @@
 //! Usage events collected into Arrow batches, by the builder that both databases fill.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -73,6 +74,16 @@ impl Ids {
     }
 }
 
+fn start_of(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).chain(['…']).collect()
+}
+
+/// An event's id as it is kept: one that is too long by its start and a digest of it.
+#[must_use]
+pub fn kept_event_id(id: &str) -> Cow<'_, str> {
+    if id.len() > MAX_TEXT_BYTES { Cow::Owned(start_of(id) + &fingerprint::of([id.to_owned()])) } else { Cow::Borrowed(id) }
+}
+
 impl BatchBuilder {
     pub(super) fn new() -> Self {
         Self {
@@ -123,12 +134,10 @@ impl BatchBuilder {
     /// Keeps the start of a text that is too long, and marks its event; an id stays one of its own.
     fn put_long_text(&mut self, target: Target, text: &str) -> Result<()> {
         self.bad |= BAD_TEXT;
-        let mut shown: String = text.chars().take(SHOWN_CHARS).collect();
-        shown.push('…');
         if target == Target::EventId {
-            shown.push_str(&fingerprint::of([text.to_owned()]));
+            return self.put_text(target, &kept_event_id(text));
         }
-        self.put_text(target, &shown)
+        self.put_text(target, &start_of(text))
     }
 
     /// Marks an event whose text was left out as too long.

@@ -94,7 +94,7 @@ impl SeatSource {
             let sql = statement(file);
             let line = text_file::line_of(&file.text, &sql);
             let given = store
-                .columns_given(&Numbered { sql, names: Vec::new(), line }, file.is_built_in())
+                .columns_given(&Numbered { sql, names: Vec::new(), line }, file.is_built_in)
                 .await
                 .with_context(|| format!("`{}` does not fit the database", file.origin))?;
             if let Some(missing) = needed.iter().find(|needed| given.iter().all(|given| given != *needed)) {
@@ -173,7 +173,7 @@ impl SeatSource {
             statement(&self.ledger)
         );
         let file = self.ledger.clone();
-        stream::read(store.clone(), sql, !self.ledger.is_built_in(), move |error| explain(error, &file))
+        stream::read(store.clone(), sql, !self.ledger.is_built_in, move |error| explain(error, &file))
     }
 
     /// The ledger rows of one org and seat type up to `as_of`, in order.

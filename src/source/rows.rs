@@ -37,8 +37,33 @@ pub struct TableRows {
     pub table: String,
     /// All that are stored and not computed.
     pub columns: Vec<String>,
-    /// The statement that says where they stand.
+    /// The statement that says where they stand, and of which event each is.
     places: String,
+}
+
+/// Reads the event's id of each row that a statement gives; `each` is given it as a text.
+///
+/// # Errors
+/// What the database says.
+pub async fn read_event_ids(tx: &mut Tx, statement: &str, each: impl FnMut(&str) + Send) -> Result<()> {
+    struct Ids<F> {
+        each: F,
+        /// SQLite's cells say first of which type they are.
+        type_length: usize,
+    }
+    impl<F: FnMut(&str) + Send> Sink for Ids<F> {
+        fn row(&mut self, cells: &[Option<&str>]) -> Result<()> {
+            let id = cells.first().copied().flatten().unwrap_or_default();
+            (self.each)(id.get(self.type_length..).unwrap_or_default());
+            Ok(())
+        }
+
+        async fn settle(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+    let (id, type_length) = tx.pick(("event_id::TEXT", 0), ("CAST(event_id AS TEXT)", 1));
+    stream(tx, &format!("SELECT {id} FROM (\n{statement}\n) AS given"), 1, &mut Ids { each, type_length }).await
 }
 
 /// A transaction whose statements see what readers see that are given the name with it: an exported snapshot of PostgreSQL. In SQLite
@@ -98,16 +123,66 @@ impl TableRows {
         stream(tx, &sql, self.columns.len(), sink).await
     }
 
+    /// Reads of which event each of the rows is.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn read_event_ids(&self, tx: &mut Tx, each: impl FnMut(&str) + Send) -> Result<()> {
+        read_event_ids(tx, &self.places, each).await
+    }
+
+    /// A table whose rows would be deleted, or changed, with these: it refers to them by a foreign key that does so.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn takes_along(&self, tx: &mut Tx) -> Result<Option<String>> {
+        let keys = tx.pick(FOREIGN_KEYS_OF_POSTGRES, FOREIGN_KEYS_OF_SQLITE);
+        let keys = tx.query(keys, &[self.table.as_str().into()]).await?;
+        for key in keys {
+            let (table, same) = (key.text("table_name")?, key.text("same")?);
+            let sql = format!(
+                "SELECT 1 AS one FROM {} AS referring WHERE EXISTS (SELECT 1 FROM {} AS referred WHERE {} AND {same}) LIMIT 1",
+                key.text("table_quoted")?,
+                quote_identifier(&self.table),
+                self.condition_of(tx, "referred.")
+            );
+            if !tx.query(&sql, &[]).await?.is_empty() {
+                return Ok(Some(table));
+            }
+        }
+        Ok(None)
+    }
+
     fn cells(&self, tx: &Tx) -> String {
         let cell = |column: &String| tx.pick(format!("{}::TEXT", quote_identifier(column)), quote_identifier(column));
         self.columns.iter().map(cell).collect::<Vec<_>>().join(", ")
     }
 
     fn condition(&self, tx: &Tx) -> String {
-        let places = &self.places;
-        tx.pick(format!("ctid = ANY (ARRAY(SELECT place FROM (\n{places}\n) AS places))"), format!("rowid IN (\n{places}\n)"))
+        self.condition_of(tx, "")
+    }
+
+    fn condition_of(&self, tx: &Tx, row: &str) -> String {
+        let places = format!("SELECT place FROM (\n{}\n) AS places", self.places);
+        tx.pick(format!("{row}ctid = ANY (ARRAY({places}))"), format!("{row}rowid IN ({places})"))
     }
 }
+
+/// The foreign keys to a table that do something to the rows that refer to one that goes: the table they are of, and when two rows are of
+/// one key.
+const FOREIGN_KEYS_OF_POSTGRES: &str = "SELECT class.relname::TEXT AS table_name, conrelid::REGCLASS::TEXT AS table_quoted, \
+         string_agg(format('referring.%I = referred.%I', own.attname, other.attname), ' AND ') AS same \
+     FROM pg_constraint JOIN pg_class AS class ON class.oid = conrelid CROSS JOIN unnest(conkey, confkey) AS pair (own, other) \
+     JOIN pg_attribute AS own ON own.attrelid = conrelid AND own.attnum = pair.own \
+     JOIN pg_attribute AS other ON other.attrelid = confrelid AND other.attnum = pair.other \
+     WHERE contype = 'f' AND confrelid = to_regclass(quote_ident($1)) AND confdeltype IN ('c', 'n', 'd') \
+     GROUP BY pg_constraint.oid, conrelid, class.relname ORDER BY class.relname";
+const FOREIGN_KEYS_OF_SQLITE: &str = "SELECT referring.name AS table_name, '\"' || replace(referring.name, '\"', '\"\"') || '\"' AS table_quoted, \
+         group_concat('referring.\"' || replace(key.\"from\", '\"', '\"\"') || '\" = referred.\"' || replace(COALESCE(key.\"to\", \
+             (SELECT name FROM pragma_table_info($1) WHERE pk = key.seq + 1)), '\"', '\"\"') || '\"', ' AND ') AS same \
+     FROM sqlite_schema AS referring, pragma_foreign_key_list(referring.name) AS key \
+     WHERE referring.type = 'table' AND lower(key.\"table\") = lower($1) AND key.on_delete IN ('CASCADE', 'SET NULL', 'SET DEFAULT') \
+     GROUP BY referring.name, key.id ORDER BY referring.name";
 
 /// Puts rows back, each cell as [`TableRows::read`] gave it; how many.
 ///

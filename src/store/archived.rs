@@ -68,6 +68,18 @@ impl Store {
         all(&self.query(&sql, &parameters).await?)
     }
 
+    /// Sources whose rows of some day are in the lake alone and that `known` lacks, each with the first such day.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn archived_sources_but(&self, known: &[String]) -> Result<Vec<(String, NaiveDate)>> {
+        let sql = "SELECT source, MIN(event_date) AS event_date FROM archived_day WHERE is_deleted GROUP BY source ORDER BY source";
+        let rows = self.query(sql, &[]).await?;
+        let mut sources = rows.iter().map(|row| Ok((row.text("source")?, row.date("event_date")?))).collect::<Result<Vec<_>>>()?;
+        sources.retain(|(source, _)| !known.contains(source));
+        Ok(sources)
+    }
+
     /// When each window of a job was last written, by its first day.
     ///
     /// # Errors

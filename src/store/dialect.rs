@@ -74,6 +74,12 @@ impl Dialect {
         self.pick(Some(if is_instant { "TIMESTAMPTZ" } else { "DATE" }), None)
     }
 
+    /// The first day of the month that a day lies in.
+    #[must_use]
+    pub fn first_of_month(&self, column: &str) -> String {
+        self.pick(format!("CAST(date_trunc('month', {column}) AS DATE)"), format!("date({column}, 'start of month')"))
+    }
+
     /// The quarter of an hour that an instant lies in.
     #[must_use]
     pub fn quarter_of_an_hour(self, column: &str) -> String {

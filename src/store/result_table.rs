@@ -1,5 +1,7 @@
 //! Whose a result table is: a job replaces rows of the table that it made, and of no other.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Result;
 
 use super::{Row, Store, Tx};
@@ -64,6 +66,38 @@ pub async fn require_own(store: &Store, job: &Job) -> Result<()> {
     }
     Err(Failure::config(format!("`{}`, which `{}` would write, {said}", job.writes, job.origin))
         .hint(format!("name another one in `writes`; to hand it over with all its rows: `{hand_over}`"))
+        .into())
+}
+
+/// Fails where the job's table was made when the job had another grain: two rows that are of one grain now might both stay.
+///
+/// # Errors
+/// [`Failure`] of kind config that says what to do.
+pub async fn require_grain(store: &Store, job: &Job) -> Result<()> {
+    if job.has_table_of_the_schema {
+        return Ok(());
+    }
+    let (sql, name) = store.pick(
+        (
+            "SELECT indexrelid::REGCLASS::TEXT AS index_name, attname::TEXT AS name FROM pg_index JOIN pg_attribute ON attrelid = indexrelid \
+             WHERE indrelid = to_regclass($1) AND indisunique ORDER BY indexrelid, attnum",
+            quote_identifier(&job.writes),
+        ),
+        (
+            "SELECT index_.name AS index_name, column_.name AS name FROM pragma_index_list($1) AS index_, pragma_index_info(index_.name) AS column_ \
+             WHERE index_.\"unique\" = 1 ORDER BY index_.name, column_.seqno",
+            job.writes.clone(),
+        ),
+    );
+    let mut unique: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in store.query(sql, &[name.into()]).await? {
+        unique.entry(row.text("index_name")?).or_default().insert(row.text("name")?);
+    }
+    let grain = job.grain.iter().cloned().collect();
+    let Some(other) = unique.values().next().filter(|_| !unique.values().any(|columns| *columns == grain)) else { return Ok(()) };
+    let (was, is) = (other.iter().cloned().collect::<Vec<_>>().join(", "), job.grain.join(", "));
+    Err(Failure::config(format!("The table `{}` has one row for each ({was}), and the grain of `{}` is ({is})", job.writes, job.origin))
+        .hint("drop the table: `tallyroll migrate` makes it anew, with the grain as its key, and the next run fills it")
         .into())
 }
 

@@ -139,6 +139,17 @@ impl Tx {
         windows_of(&self.query(&sql, &parameters).await?)
     }
 
+    /// Forgets windows of a job: they are windows no more.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn forget_windows(&mut self, job: &str, windows: impl Iterator<Item = Window>) -> Result<()> {
+        for window in windows {
+            self.execute("DELETE FROM job_window WHERE job = $1 AND window_start = $2", &[job.into(), window.start_date.into()]).await?;
+        }
+        Ok(())
+    }
+
     /// Marks windows as due, so that they stay so until they are written.
     ///
     /// # Errors

@@ -169,11 +169,11 @@ async fn mistakes_are_told(engine: Engine) {
     // And one that says it wrongly: that deletes, that gives no places, that names what is no table.
     for (table, statement, said) in [
         ("usage_event", "DELETE FROM usage_event RETURNING 1 AS place", "archive usage_event"),
-        ("usage_event", "SELECT 1 AS there", "it gives one column, `place`"),
+        ("usage_event", "SELECT 1 AS there", "it gives two columns"),
         (
             "usage_events",
-            fixture.store.pick("SELECT ctid AS place FROM usage_event", "SELECT rowid AS place FROM usage_event"),
-            "no plain table",
+            fixture.store.pick("SELECT event_id, ctid AS place FROM usage_event", "SELECT event_id, rowid AS place FROM usage_event"),
+            "are not made from that table",
         ),
     ] {
         fixture.write(&own, &format!("{without}-- name: archive {table}\n{statement}\n"));

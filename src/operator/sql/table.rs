@@ -76,7 +76,7 @@ impl SqlSelect {
     /// Checks that the result table, where there is one, is the job's and takes what the SELECT gives.
     ///
     /// # Errors
-    /// [`Failure`] of kind config: where the table is not the job's, or one that names the column it lacks.
+    /// [`Failure`] of kind config: where the table is not the job's, was made for another grain, or one that names the column it lacks.
     pub async fn check_table(&self, store: &Store, job: &Job) -> Result<()> {
         result_table::require_own(store, job).await?;
         let existing = store.table_columns(&job.writes).await?;
@@ -87,7 +87,7 @@ impl SqlSelect {
                     existing.join(", ")
                 ))
                 .into()),
-            None => Ok(()),
+            None => result_table::require_grain(store, job).await,
         }
     }
 }

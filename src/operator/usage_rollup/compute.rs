@@ -11,6 +11,7 @@ use super::quarantine;
 use super::{Rollup, UsageRollup};
 use crate::engine::blocking::blocking;
 use crate::engine::stop::check_stop;
+use crate::fingerprint;
 use crate::lake::event_file;
 use crate::store::Store;
 use crate::store::archived::ArchivedDay;
@@ -68,12 +69,20 @@ impl UsageRollup {
                 state = blocking(move || state.take(&batch)).await?;
             }
             for day in of_source() {
-                for file in &self.lake.manifest(day).await?.events.files {
+                let manifest = self.lake.manifest(day).await?;
+                if manifest.definition != fingerprint::of([source.definition()?]) {
+                    tracing::warn!(
+                        source = source.name,
+                        day = %day.event_date,
+                        "The day was archived by another `events` statement, and keeps the events that it gave: `tallyroll archive --restore` brings its rows back"
+                    );
+                }
+                for file in &manifest.events.files {
                     let mut batches = self.lake.events(file).await?;
                     while let Some(batch) = batches.next().await {
                         check_stop(stop)?;
                         let batch = batch?;
-                        state = blocking(move || state.take(&event_file::within(&batch, start, end)?)).await?;
+                        state = blocking(move || state.take(&event_file::completed(&event_file::within(&batch, start, end)?)?)).await?;
                     }
                 }
             }
