@@ -2,7 +2,7 @@
 //! `abort-points` alone; without it a point is nothing.
 
 /// With `TALLYROLL_ABORT_AT=name` the process dies here by SIGKILL, with `name:n` the nth time that it comes here.
-/// With `name:n:TERM` it is told to stop instead, and goes on once it has heard.
+/// With `name:n:TERM` it is told to stop instead, and goes on once it has heard; with `name:n:STOP` it waits until somebody continues it.
 /// With `TALLYROLL_ABORT_TRACE=file` it goes on, and each name that it passes is a line of the file.
 #[cfg(feature = "abort-points")]
 pub use armed::point;
@@ -16,7 +16,7 @@ pub fn point(_name: &str) {}
 compile_error!("the feature `abort-points` is for tests: a release build must not have it");
 
 /// Every point; a test compares them with the calls in the source.
-pub const POINTS: [&str; 66] = [
+pub const POINTS: [&str; 67] = [
     "lock_taken_over",
     "lock_before_commit",
     "lock_acquired",
@@ -76,6 +76,7 @@ pub const POINTS: [&str; 66] = [
     "day_read_back",
     "lake_manifest_put",
     "day_copied",
+    "day_counted",
     "rows_of_table_deleted",
     "delete_before_commit",
     "delete_committed",
@@ -113,7 +114,7 @@ mod armed {
         let Some(armed) = ARMED.get_or_init(armed).as_ref().filter(|armed| armed.name == name) else { return };
         if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             let _ = kill_process(getpid(), armed.signal);
-            if armed.signal == Signal::TERM {
+            if armed.signal != Signal::KILL {
                 return std::thread::sleep(HEARING);
             }
             // Until the signal has come nothing else may happen.
@@ -125,7 +126,9 @@ mod armed {
 
     fn armed() -> Option<Armed> {
         let text = std::env::var("TALLYROLL_ABORT_AT").ok()?;
-        let (text, signal) = text.strip_suffix(":TERM").map_or((text.as_str(), Signal::KILL), |text| (text, Signal::TERM));
+        let signals = [(":TERM", Signal::TERM), (":STOP", Signal::STOP)];
+        let signal = |(suffix, signal)| text.strip_suffix(suffix).map(|text| (text, signal));
+        let (text, signal) = signals.into_iter().find_map(signal).unwrap_or((&text, Signal::KILL));
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
         let left: u64 = count.parse().unwrap_or_default();
         // One that is never reached would test nothing.

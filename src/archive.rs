@@ -85,6 +85,7 @@ async fn day(work: &Work, lake: &Lake, summary: &Summary<'_>, candidate: &Candid
         sweep(context, &under_way.lock, lake, source, candidate.event_date, &[]).await?;
         return Ok(None);
     }
+    abort::point("day_counted");
     let archived = if context.config.archive.delete {
         delete::delete(work, lake, source, &copied).await?
     } else {

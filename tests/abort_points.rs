@@ -68,6 +68,7 @@ const ARCHIVING: &[&str] = &[
     "day_read_back",
     "lake_manifest_put",
     "day_copied",
+    "day_counted",
     "rows_of_table_deleted",
     "delete_before_commit",
     "delete_committed",

@@ -1,6 +1,7 @@
 //! The lake (`docs/semantics.md` section 10): what is archived is read as before, comes back as it was, and is never lost or counted twice.
 
 mod distrust;
+mod disturbed;
 mod lied_to;
 mod statements;
 
