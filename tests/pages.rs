@@ -7,12 +7,15 @@ mod seats;
 mod speed;
 mod usage;
 
+use serde_json::json;
+
 use crate::on_both_databases;
 use crate::support::site::{STARTED_RUN, Site, TOKEN, csrf_of};
 use crate::support::{Engine, Fixture};
 
 on_both_databases!(
     every_page_answers,
+    the_archive_shows_what_is_in_the_lake,
     a_list_of_thousands_of_runs_goes_page_by_page,
     a_run_is_shown_from_before_it_begins_to_its_end,
     a_run_starts_by_a_form_of_this_site_only,
@@ -49,6 +52,21 @@ pub async fn filled(engine: Engine) -> Fixture {
     fixture.run_well(&["run-job", "peak_seats", "--as-of", NOW]);
     fixture.run_well(&["run-job", "reconcile", "--as-of", NOW]);
     fixture
+}
+
+async fn the_archive_shows_what_is_in_the_lake(engine: Engine) {
+    let fixture = filled(engine).await;
+    fixture.write("tallyroll.toml", "[archive]\ndelete = true\n");
+    fixture.run_well(&["archive", "--day", "2026-03-10", "--as-of", NOW]);
+    let site = Site::new(&fixture, TOKEN, NOW).await;
+    let page = site.get("/").await.text();
+    for part in ["<code>ai_usage_log</code>: 1 day in the lake, the last 2026-03-10; 1 event, ", "the oldest event in the table is of"] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    let jobs = site.get("/api/jobs").await.json();
+    let archive = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == "archive").unwrap();
+    let archived = &archive["archived"][0];
+    assert_eq!((&archived["source"], &archived["deleted_day_count"], &archived["last_day"]), (&json!("ai_usage_log"), &json!(1), &json!("2026-03-10")));
 }
 
 pub const PAGES: [&str; 7] = ["/", "/runs", "/jobs/usage_daily/run", "/usage", "/quarantine", "/seats", "/seats/ai/users"];

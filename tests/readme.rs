@@ -41,3 +41,15 @@ async fn what_use_it_prints_works_in_this_order(engine: Engine) {
     assert!(fixture.number("SELECT COUNT(*) FROM peak_seats").await > 0);
     assert!(fixture.path().join("usage/out/peak_seats/final").is_dir());
 }
+
+/// A part that was pasted twice says old things beside new ones.
+#[test]
+fn no_document_has_a_heading_twice() {
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/semantics.md", "docs/interface.md"] {
+        let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for heading in text.lines().filter(|line| line.starts_with("## ")) {
+            assert!(seen.insert(heading), "{name}: {heading}");
+        }
+    }
+}

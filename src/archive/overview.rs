@@ -4,8 +4,8 @@ use anyhow::Result;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 
-use super::candidates::Summary;
 use crate::engine::env::Context;
+use crate::source::Source;
 
 /// What of a source is in the lake, and since when the rest is in its tables.
 #[derive(Debug, Serialize)]
@@ -29,10 +29,10 @@ pub async fn overview(context: &Context) -> Result<Vec<ArchivedSource>> {
     if days.is_empty() {
         return Ok(Vec::new());
     }
-    let summary = Summary::load(context).await?;
     let mut tx = context.store.begin_read().await?;
     let mut found = Vec::new();
-    for source in &summary.rollup()?.sources {
+    for name in &context.config.usage.sources {
+        let source = Source::load(&context.project, name, context.store.engine())?;
         let of_source: Vec<_> = days.iter().filter(|day| day.source == source.name).collect();
         let dates = |is_deleted: Option<bool>| -> Result<i64> {
             let mut dates: Vec<_> =

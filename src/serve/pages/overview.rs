@@ -13,7 +13,8 @@ use maud::{Markup, html};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::job::Job;
+use crate::archive::{self, ArchivedSource};
+use crate::job::{Job, OperatorKind};
 use crate::serve::app::App;
 use crate::serve::chart;
 use crate::serve::data::{self, RunLine};
@@ -22,6 +23,7 @@ use crate::serve::layout;
 use crate::serve::problem::Problem;
 use crate::serve::session::Session;
 use crate::serve::states::{Shown as _, state};
+use crate::show::counted;
 use crate::store::runs::RunState;
 use crate::store::windows::WindowState;
 
@@ -45,6 +47,9 @@ struct JobLine {
     windows: BTreeMap<WindowState, i64>,
     /// The latest first.
     recent_runs: Vec<RunLine>,
+    /// Of the job that archives: what is in the lake.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    archived: Vec<ArchivedSource>,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,6 +90,9 @@ async fn jobs(app: &App) -> Result<Vec<JobLine>> {
     let mut lines = lines.await?;
     for line in &mut lines {
         line.windows = windows.remove(&line.name).unwrap_or_default();
+        if line.operator == OperatorKind::Archive.name() {
+            line.archived = archive::overview(&app.context).await?;
+        }
     }
     Ok(lines)
 }
@@ -115,6 +123,7 @@ fn line(app: &App, job: &Job, recent_runs: Vec<RunLine>, last_success_at: Option
         last_success_at,
         windows: BTreeMap::new(),
         recent_runs,
+        archived: Vec::new(),
     }
 }
 
@@ -136,11 +145,26 @@ fn card(job: &JobLine, now: DateTime<Utc>) -> Markup {
                     }
                 }))
             }
+            @for source in job.archived.iter().filter(|source| source.day_count > 0) {
+                p class="soft" { (in_the_lake(source)) }
+            }
             (strip(job))
             p class="links" {
                 a href={ "/runs?job=" (job.name) } { "All runs" }
                 a href={ "/jobs/" (job.name) "/run" } { "Run now" }
             }
+        }
+    }
+}
+
+fn in_the_lake(source: &ArchivedSource) -> Markup {
+    html! {
+        code { (source.source) } ": " (counted(source.day_count, "day")) " in the lake"
+        @if let Some(last) = source.last_day { ", the last " (last) }
+        "; " (counted(source.event_count, "event")) ", " (grouped(source.size_bytes)) " bytes; "
+        @match source.oldest_event_at {
+            Some(at) => { "the oldest event in the table is of " (instant(at)) " UTC" }
+            None => { "no event is in the table" }
         }
     }
 }
