@@ -9,6 +9,7 @@ mod copy;
 mod delete;
 mod event_ids;
 mod overview;
+mod readers;
 mod restore;
 mod verify;
 
@@ -20,11 +21,14 @@ pub use self::overview::{ArchivedSource, overview};
 pub use self::restore::{Restored, restore};
 pub use self::verify::{Verified, verify};
 use crate::abort;
+use crate::engine::env::Context;
 use crate::engine::log::EACH_WINDOW;
 use crate::engine::stop::{check_stop, is_final};
 use crate::engine::work::Work;
+use crate::failure::Failure;
 use crate::lake::Lake;
 use crate::snapshot::owner;
+use crate::source::Source;
 use crate::store::archived::ArchivedDay;
 use crate::store::windows::Written;
 
@@ -37,6 +41,9 @@ pub async fn run(work: &Work) -> Result<Written> {
     let lake = Lake::open(&context.project, &context.config, &context.storage)?;
     owner::claim(&lake.storage, &context.store).await?;
     let summary = Summary::load(context).await?;
+    if context.config.archive.delete {
+        require_apart(context, &summary.rollup()?.sources).await?;
+    }
     let request = &under_way.request;
     let mut written = Written::default();
     let mut failures = Vec::new();
@@ -65,6 +72,23 @@ pub async fn run(work: &Work) -> Result<Written> {
         Some(first) => Err(first),
         None => Ok(written),
     }
+}
+
+/// Fails where rows of the log cannot go day by day without changing what others, or other days, are made from.
+///
+/// # Errors
+/// [`Failure`] of kind config; what the database says.
+pub async fn require_apart(context: &Context, sources: &[Source]) -> Result<()> {
+    readers::refuse_other_readers(context, sources).await?;
+    let mut tx = context.store.begin_read().await?;
+    for source in sources {
+        if let Some(why) = source.entangled(&context.store, &mut tx).await? {
+            return Err(Failure::config(format!("Rows of `{}` cannot be deleted day by day: {why}", source.origin))
+                .hint("each row must be of one event, and each event have a row; no row was deleted")
+                .into());
+        }
+    }
+    Ok(())
 }
 
 /// Archives one day; nothing where it turns out not to be counted whole, or to have no event.

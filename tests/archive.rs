@@ -2,6 +2,7 @@
 
 mod distrust;
 mod disturbed;
+mod entangled;
 mod lied_to;
 mod statements;
 

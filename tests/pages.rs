@@ -66,7 +66,10 @@ async fn the_archive_shows_what_is_in_the_lake(engine: Engine) {
     let jobs = site.get("/api/jobs").await.json();
     let archive = jobs["jobs"].as_array().unwrap().iter().find(|job| job["name"] == "archive").unwrap();
     let archived = &archive["archived"][0];
-    assert_eq!((&archived["source"], &archived["deleted_day_count"], &archived["last_day"]), (&json!("ai_usage_log"), &json!(1), &json!("2026-03-10")));
+    assert_eq!(
+        (&archived["source"], &archived["deleted_day_count"], &archived["last_day"]),
+        (&json!("ai_usage_log"), &json!(1), &json!("2026-03-10"))
+    );
 }
 
 pub const PAGES: [&str; 7] = ["/", "/runs", "/jobs/usage_daily/run", "/usage", "/quarantine", "/seats", "/seats/ai/users"];

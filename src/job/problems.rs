@@ -74,14 +74,16 @@ fn names(job: &Job, own_tables: &BTreeSet<String>) -> Vec<String> {
     found
 }
 
+/// Folders of the output that are others'.
+const TAKEN: [&str; 3] = [PEAK_FOLDER, "usage_event", "source_row"];
+
 /// Of what its operator does.
 fn rules(job: &Job) -> Vec<String> {
     let is = |operator: OperatorKind| job.operator == operator;
     // Disks without upper and lower case take `Peak_Seats` for the journal's folder, and none takes a very long name.
-    let publishes_badly = job
-        .publish
-        .as_ref()
-        .is_some_and(|folder| !is_plain(folder) || folder.eq_ignore_ascii_case(PEAK_FOLDER) || folder.len() > LONGEST_NAME_BYTES);
+    let publishes_badly = job.publish.as_ref().is_some_and(|folder| {
+        !is_plain(folder) || TAKEN.iter().any(|taken| folder.eq_ignore_ascii_case(taken)) || folder.len() > LONGEST_NAME_BYTES
+    });
     let rules = [
         (is(OperatorKind::UsageRollup) && job.window != WindowKind::Day, "`usage_rollup` works by day: `window = \"day\"`"),
         (is(OperatorKind::UsageRollup) && job.writes != "usage_daily", "`usage_rollup` writes the table `usage_daily`"),
@@ -131,8 +133,9 @@ fn rules(job: &Job) -> Vec<String> {
     let mut found: Vec<String> = rules.into_iter().filter(|(is_broken, _)| *is_broken).map(|(_, text)| text.to_owned()).collect();
     if publishes_badly {
         found.push(format!(
-            "`publish` must be a plain folder name of at most {LONGEST_NAME_BYTES} characters, and not `{PEAK_FOLDER}`, which is the \
-             journal's"
+            "`publish` must be a plain folder name of at most {LONGEST_NAME_BYTES} characters, and none of {}, which are the journal's \
+             and the lake's",
+            TAKEN.map(|folder| format!("`{folder}`")).join(", ")
         ));
     }
     found

@@ -1,6 +1,7 @@
 //! `sql`: a SELECT that runs inside the database; what it gives replaces the window's rows.
 
 mod checks;
+mod reads;
 mod table;
 
 use std::collections::BTreeSet;
@@ -65,24 +66,6 @@ impl SqlSelect {
             select.require_named_reads(store, jobs, job).await?;
         }
         Ok(select)
-    }
-
-    /// Fails where it reads the result of a job that `reads` does not name, which would not make it due, or its own, of which a window
-    /// that is computed again would follow.
-    async fn require_named_reads(&self, store: &Store, jobs: &Jobs, job: &Job) -> Result<()> {
-        let any = DateTime::UNIX_EPOCH;
-        let (sql, parameters) = self.bind(&self.statement, Window::containing(job.window, any.date_naive())?, any)?;
-        let read = store.tables_read(&sql, &parameters).await.with_context(|| format!("`{}` cannot be planned", self.origin))?;
-        // SQLite says a name as it was written where no column of it is used.
-        let is = |table: &str, name: &str| table.eq_ignore_ascii_case(name);
-        let unnamed = |table: &&String| jobs.iter().any(|other| is(table, &other.writes)) && job.reads.iter().all(|read| !is(table, read));
-        let Some(table) = read.iter().find(unnamed) else { return Ok(()) };
-        let said = if is(table, &job.writes) {
-            format!("`{}` reads `{table}`, the table that it writes: a window would follow from what was computed before", self.origin)
-        } else {
-            format!("`{}` reads `{table}`, which `reads` of `{}` does not name", self.origin, job.origin)
-        };
-        Err(Failure::config(said).hint("`reads` says what makes the job due, and a job never reads its own table").into())
     }
 
     /// Of a SELECT of our own making, which gives `columns`: it and its checks need no proof where the job's file is ours too.

@@ -106,6 +106,16 @@ impl SeatSource {
         Ok(())
     }
 
+    /// The tables that ledger and subscriptions are read from, as the database names them.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn tables_read(&self, store: &Store) -> Result<BTreeSet<String>> {
+        let mut tables = store.tables_read(&statement(&self.ledger), &[]).await?;
+        tables.extend(store.tables_read(&statement(&self.subscription), &[]).await?);
+        Ok(tables)
+    }
+
     /// Every subscription that can be billed as of `now`, by org and id in byte order; and those that cannot.
     ///
     /// # Errors

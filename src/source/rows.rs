@@ -92,7 +92,11 @@ impl TableRows {
                  WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
                 quote_identifier(table),
             ),
-            ("SELECT name FROM pragma_table_xinfo($1) WHERE hidden = 0 ORDER BY cid", table.to_owned()),
+            (
+                "SELECT info.name AS name FROM sqlite_schema AS made, pragma_table_xinfo(made.name) AS info \
+                 WHERE made.name = $1 AND made.type = 'table' AND info.hidden = 0 ORDER BY info.cid",
+                table.to_owned(),
+            ),
         );
         let rows = tx.query(sql, &[name.into()]).await?;
         let mut columns = rows.iter().map(|row| row.text("name")).collect::<Result<Vec<_>>>()?;

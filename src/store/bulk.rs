@@ -93,7 +93,8 @@ impl Tx {
         }
         copy.send(buffer.as_slice()).await.map_err(classify)?;
         copy.finish().await.map_err(classify)?;
-        let insert = format!("INSERT INTO {table} ({names}) SELECT {names} FROM {INCOMING} {suffix}");
+        // A column of identity takes what it is given.
+        let insert = format!("INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {INCOMING} {suffix}");
         let inserted = postgres::execute(&mut **tx, &insert, &[]).await.map_err(classify)?;
         postgres::execute(&mut **tx, "TRUNCATE pg_temp.tallyroll_incoming_rows", &[]).await.map_err(classify)?;
         Ok(inserted)

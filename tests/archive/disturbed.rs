@@ -17,7 +17,7 @@ const DAY: [&str; 5] = ["archive", "--day", "2026-02-28", "--as-of", "2026-07-15
 /// The command, held at a point.
 fn held(fixture: &Fixture, arguments: &[&str], point: &str) -> Child {
     let child = fixture.command(arguments).env("TALLYROLL_ABORT_AT", format!("{point}:1:STOP")).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let is_held = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap().rsplit(") ").next().unwrap().starts_with('T');
     while !is_held() {
         assert!(Instant::now() < deadline, "it did not come to `{point}`");
