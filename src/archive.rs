@@ -78,7 +78,7 @@ pub async fn run(work: &Work) -> Result<Written> {
 ///
 /// # Errors
 /// [`Failure`] of kind config; what the database says.
-pub async fn require_apart(context: &Context, sources: &[Source]) -> Result<()> {
+async fn require_apart(context: &Context, sources: &[Source]) -> Result<()> {
     readers::refuse_other_readers(context, sources).await?;
     let mut tx = context.store.begin_read().await?;
     for source in sources {

@@ -72,7 +72,14 @@ impl Lake {
     /// As [`Storage::open`].
     pub fn open(project: &Project, config: &Config, output: &Storage) -> Result<Self> {
         let url = &config.archive.url;
-        Ok(Self { storage: if url.is_empty() { output.clone() } else { Storage::open(project, url)? } })
+        let storage = if url.is_empty() { output.clone() } else { Storage::open(project, url)? };
+        let (own, finance) = (storage.shown("x"), output.shown("x"));
+        if own != finance && own.starts_with(finance.trim_end_matches('x')) {
+            return Err(Failure::config("`archive.url` is a folder of `output.url`, where finance files are")
+                .hint("leave it out, to have the lake beside them, or name another place")
+                .into());
+        }
+        Ok(Self { storage })
     }
 
     /// The path of a day's manifest.

@@ -32,6 +32,18 @@ pub(super) async fn refuse_other_readers(context: &Context, sources: &[Source]) 
         let read = source.tables_read(&context.store).await?;
         refuse(&archived, &read, Some(&source.name), &format!("`{}` reads it as well", source.origin))?;
     }
+    // A source that is not listed now may be listed again.
+    let engine = context.store.engine();
+    for name in context.project.read_all("sql/sources", "sql")?.keys().filter_map(|stem| stem.strip_suffix(&format!(".{engine}"))) {
+        if sources.iter().any(|source| source.name == name) {
+            continue;
+        }
+        // One that does not load, or does not fit the database, gives no events.
+        let Ok(source) = Source::load(&context.project, name, engine) else { continue };
+        if let Ok(read) = source.tables_read(&context.store).await {
+            refuse(&archived, &read, None, &format!("`{}`, which `usage.sources` does not list, reads it as well", source.origin))?;
+        }
+    }
     for job in context.jobs.iter().filter(|job| matches!(job.operator, OperatorKind::Sql | OperatorKind::PeakSeats)) {
         let loaded = operator::load(&context.project, &context.config, &context.store, &context.storage, &context.jobs, job).await?;
         let read = match &loaded {

@@ -66,6 +66,16 @@ pub async fn read_event_ids(tx: &mut Tx, statement: &str, each: impl FnMut(&str)
     stream(tx, &format!("SELECT {id} FROM (\n{statement}\n) AS given"), 1, &mut Ids { each, type_length }).await
 }
 
+/// Reads all that a statement gives, column by column.
+///
+/// # Errors
+/// What the database says, and the sink.
+pub async fn read_all(tx: &mut Tx, statement: &str, sink: &mut impl Sink) -> Result<()> {
+    let columns = tx.columns_of(statement).await?;
+    let cells: Vec<String> = columns.keys().map(|column| format!("CAST({} AS TEXT)", quote_identifier(column))).collect();
+    stream(tx, &format!("SELECT {} FROM (\n{statement}\n) AS given", cells.join(", ")), cells.len(), sink).await
+}
+
 /// A transaction whose statements see what readers see that are given the name with it: an exported snapshot of PostgreSQL. In SQLite
 /// nobody else writes until it ends.
 ///

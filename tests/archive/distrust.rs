@@ -140,6 +140,7 @@ async fn mistakes_are_told(engine: Engine) {
     for (settings, said) in [
         ("[archive]\nafter_days = 0\n", "`archive.after_days` in"),
         ("[archive]\nurl = \"ftp://x\"\n", "`archive.url` in"),
+        ("[archive]\nurl = \"./out/usage_monthly\"\n", "`archive.url` is a folder of `output.url`"),
         ("[archive]\nurl = \"s3://key:secret@bucket/x\"\n", "`archive.url` in"),
         ("[archive]\ndelete = \"perhaps\"\n", "archive.delete"),
         ("[archive]\ndeletes = true\n", "did you mean `archive.delete`?"),

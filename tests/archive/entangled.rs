@@ -109,6 +109,17 @@ async fn rows_that_others_read_stay(engine: Engine) {
     source(&fixture, "others", &[("CAST(id AS TEXT)", "created_at", "'c'", "request_analytics")], "");
     assert_refused(&fixture, "Rows of `request_analytics` cannot be archived").await;
     fixture.write("tallyroll.toml", &settings);
+    // Not listed now, they may be again.
+    assert_refused(&fixture, "which `usage.sources` does not list, reads it as well").await;
+    for name in ["ours", "others"] {
+        std::fs::remove_file(fixture.path().join(format!("sql/sources/{name}.{}.sql", fixture.store.engine()))).unwrap();
+    }
+    if engine == Engine::Postgres {
+        fixture.execute("CREATE MATERIALIZED VIEW kept_calls AS SELECT * FROM (SELECT * FROM calls) AS calls").await;
+        source(&fixture, "others", &[("id || '/2'", "ended_at", "'c'", "kept_calls")], "");
+        assert_refused(&fixture, "reads it as well").await;
+        std::fs::remove_file(fixture.path().join("sql/sources/others.postgres.sql")).unwrap();
+    }
     // A job that reads the raw log.
     fixture.write(
         "jobs/raw.toml",
@@ -133,6 +144,18 @@ async fn rows_of_two_events_stay(engine: Engine) {
     let sessions = "-- name: archive sess\nSELECT calls.id AS event_id, sess.PLACE AS place FROM sess JOIN calls ON calls.sid = sess.sid WHERE calls.at >= :window_start AND calls.at < :window_end\n";
     source(&fixture, "calls", &joined, &format!("{sessions}\n{ARCHIVE_CALLS}"));
     assert_refused(&fixture, "`archive sess` gives a row of that table for more than one event").await;
+    // Of a session the first call counts: with it gone, the next one would.
+    let first = "calls AS one WHERE NOT EXISTS (SELECT 1 FROM calls AS other WHERE other.sid = one.sid AND other.id < one.id)";
+    let archive = ARCHIVE_CALLS.replace("calls WHERE", &format!("{first} AND"));
+    source(&fixture, "calls", &[("id", "at", "'c'", first)], &archive);
+    for late in ["2026-03-11T00:00", "2026-03-10T12:00"] {
+        fixture.execute(&format!("UPDATE calls SET at = '{late}:00.000000Z' WHERE id = 'a3'")).await;
+        fixture.run_well(&[&COUNT[..], &["--force"]].concat());
+        let failed = fixture.run(&ARCHIVE);
+        assert!(failed.code == Some(65) && failed.stderr.contains("With its rows deleted, `events` of"), "{failed:?}");
+        assert_eq!(fixture.number("SELECT COUNT(*) FROM calls").await, 3);
+    }
+    fixture.execute("UPDATE calls SET at = '2026-03-11T00:00:00.000000Z' WHERE id = 'a3'").await;
     // The calls alone can go.
     source(&fixture, "calls", &joined, ARCHIVE_CALLS);
     fixture.run_well(&COUNT);
