@@ -98,7 +98,10 @@ impl Entry {
             reasoning: optional("reasoning_usd_per_million", &self.reasoning_usd_per_million, output)?,
         };
         // `gpt-4o` of the provider azure, and `azure/gpt-4o`, are the same.
-        let model = self.provider.as_ref().map_or_else(|| self.model.clone(), |provider| format!("{provider}/{}", self.model));
+        let model = match &self.provider {
+            Some(provider) if !self.model.starts_with(&format!("{provider}/")) => format!("{provider}/{}", self.model),
+            _ => self.model.clone(),
+        };
         let key = PriceKey { model, service_tier: self.service_tier.as_deref().map(tier_of), above_input_tokens };
         Ok((key, Price { effective_from: instant(&self.effective_from)?, rates }))
     }
@@ -106,6 +109,9 @@ impl Entry {
 
 fn rate(key: &str, value: &toml::Value) -> Result<i64> {
     let nanos = match value {
+        toml::Value::String(text) if decimal_places(text) > 9 => {
+            bail!("`{key}` is \"{text}\", and a price has at most nine decimal places")
+        }
         toml::Value::String(text) => money::parse_usd_nanos(text).with_context(|| format!("`{key}` is \"{text}\""))?,
         toml::Value::Integer(usd) => usd.checked_mul(money::NANOS_PER_USD).with_context(|| format!("`{key}` is too large"))?,
         toml::Value::Float(usd) => bail!("`{key}` = {usd} is a float, which cannot hold every price: write it in quotes"),
@@ -115,6 +121,19 @@ fn rate(key: &str, value: &toml::Value) -> Result<i64> {
         bail!("`{key}` is negative");
     }
     Ok(nanos)
+}
+
+/// How many decimal places a number needs; 0 of what is none.
+fn decimal_places(text: &str) -> i64 {
+    let (mantissa, exponent) = text.trim().split_once(['e', 'E']).unwrap_or((text.trim(), "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let zeros = digits.len() - digits.trim_end_matches('0').len();
+    if digits.trim_matches(['0', '+', '-']).is_empty() {
+        return 0;
+    }
+    let places = |text: usize| i64::try_from(text).unwrap_or(i64::MAX);
+    places(fraction.len()).saturating_sub(places(zeros)).saturating_sub(exponent.parse().unwrap_or(0))
 }
 
 fn instant(value: &toml::Value) -> Result<DateTime<Utc>> {

@@ -206,6 +206,8 @@ fn a_bad_price_names_the_entry_and_the_field() {
         (entry("2026-01-01", "2.5", ""), "float"),
         (entry("2026-01-01", "\"two\"", ""), "not a decimal number"),
         (entry("2026-01-01", "\"-1\"", ""), "negative"),
+        (entry("2026-01-01", "\"1.00000000049\"", ""), "at most nine decimal places"),
+        (entry("2026-01-01", "\"12e-10\"", ""), "at most nine decimal places"),
         (entry("\"soon\"", "\"1\"", ""), "neither a date"),
         (entry("2026-01-01", "1", "cached_input_usd_per_million = \"-1\""), "`cached_input_usd_per_million` is negative"),
         (entry("2026-01-01", "1", "above_input_tokens = 0"), "above_input_tokens"),
@@ -217,11 +219,15 @@ fn a_bad_price_names_the_entry_and_the_field() {
         let error = format!("{:#}", book(&text).unwrap_err());
         assert!(error.contains("price 1 (`") && error.contains(expected), "{error}");
     }
+    for exact in ["\"1.000000001\"", "\"0.00000000100\"", "\"10e-10\"", "\"0.00000000000\"", "\"1e2\"", "\"100\""] {
+        book(&entry("2026-01-01", exact, "")).unwrap();
+    }
     assert!(book("[[prices]]").is_err());
     // Two that nothing decides between, also under another name.
     for (one, other) in [
         (good.clone(), good.clone()),
         (good.replace("\"m\"", "\"p/m\""), format!("{good}provider = \"p\"\n")),
+        (format!("{}provider = \"p\"\n", good.replace("\"m\"", "\"p/m\"")), format!("{good}provider = \"p\"\n")),
         (format!("{good}service_tier = \"Batch\"\n"), format!("{good}service_tier = \"batch\"\n")),
         (format!("{good}service_tier = \"default\"\n"), format!("{good}service_tier = \"standard\"\n")),
     ] {
