@@ -116,6 +116,9 @@ impl OperatorKind {
 
 /// The folder of all files of billing months.
 pub const PEAK_FOLDER: &str = "peak_seats";
+/// The folders of the lake.
+pub const EVENT_FOLDER: &str = "usage_event";
+pub const ROW_FOLDER: &str = "source_row";
 
 impl Job {
     /// What of its file says what it writes: all but the description.

@@ -18,6 +18,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use self::manifest::{LakeFile, Manifest};
 use crate::config::Config;
 use crate::failure::Failure;
+pub use crate::job::{EVENT_FOLDER, ROW_FOLDER};
 use crate::project::Project;
 use crate::snapshot::storage::{Storage, require};
 use crate::snapshot::{is_parquet, sha256};
@@ -25,9 +26,6 @@ use crate::source::Batches;
 use crate::store::archived::ArchivedDay;
 use crate::window::{next_day, start_of_day};
 
-/// Folders below `archive.url`.
-pub const EVENT_FOLDER: &str = "usage_event";
-pub const ROW_FOLDER: &str = "source_row";
 /// Readers of a folder of Parquet pass over names that begin so.
 pub const MANIFEST_FILE: &str = "_manifest.json";
 /// The empty file that ends a revision.

@@ -154,12 +154,7 @@ async fn a_full_disk_leaves_no_half_file() {
         tallyroll = env!("CARGO_BIN_EXE_tallyroll"),
         run = RUN.join(" "),
     );
-    let inherited = fixture.command(&[]);
-    let mut shell = Command::new("unshare");
-    shell.args(["--map-root-user", "--mount", "sh", "-c", &script]).current_dir(fixture.path());
-    shell.envs(inherited.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let finished = Finished::of(&shell.output().expect("the tests need unshare(1) of util-linux"));
-    assert_eq!(finished.code, Some(0), "{finished:?} (99: the tests may not mount a tmpfs in a namespace of their own)");
+    fixture.run_in_own_mounts(&script);
     let read = |name: &str| std::fs::read_to_string(fixture.path().join(name)).unwrap();
     assert_eq!(read("full.code").trim(), "75", "{}", read("full.err"));
     assert!(read("full.err").contains("There is no room left for"), "{}", read("full.err"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Job, OperatorKind, PEAK_FOLDER};
+use super::{EVENT_FOLDER, Job, OperatorKind, PEAK_FOLDER, ROW_FOLDER};
 use crate::measure::MEASURES;
 use crate::window::WindowKind;
 
@@ -75,7 +75,7 @@ fn names(job: &Job, own_tables: &BTreeSet<String>) -> Vec<String> {
 }
 
 /// Folders of the output that are others'.
-const TAKEN: [&str; 3] = [PEAK_FOLDER, "usage_event", "source_row"];
+const TAKEN: [&str; 3] = [PEAK_FOLDER, EVENT_FOLDER, ROW_FOLDER];
 
 /// Of what its operator does.
 fn rules(job: &Job) -> Vec<String> {

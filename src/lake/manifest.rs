@@ -18,7 +18,8 @@ pub struct Manifest {
     /// UTC.
     pub event_date: NaiveDate,
     pub revision: i32,
-    /// A digest of the statement that gave the events.
+    /// A digest of the statement that gave the events; of days that were archived before it was kept, none.
+    #[serde(default)]
     pub definition: String,
     pub events: EventSums,
     pub tables: Vec<ArchivedTable>,

@@ -182,21 +182,8 @@ impl TableRows {
     }
 }
 
-/// The foreign keys to a table that do something to the rows that refer to one that goes: the table they are of, and when two rows are of
-/// one key.
-const FOREIGN_KEYS_OF_POSTGRES: &str = "SELECT class.relname::TEXT AS table_name, conrelid::REGCLASS::TEXT AS table_quoted, \
-         string_agg(format('referring.%I = referred.%I', own.attname, other.attname), ' AND ') AS same \
-     FROM pg_constraint JOIN pg_class AS class ON class.oid = conrelid CROSS JOIN unnest(conkey, confkey) AS pair (own, other) \
-     JOIN pg_attribute AS own ON own.attrelid = conrelid AND own.attnum = pair.own \
-     JOIN pg_attribute AS other ON other.attrelid = confrelid AND other.attnum = pair.other \
-     WHERE contype = 'f' AND confrelid = to_regclass(quote_ident($1)) AND confdeltype IN ('c', 'n', 'd') \
-     GROUP BY pg_constraint.oid, conrelid, class.relname ORDER BY class.relname";
-const FOREIGN_KEYS_OF_SQLITE: &str = "SELECT referring.name AS table_name, '\"' || replace(referring.name, '\"', '\"\"') || '\"' AS table_quoted, \
-         group_concat('referring.\"' || replace(key.\"from\", '\"', '\"\"') || '\" = referred.\"' || replace(COALESCE(key.\"to\", \
-             (SELECT name FROM pragma_table_info($1) WHERE pk = key.seq + 1)), '\"', '\"\"') || '\"', ' AND ') AS same \
-     FROM sqlite_schema AS referring, pragma_foreign_key_list(referring.name) AS key \
-     WHERE referring.type = 'table' AND lower(key.\"table\") = lower($1) AND key.on_delete IN ('CASCADE', 'SET NULL', 'SET DEFAULT') \
-     GROUP BY referring.name, key.id ORDER BY referring.name";
+const FOREIGN_KEYS_OF_POSTGRES: &str = include_str!("../../sql/foreign_keys.postgres.sql");
+const FOREIGN_KEYS_OF_SQLITE: &str = include_str!("../../sql/foreign_keys.sqlite.sql");
 
 /// Puts rows back, each cell as [`TableRows::read`] gave it; how many.
 ///

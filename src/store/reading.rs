@@ -50,8 +50,7 @@ impl Store {
     /// As [`Self::prove_select`].
     pub async fn columns_given(&self, statement: &Numbered, is_built_in: bool) -> Result<Vec<String>> {
         match self {
-            // That it stands for a table, too, is known of our own.
-            Self::Postgres { pool, .. } if is_built_in => columns_in_postgres(&mut *postgres::acquire(pool).await?, statement).await,
+            Self::Postgres { pool, .. } if is_built_in => given_in_postgres(&mut *postgres::acquire(pool).await?, statement).await,
             _ => self.prove_select(statement, None).await,
         }
     }
@@ -215,20 +214,16 @@ fn no_select(error: sqlx::Error) -> anyhow::Error {
 
 /// The columns of a statement that fits the database and the rights of this role: those are asked for when it is run, for no row.
 async fn given_in_postgres(connection: &mut PgConnection, statement: &Numbered) -> Result<Vec<String>> {
-    let columns = columns_in_postgres(connection, statement).await?;
-    let nulls = vec![Value::Null; statement.names.len()];
-    let sql = format!("SELECT * FROM (\n{}\n) AS result LIMIT 0", statement.sql);
-    postgres::query(connection, &sql, &nulls).await.map_err(no_select)?;
-    Ok(columns)
-}
-
-async fn columns_in_postgres(connection: &mut PgConnection, statement: &Numbered) -> Result<Vec<String>> {
     let prepared = connection.prepare(AssertSqlSafe(statement.sql.clone()).into_sql_str()).await;
     let prepared = prepared.map_err(|error| match position_in(&statement.sql, &error) {
         Some(at) => at_line(statement, at, no_select(error)),
         None => no_select(error),
     })?;
-    Ok(prepared.columns().iter().map(|column| column.name().to_owned()).collect())
+    let columns = prepared.columns().iter().map(|column| column.name().to_owned()).collect();
+    let nulls = vec![Value::Null; statement.names.len()];
+    let sql = format!("SELECT * FROM (\n{}\n) AS result LIMIT 0", statement.sql);
+    postgres::query(connection, &sql, &nulls).await.map_err(no_select)?;
+    Ok(columns)
 }
 
 /// Names the line of its file where the database stumbled over a statement.

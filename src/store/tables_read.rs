@@ -25,7 +25,7 @@ impl Store {
                     add_relations(&serde_json::from_str(&plan)?, &mut tables);
                 }
                 let names = tables.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
-                for row in self.query(BEHIND_KEPT_VIEWS, &[names.into()]).await? {
+                for row in self.query(BEHIND_MATERIALIZED_VIEWS, &[names.into()]).await? {
                     tables.insert(row.text("name")?);
                 }
                 Ok(tables)
@@ -52,15 +52,7 @@ impl Store {
     }
 }
 
-/// What materialized views of these names, a line each, are made from: a plan stops at them.
-const BEHIND_KEPT_VIEWS: &str = "WITH RECURSIVE behind AS ( \
-         SELECT oid, relkind FROM pg_class WHERE relkind = 'm' AND relname = ANY (string_to_array($1, chr(10))) \
-         UNION \
-         SELECT base.oid, base.relkind FROM behind \
-         JOIN pg_rewrite ON pg_rewrite.ev_class = behind.oid \
-         JOIN pg_depend ON pg_depend.classid = 'pg_rewrite'::REGCLASS AND pg_depend.objid = pg_rewrite.oid AND refclassid = 'pg_class'::REGCLASS \
-         JOIN pg_class AS base ON base.oid = refobjid \
-     ) SELECT relname::TEXT AS name FROM behind JOIN pg_class USING (oid) ORDER BY 1";
+const BEHIND_MATERIALIZED_VIEWS: &str = include_str!("../../sql/behind_materialized_views.sql");
 
 /// Collects the names of the relations of a plan, however deep they stand.
 fn add_relations(plan: &Json, tables: &mut BTreeSet<String>) {

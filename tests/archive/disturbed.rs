@@ -1,7 +1,7 @@
 //! The archive while others write, while it is killed at any moment, and where the disk is full: no row is lost, and none counts twice.
 
 use std::fs;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -125,12 +125,7 @@ async fn a_disk_that_is_full_under_the_lake() {
         run = "archive --as-of 2026-07-15T00:00:00Z",
         rebuild = [&COUNT[..], &["--rebuild"]].concat().join(" "),
     );
-    let inherited = fixture.command(&[]);
-    let mut shell = Command::new("unshare");
-    shell.args(["--map-root-user", "--mount", "sh", "-c", &script]).current_dir(fixture.path());
-    shell.envs(inherited.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let finished = Finished::of(&shell.output().expect("the tests need unshare(1) of util-linux"));
-    assert_eq!(finished.code, Some(0), "{finished:?} (99: the tests may not mount a tmpfs in a namespace of their own)");
+    fixture.run_in_own_mounts(&script);
     let read = |name: &str| fs::read_to_string(fixture.path().join(name)).unwrap();
     assert!(read("full.code").trim() == "75" && read("full.err").contains("disk"), "{} {}", read("full.code"), read("full.err"));
     // Some days were archived before it was full, and others not.

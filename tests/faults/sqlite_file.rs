@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::Duration;
 
 use super::{RUN, fill, undisturbed};
@@ -126,12 +125,7 @@ async fn a_disk_that_is_full_under_the_file() {
         binary = env!("CARGO_BIN_EXE_tallyroll"),
         run = RUN.join(" "),
     );
-    let inherited = fixture.command(&[]);
-    let mut shell = Command::new("unshare");
-    shell.args(["--map-root-user", "--mount", "sh", "-c", &script]).current_dir(fixture.path());
-    shell.envs(inherited.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let finished = Finished::of(&shell.output().expect("the tests need unshare(1) of util-linux"));
-    assert_eq!(finished.code, Some(0), "{finished:?} (99: the tests may not mount a tmpfs in a namespace of their own)");
+    fixture.run_in_own_mounts(&script);
     let read = |name: &str| fs::read_to_string(fixture.path().join(name)).unwrap();
     assert_eq!(read("full.code").trim(), "75", "{}", read("full.err"));
     assert!(read("full.err").contains("full"), "{}", read("full.err"));

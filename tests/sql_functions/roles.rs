@@ -208,6 +208,10 @@ async fn a_runner_runs_and_one_that_would_see_fewer_rows_stops() {
     let may = "SELECT has_table_privilege('tallyroll_runner', 'chat_requests', 'UPDATE') \
          OR has_table_privilege('tallyroll_runner', 'ai_usage_log', 'UPDATE')";
     assert_eq!(fixture.rows(may).await, ["0"]);
+    // A right that is missing is told before a run needs it, also where the file is ours.
+    fixture.execute("REVOKE SELECT ON chat_requests FROM tallyroll_runner").await;
+    let refused = run(&right, &["check"]);
+    assert!(refused.code == Some(78) && refused.stderr.contains("permission denied for table chat_requests"), "{refused:?}");
     drop_roles(&fixture, &[right, wrong]).await;
 }
 

@@ -166,6 +166,16 @@ impl Fixture {
         finished.stdout
     }
 
+    /// Runs a script of `sh` in a mount namespace of its own, where it may mount a disk as small as it likes: nothing is left behind.
+    pub fn run_in_own_mounts(&self, script: &str) {
+        let inherited = self.command(&[]);
+        let mut shell = Command::new("unshare");
+        shell.args(["--map-root-user", "--mount", "sh", "-c", script]).current_dir(self.path());
+        shell.envs(inherited.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let finished = Finished::of(&shell.output().expect("the tests need unshare(1) of util-linux"));
+        assert_eq!(finished.code, Some(0), "{finished:?} (99: the tests may not mount a tmpfs in a namespace of their own)");
+    }
+
     /// Says of each trigger that the test made that it is meant, as the tables' owner does.
     pub async fn accept_triggers(&self) {
         if !self.url.starts_with("postgres") {

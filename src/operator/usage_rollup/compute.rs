@@ -70,7 +70,7 @@ impl UsageRollup {
             }
             for day in of_source() {
                 let manifest = self.lake.manifest(day).await?;
-                if manifest.definition != fingerprint::of([source.definition()?]) {
+                if !manifest.definition.is_empty() && manifest.definition != fingerprint::of([source.definition()?]) {
                     tracing::warn!(
                         source = source.name,
                         day = %day.event_date,
